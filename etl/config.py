@@ -1,0 +1,312 @@
+"""The configuration file: its shape, its rules, and how it is read (contract §3).
+
+All faults of a file come out together in one `ConfigurationError`, each with its path. Plain pydantic does this;
+pydantic-settings would add reading of the environment by key, which the contract does not want, and 0.1 s of start-up.
+"""
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+
+from etl.errors import ConfigurationError
+from etl.interpolation import interpolate, join, unresolved_paths
+
+DEFAULT_BASE_URL = "https://conversations.twilio.com"
+
+# A region without an edge would be routed to US1 without a word (facts §4), so it gets its own edge.
+DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tokyo"}
+
+ServiceSid = Annotated[str, Field(pattern=r"^IS[0-9a-fA-F]{32}$")]
+Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+HostPart = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+# A wait that clocks and sockets can still count; "for ever" is not among them (contract §5.7).
+LONGEST_SECONDS = 366 * 86_400
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+
+_HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML reads `yes` as a switch, and pydantic would read that as 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("is true or false where another kind of value belongs")
+        return value
+
+
+class Account(_Section):
+    """One Twilio account and what to read of it."""
+
+    name: Label = Field(description="Label stored with every row; unique.")
+    account_sid: str = Field(pattern=r"^AC[0-9a-fA-F]{32}$", description="Owner expected on every row.")
+    api_key: SecretStr | None = Field(default=None, description="SK… SID of an API key of this account; goes with api_secret.")
+    api_secret: SecretStr | None = None
+    auth_token: SecretStr | None = Field(default=None, description="In place of api_key and api_secret.")
+    base_url: str | None = Field(default=None, description=f"Default {DEFAULT_BASE_URL}. http only for loopback.")
+    region: HostPart | None = None
+    edge: HostPart | None = None
+    services: Literal["all"] | Annotated[list[ServiceSid], Field(min_length=1)] = "all"
+    page_size: int = Field(default=100, ge=1, le=1000, description="Follows the server down when it allows less.")
+    concurrency: int = Field(default=4, ge=1, le=64, description="Requests in flight for this account.")
+    partition_by_type: bool = Field(default=False, description="One chain of pages per known binding type.")
+
+    @field_validator("api_key", "api_secret", "auth_token")
+    @classmethod
+    def _no_stray_whitespace(cls, value: SecretStr | None) -> SecretStr | None:
+        """Stray whitespace is a listed cause of 401 (facts §4); said here, before anything is sent."""
+        if value is not None and (not value.get_secret_value() or re.search(r"\s", value.get_secret_value())):
+            raise ValueError("is empty or holds whitespace; check how the secret was stored")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _safe_origin(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            host, port = parts.hostname or "", parts.port
+        except ValueError:
+            raise ValueError("is not an http(s) URL") from None
+        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
+            raise ValueError("is not an http(s) URL")
+        origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+        if value.lower() not in (origin, f"{origin}/"):
+            raise ValueError("must be scheme, host and port only, e.g. https://conversations.twilio.com")
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise ValueError("plain http is taken for loopback addresses only; use https")
+        return origin
+
+    @field_validator("services")
+    @classmethod
+    def _listed_once(cls, value: list[str] | str) -> list[str] | str:
+        if isinstance(value, list) and (doubled := _doubled(value)):
+            raise ValueError(f"lists {', '.join(doubled)} more than once")
+        return value
+
+    # What follows looks at several settings. A rule stands at the last of them, where the others are known, and not at the whole
+    # section: there it would be heard only after every other fault is mended.
+
+    @field_validator("api_secret")
+    @classmethod
+    def _key_and_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "api_key" in info.data and (info.data["api_key"] is None) != (value is None):
+            raise ValueError("api_key and api_secret go together; one of them is missing")
+        return value
+
+    @field_validator("auth_token")
+    @classmethod
+    def _one_way_to_sign_in(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if {"api_key", "api_secret"} <= info.data.keys() and (info.data["api_key"] is None) == (value is None):
+            raise ValueError("give either api_key with api_secret, or auth_token")
+        return value
+
+    @field_validator("edge")
+    @classmethod
+    def _one_place(cls, value: str | None, info: ValidationInfo) -> str | None:
+        region = info.data.get("region")
+        if info.data.get("base_url") and (region or value):
+            raise ValueError("give either base_url, or region and edge")
+        if region and not value and region not in DEFAULT_EDGES:
+            raise ValueError(f"region {region} needs an edge: Twilio routes a region without one to US1")
+        return value
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port that this account's credentials may go to; nothing else ever gets them."""
+        if self.base_url:
+            return self.base_url
+        if not self.region and not self.edge:
+            return DEFAULT_BASE_URL
+        region = self.region or "us1"
+        return f"https://conversations.{self.edge or DEFAULT_EDGES[region]}.{region}.twilio.com"
+
+    @property
+    def credentials(self) -> tuple[str, str]:
+        """User and password of HTTP Basic."""
+        if self.auth_token is not None:
+            return self.account_sid, self.auth_token.get_secret_value()
+        assert self.api_key is not None  # noqa: S101 - the validator above guarantees the pair
+        assert self.api_secret is not None  # noqa: S101
+        return self.api_key.get_secret_value(), self.api_secret.get_secret_value()
+
+
+class Warehouse(_Section):
+    """Where the rows go."""
+
+    url: SecretStr = Field(description="sqlite, postgresql, mysql/mariadb or duckdb, in SQLAlchemy's URL form.")
+    database_schema: str | None = Field(default=None, alias="schema", description="Where the engine has schemas.")
+
+
+class Deletes(_Section):
+    """What happens to a binding that a complete scan did not see."""
+
+    mode: Literal["soft", "hard", "ignore"] = "soft"
+    max_fraction: float = Field(default=0.2, ge=0, le=1)
+    min_rows: int = Field(default=20, ge=0)
+    confirm: bool = True
+    confirm_limit: int = Field(default=200, ge=1)
+
+
+class Retry(_Section):
+    """How long one request may be tried."""
+
+    attempts: int = Field(default=6, ge=1, le=100)
+    timeout_seconds: Seconds = 30
+    max_wait_seconds: Seconds = 30
+    max_total_seconds: Seconds = 300
+
+
+class Run(_Section):
+    """Bounds of one run."""
+
+    deadline_seconds: Seconds | None = None
+    resume_within_seconds: float = Field(default=3600, ge=0, le=LONGEST_SECONDS)
+    lease_seconds: float = Field(default=120, ge=1, le=LONGEST_SECONDS)
+
+
+class Normalize(_Section):
+    """How names are brought into one form."""
+
+    legacy_message_types: Literal["map", "keep"] = "map"
+
+
+class Privacy(_Section):
+    """What is stored of the two columns that name people."""
+
+    identity: Literal["keep", "hmac", "drop"] = "keep"
+    endpoint: Literal["keep", "hmac", "drop"] = "keep"
+    key: SecretStr | None = None
+
+    @field_validator("key")
+    @classmethod
+    def _hmac_needs_a_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "hmac" in info.data.values() and not (value and value.get_secret_value()):
+            raise ValueError("hmac needs a key; give privacy.key, e.g. ${PRIVACY_KEY}")
+        return value
+
+
+class Settings(_Section):
+    """The whole file."""
+
+    accounts: list[Account] = Field(min_length=1)
+    warehouse: Warehouse
+    deletes: Deletes = Deletes()
+    retry: Retry = Retry()
+    run: Run = Run()
+    normalize: Normalize = Normalize()
+    privacy: Privacy = Privacy()
+
+
+def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read, fill and check the file at `path`.
+
+    Raises:
+        ConfigurationError: with every fault of the file, one line each.
+    """
+    document = _parse(path)
+    faults: list[tuple[str, str]] = []
+    # A section whose lines are all commented out is null in YAML, and means its defaults.
+    filled = interpolate({key: value for key, value in document.items() if value is not None}, environment, faults)
+    faults += _rival_claims(filled.get("accounts"))
+    try:
+        settings = Settings.model_validate(filled)
+    except ValidationError as invalid:
+        known = set(unresolved_paths(faults))
+        faults += [fault for fault in _faults(invalid) if fault[0] not in known]
+    if faults:
+        lines = "".join(f"\n  {where or '(top level)'}: {what}" for where, what in faults)
+        raise ConfigurationError(f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{lines}")
+    return settings
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"there is no configuration file {path}; write one (config.example.yaml shows every setting) "
+            "or name it with --config or $BINDINGS_ETL_CONFIG"
+        ) from None
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ConfigurationError(f"{path} cannot be read: {getattr(cause, 'strerror', None) or 'not UTF-8'}") from cause
+    except (yaml.YAMLError, ValueError, RecursionError) as cause:
+        mark = getattr(cause, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ConfigurationError(f"{path} is not valid YAML{where}: {_slip(cause)}") from None
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{path} must hold a mapping with at least accounts and warehouse")
+    return document
+
+
+def _slip(cause: Exception) -> str:
+    """What is wrong with the YAML. Only the scanner and the parser are quoted: others repeat values, which may be secrets."""
+    said = getattr(cause, "problem", None) or ""
+    if isinstance(cause, yaml.scanner.ScannerError | yaml.parser.ParserError) and "tag handle" not in said:
+        return said
+    return "a value cannot be read; put it in quotes, above all when it begins with *, & or ! or looks like a date"
+
+
+def _rival_claims(accounts: Any) -> list[tuple[str, str]]:
+    """Names and services that two accounts claim; looked for before anything is checked, so that no other fault hides them."""
+    faults: list[tuple[str, str]] = []
+    claimed: set[str] = set()
+    for index, account in enumerate(accounts if isinstance(accounts, list) else []):
+        if not isinstance(account, dict):
+            continue
+        name, services = account.get("name"), account.get("services")
+        claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
+        claims |= {sid: "services" for sid in services if isinstance(sid, str)} if isinstance(services, list) else {}
+        rivals = sorted(claims.keys() & claimed)
+        faults += [(f"accounts[{index}].{claims[claim]}", f"{claim} belongs to another account already") for claim in rivals]
+        claimed |= claims.keys()
+    return faults
+
+
+def _faults(invalid: ValidationError) -> list[tuple[str, str]]:
+    faults: dict[tuple[str, str], None] = {}
+    for error in invalid.errors(include_url=False, include_input=False):
+        path = ""
+        for step in error["loc"]:
+            if step not in ("literal['all']", "constrained-list", "list[constrained-str]"):
+                path = join(path, step)
+        faults[path, _sentence(error["type"], error["msg"])] = None
+    # Of a value that may be a word or a list, only the branch that got further is heard.
+    return [fault for fault in faults if not any(path.startswith(f"{fault[0]}[") for path, _ in faults)]
+
+
+def _sentence(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "this key is not known; remove it or correct its spelling"
+    if kind == "missing":
+        return "this key is missing"
+    if kind in ("model_type", "dict_type"):
+        return "must be a mapping"
+    return message.removeprefix("Value error, ")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _doubled(values: Iterable[str]) -> list[str]:
+    counted: dict[str, int] = {}
+    for value in values:
+        counted[value] = counted.get(value, 0) + 1
+    return [value for value, count in counted.items() if count > 1]

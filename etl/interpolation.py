@@ -1,0 +1,72 @@
+"""`${NAME}`, `${NAME:-default}` and `${file:PATH}` inside the strings of a configuration."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Unresolved(Exception):
+    """A placeholder that cannot be filled; the message says why and what to do."""
+
+
+def interpolate(node: Any, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str = "") -> Any:
+    """Fill every placeholder below `node`; what cannot be filled is added to `faults` as (path, sentence).
+
+    What a placeholder brings in is taken as it is: it is not searched for placeholders again.
+    """
+    if isinstance(node, dict):
+        return {key: interpolate(value, environment, faults, join(path, key)) for key, value in node.items()}
+    if isinstance(node, list):
+        return [interpolate(value, environment, faults, join(path, index)) for index, value in enumerate(node)]
+    if isinstance(node, str) and "${" in node:
+        return _fill(node, environment, faults, path)
+    return node
+
+
+def join(path: str, step: object) -> str:
+    """`accounts` + 0 → `accounts[0]`; `accounts[0]` + `name` → `accounts[0].name`."""
+    if isinstance(step, int):
+        return f"{path}[{step}]"
+    return f"{path}.{step}" if path else str(step)
+
+
+def unresolved_paths(faults: list[tuple[str, str]]) -> Iterator[str]:
+    """The paths whose value is unknown, so that nothing more need be said about them."""
+    return (path for path, _ in faults)
+
+
+def _fill(text: str, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str) -> str:
+    def fill(match: re.Match[str]) -> str:
+        try:
+            return _resolve(match[1], match[2], environment)
+        except Unresolved as fault:
+            faults.append((path, str(fault)))
+            return match[0]
+
+    return _PLACEHOLDER.sub(fill, text)
+
+
+def _resolve(inside: str, end: str, environment: Mapping[str, str]) -> str:
+    if end and inside.startswith("file:"):
+        return _read(Path(inside.removeprefix("file:")))
+    name, has_default, default = inside.partition(":-")
+    if not end or not _NAME.fullmatch(name):
+        # Not repeated here: it may be part of a secret.
+        raise Unresolved("what begins with ${ is not a placeholder; write ${NAME}, ${NAME:-default} or ${file:PATH}")
+    if name in environment:
+        return environment[name] or (default if has_default else "")
+    if has_default:
+        return default
+    raise Unresolved(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as cause:
+        reason = getattr(cause, "strerror", None) or "not a path, or not UTF-8 text"
+        raise Unresolved(f"the file {path} cannot be read ({reason}); mount it, or correct the path") from cause

@@ -1,0 +1,83 @@
+"""Structured logs on standard error: lines for people on a terminal, JSON elsewhere."""
+
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from etl.errors import EtlError
+
+Format = Literal["auto", "console", "json"]
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class _StandardError:
+    """The standard error of the moment: a progress bar may stand in for it while it is shown."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
+    """Set up structlog for the process.
+
+    httpx logs whole URLs, which hold identities in filtered listings (facts §7.7), so it may only warn.
+    """
+    for noisy in ("httpx", "httpcore"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    target: Any = stream or _StandardError()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _frames_for_exceptions,
+            _renderer(style),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(file=target),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _renderer(style: Format) -> Any:
+    on_terminal = sys.stderr.isatty()
+    if style == "console" or (style == "auto" and on_terminal):
+        return structlog.dev.ConsoleRenderer(colors=on_terminal, sort_keys=False)
+    return structlog.processors.JSONRenderer()
+
+
+def _frames_for_exceptions(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Turn `exc_info` into frames and class names.
+
+    The text of foreign exceptions stays out: a driver's message may quote a row, and a row holds identities.
+    """
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        event["traceback"] = _describe(error)
+    return event
+
+
+def _describe(error: BaseException) -> str:
+    chain: list[str] = []
+    told: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in told:
+        told.add(id(current))
+        text = f": {current}" if isinstance(current, EtlError) else ""
+        chain.append("".join(traceback.format_tb(current.__traceback__)) + type(current).__qualname__ + text)
+        current = current.__cause__ or current.__context__
+    return "\ncaused by\n".join(chain)
+
+
+def show_traceback(error: BaseException) -> None:
+    """Log where an error came from, without the text of foreign exceptions."""
+    structlog.get_logger().debug("traceback", exc_info=error)

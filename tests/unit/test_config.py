@@ -1,0 +1,493 @@
+"""The configuration file: every setting, every rule, every fault in one message (contract §3)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from etl.config import Account, Deletes, Privacy, Retry, Run, Settings, load
+from etl.errors import ConfigurationError
+
+EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
+AC = "AC" + "a" * 32
+IS = "IS" + "b" * 32
+ACCOUNT: dict[str, Any] = {"name": "main", "account_sid": AC, "auth_token": "t0ken"}
+MINIMAL: dict[str, Any] = {"accounts": [ACCOUNT], "warehouse": {"url": "sqlite:///bindings.db"}}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+def read(file: Path, document: Any, **environment: str) -> Settings:
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
+    return load(file, environment)
+
+
+def faults(file: Path, document: Any, **environment: str) -> dict[str, str]:
+    """The faults of a file by path."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(file, document, **environment)
+    head, *lines = str(caught.value).split("\n  ")
+    assert head == f"{file} has {len(lines)} fault{'s' if len(lines) > 1 else ''}:"
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def with_account(**changes: Any) -> dict[str, Any]:
+    account = {**ACCOUNT, **changes}
+    return {**MINIMAL, "accounts": [{name: value for name, value in account.items() if value is not ...}]}
+
+
+# --- the example file and the model say the same ---
+
+
+def settings_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def test_the_example_loads_and_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The example is what everyone copies: a value there that is not the default would be a lie."""
+    example = load(EXAMPLE, {"TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "s"})
+    account = example.accounts[0]
+    minimal = Settings.model_validate(
+        {
+            "accounts": [{"name": account.name, "account_sid": account.account_sid, "api_key": "SK1", "api_secret": "s"}],
+            "warehouse": {"url": example.warehouse.url},
+        }
+    )
+    assert account.origin == minimal.accounts[0].origin
+    shown = example.model_dump()
+    shown["accounts"][0]["base_url"] = None
+    assert shown == minimal.model_dump()
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    """A setting that the example leaves out is never found; one that it invents fails at once."""
+    text = EXAMPLE.read_text(encoding="utf-8")
+    document = yaml.safe_load(text)
+    assert list(document) == list(settings_of(Settings))
+    for name, field in settings_of(Settings).items():
+        if name != "accounts":
+            assert list(document[name]) == list(settings_of(field.annotation)), name
+    commented_out = [line.strip(" #").split(":")[0] for line in text.splitlines() if line.startswith("    # ")]
+    assert {*document["accounts"][0], *commented_out} == {*settings_of(Account)}
+
+
+def test_the_schema_names_every_setting() -> None:
+    """Editors complete and check by the schema."""
+    schema = json.dumps(Settings.model_json_schema())
+    for model in (Settings, Account, Deletes, Retry, Run, Privacy):
+        assert all(f'"{name}"' in schema for name in settings_of(model))
+
+
+# --- faults come together ---
+
+
+def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
+    """The operator mends a file once, not once per fault (contract §2, exit 2)."""
+    document = {
+        "accounts": [
+            {"name": "main", "account_sid": "AC1", "api_key": "${UNSET_KEY}", "page_size": 1001, "concurency": 4},
+            {"name": "main", "account_sid": AC, "api_secret": "s", "region": "br1", "services": ["IS1", IS, IS]},
+            {"name": "third", "account_sid": AC, "base_url": "http://example.com", "edge": "dublin", "services": [IS]},
+        ],
+        "warehouse": {"url": 5, "shema": None},
+        "deletes": {"mode": "sotf", "max_fraction": 1.5, "confirm": "perhaps"},
+        "retry": {"attempts": "many", "timeout_seconds": 0},
+        "run": [],
+        "privacy": {"identity": "hmac", "endpoint": "hide"},
+        "extra": {},
+    }
+    found = faults(file, document)
+    assert set(found) == {
+        "accounts[0].account_sid",
+        "accounts[0].api_key",
+        "accounts[0].api_secret",
+        "accounts[0].page_size",
+        "accounts[0].concurency",
+        "accounts[1].name",
+        "accounts[1].api_secret",
+        "accounts[1].edge",
+        "accounts[1].services[0]",
+        "accounts[2].auth_token",
+        "accounts[2].base_url",
+        "accounts[2].services",
+        "warehouse.url",
+        "warehouse.shema",
+        "deletes.mode",
+        "deletes.max_fraction",
+        "deletes.confirm",
+        "retry.attempts",
+        "retry.timeout_seconds",
+        "run",
+        "privacy.endpoint",
+        "privacy.key",
+        "extra",
+    }
+    assert "UNSET_KEY" in found["accounts[0].api_key"]
+    assert "spelling" in found["accounts[0].concurency"]
+
+
+def test_what_is_missing_is_named(file: Path) -> None:
+    """An empty mapping is the first file that many write."""
+    assert faults(file, {"accounts": [{}]}).keys() == {
+        "accounts[0].name",
+        "accounts[0].account_sid",
+        "accounts[0].auth_token",
+        "warehouse",
+    }
+    assert faults(file, {"accounts": [], "warehouse": {}}).keys() == {"accounts", "warehouse.url"}
+
+
+def test_an_unknown_value_is_not_judged_again(file: Path) -> None:
+    """A variable that is not set is one fault; that its placeholder is no number would be a second for the same."""
+    document = {**with_account(page_size="${SIZE}", services=["${SERVICE}"]), "retry": {"attempts": "${ATTEMPTS}"}}
+    found = faults(file, document)
+    assert found.keys() == {"accounts[0].page_size", "accounts[0].services[0]", "retry.attempts"}
+    assert all("not set" in sentence for sentence in found.values())
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("retry", "attempts", True),
+        ("retry", "attempts", 2.5),
+        ("retry", "attempts", 0),
+        ("retry", "attempts", None),
+        ("retry", "timeout_seconds", "soon"),
+        ("retry", "timeout_seconds", True),
+        ("retry", "timeout_seconds", float("inf")),
+        ("retry", "timeout_seconds", float("nan")),
+        ("retry", "timeout_seconds", -1),
+        ("retry", "max_total_seconds", 1e300),
+        ("run", "deadline_seconds", 0),
+        ("run", "resume_within_seconds", float("inf")),
+        ("run", "lease_seconds", 0),
+        ("deletes", "max_fraction", float("nan")),
+        ("deletes", "max_fraction", -0.1),
+        ("deletes", "min_rows", -1),
+        ("deletes", "min_rows", False),
+        ("deletes", "confirm", None),
+        ("deletes", "confirm_limit", 0),
+        ("deletes", "mode", None),
+        ("deletes", "mode", "SOFT"),
+        ("normalize", "legacy_message_types", "drop"),
+        ("privacy", "identity", False),
+        ("privacy", "key", 5),
+        ("warehouse", "url", None),
+        ("warehouse", "url", ["sqlite://"]),
+        ("warehouse", "schema", 5),
+    ],
+)
+def test_a_wrong_value_is_refused(section: str, name: str, value: Any, file: Path) -> None:
+    """A setting that means something else than was written shows only when it does harm."""
+    document = {**MINIMAL, section: {**MINIMAL.get(section, {}), name: value}}
+    assert faults(file, document).keys() == {f"{section}.{name}"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""},
+        {"name": "two words"},
+        {"name": "x" * 65},
+        {"name": 5},
+        {"account_sid": "AC" + "g" * 32},
+        {"account_sid": AC + "\n"},
+        {"account_sid": None},
+        {"page_size": 0},
+        {"page_size": 1001},
+        {"page_size": True},
+        {"concurrency": 0},
+        {"partition_by_type": "sometimes"},
+        {"services": "some"},
+        {"services": []},
+        {"services": IS},
+        {"services": None},
+        {"services": {"all": True}},
+    ],
+)
+def test_a_wrong_setting_of_an_account_is_refused(changes: dict[str, Any], file: Path) -> None:
+    """Each has its own path, so that it is found among many accounts."""
+    (path,) = {where.split("[", 2)[1] for where in faults(file, with_account(**changes))}
+    assert path.startswith(f"0].{next(iter(changes))}")
+
+
+def test_settings_from_the_environment_take_their_type(file: Path) -> None:
+    """What a placeholder brings in is text; a number or a switch must still be possible."""
+    document = {**with_account(page_size="${SIZE}", partition_by_type="${PARTS}"), "deletes": {"max_fraction": "${SHARE:-0.5}"}}
+    settings = read(file, document, SIZE="50", PARTS="true")
+    assert (settings.accounts[0].page_size, settings.accounts[0].partition_by_type, settings.deletes.max_fraction) == (
+        50,
+        True,
+        0.5,
+    )
+
+
+# --- signing in ---
+
+
+@pytest.mark.parametrize(
+    ("keys", "path"),
+    [
+        ({}, "auth_token"),
+        ({"api_key": "k"}, "api_secret"),
+        ({"api_secret": "s"}, "api_secret"),
+        ({"api_key": "k", "auth_token": "t"}, "api_secret"),
+        ({"api_key": "k", "api_secret": "s", "auth_token": "t"}, "auth_token"),
+        ({"api_key": "", "api_secret": "s"}, "api_key"),
+        ({"api_key": "k", "api_secret": "with space"}, "api_secret"),
+        ({"api_key": "k\n", "api_secret": "s"}, "api_key"),
+        ({"auth_token": "t\u00a0"}, "auth_token"),
+        ({"auth_token": "\tt"}, "auth_token"),
+    ],
+)
+def test_there_is_one_way_to_sign_in(keys: dict[str, str], path: str, file: Path) -> None:
+    """Half a key pair, two ways at once or stray white space end in a 401 that says none of it (facts §4)."""
+    assert faults(file, with_account(**{"auth_token": ..., **keys})).keys() == {f"accounts[0].{path}"}
+
+
+def test_the_credentials_are_those_of_the_file(file: Path) -> None:
+    """A key goes with its secret, a token with the account's SID; mixed up, both are refused."""
+    assert read(file, MINIMAL).accounts[0].credentials == (AC, "t0ken")
+    keys = read(file, with_account(auth_token=..., api_key="SK1", api_secret="s"))
+    assert keys.accounts[0].credentials == ("SK1", "s")
+
+
+# --- where credentials go ---
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        (..., "https://conversations.twilio.com"),
+        (None, "https://conversations.twilio.com"),
+        ("https://conversations.twilio.com/", "https://conversations.twilio.com"),
+        ("HTTPS://Conversations.Twilio.COM", "https://conversations.twilio.com"),
+        ("https://sim_1.example:8443", "https://sim_1.example:8443"),
+        ("https://192.0.2.7", "https://192.0.2.7"),
+        ("https://[2001:db8::1]:8443/", "https://[2001:db8::1]:8443"),
+        ("http://localhost:8000", "http://localhost:8000"),
+        ("http://127.0.0.1", "http://127.0.0.1"),
+        ("http://127.8.9.1:1", "http://127.8.9.1:1"),
+        ("http://[::1]:65535", "http://[::1]:65535"),
+    ],
+)
+def test_base_url_is_an_origin(base_url: Any, origin: str, file: Path) -> None:
+    """Everything that is sent goes there; two writings of one place must be one."""
+    assert read(file, with_account(base_url=base_url)).accounts[0].origin == origin
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "",
+        "conversations.twilio.com",
+        "ftp://conversations.twilio.com",
+        "file:///etc/passwd",
+        "https://",
+        "https:///v1",
+        "https://host/v1",
+        "https://host//",
+        "https://host?x=1",
+        "https://host?",
+        "https://host#",
+        "https://user@host",
+        "https://user:pass@host",
+        "https://@host",
+        "https://:@host",
+        "https://host:abc",
+        "https://host:",
+        "https://host:0",
+        "https://host:65536",
+        "https://host:-1",
+        "https://host\\evil",
+        "https://ho st",
+        " https://host",
+        "https://host\n",
+        "https://host%2e",
+        "https://münchen.example",
+        "https://[bad",
+        "https://[::1",
+        "https://.host",
+        "http://example.com",
+        "http://127.0.0.1.example.com",
+        "http://localhost.example.com",
+        "http://10.0.0.1",
+        "http://0.0.0.0",
+        "http://[::2]",
+    ],
+)
+def test_base_url_is_nothing_but_an_origin(base_url: str, file: Path) -> None:
+    """Plain http shows the key to everyone on the way, and a URL that two libraries read in two ways sends it astray."""
+    assert faults(file, with_account(base_url=base_url)).keys() == {"accounts[0].base_url"}
+
+
+@pytest.mark.parametrize(
+    ("region", "edge", "host"),
+    [
+        ("ie1", "dublin", "conversations.dublin.ie1.twilio.com"),
+        ("ie1", None, "conversations.dublin.ie1.twilio.com"),
+        ("au1", None, "conversations.sydney.au1.twilio.com"),
+        ("jp1", None, "conversations.tokyo.jp1.twilio.com"),
+        ("us1", None, "conversations.ashburn.us1.twilio.com"),
+        ("ie1", "frankfurt", "conversations.frankfurt.ie1.twilio.com"),
+        ("br1", "sao-paulo", "conversations.sao-paulo.br1.twilio.com"),
+        (None, "sydney", "conversations.sydney.us1.twilio.com"),
+    ],
+)
+def test_region_and_edge_name_a_host(region: str | None, edge: str | None, host: str, file: Path) -> None:
+    """A region without an edge is routed to US1 without a word, where the key is refused (facts §4)."""
+    assert read(file, with_account(region=region, edge=edge)).accounts[0].origin == f"https://{host}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"region": "br1"}, "edge"),
+        ({"region": "ie1", "base_url": "https://host"}, "edge"),
+        ({"edge": "dublin", "base_url": "https://host"}, "edge"),
+        ({"region": "ie1.evil.example"}, "region"),
+        ({"edge": "dublin/"}, "edge"),
+        ({"region": "IE1"}, "region"),
+        ({"region": ""}, "region"),
+        ({"edge": "dublin\n"}, "edge"),
+    ],
+)
+def test_there_is_one_place(changes: dict[str, str], path: str, file: Path) -> None:
+    """Two answers to where the credentials go, or a host made of odd pieces, must not be settled by guess."""
+    assert faults(file, with_account(**changes)).keys() == {f"accounts[0].{path}"}
+
+
+# --- names and services are claimed once ---
+
+
+def test_an_account_s_name_is_unique(file: Path) -> None:
+    """The name is stored with every row; two accounts of one name could not be told apart."""
+    other = {**ACCOUNT, "account_sid": "AC" + "c" * 32}
+    found = faults(file, {**MINIMAL, "accounts": [ACCOUNT, other]})
+    assert found.keys() == {"accounts[1].name"}
+    assert "main" in found["accounts[1].name"]
+
+
+def test_a_service_is_listed_once(file: Path) -> None:
+    """Read twice in one run, the two scans would be in each other's way."""
+    assert faults(file, with_account(services=[IS, IS])).keys() == {"accounts[0].services"}
+    accounts = [{**ACCOUNT, "services": [IS]}, {**ACCOUNT, "name": "other", "services": [IS]}]
+    found = faults(file, {**MINIMAL, "accounts": accounts})
+    assert found.keys() == {"accounts[1].services"}
+    assert IS in found["accounts[1].services"]
+
+
+# --- privacy ---
+
+
+@pytest.mark.parametrize("key", [..., None, "", "${EMPTY}"])
+@pytest.mark.parametrize("column", ["identity", "endpoint"])
+def test_hmac_needs_a_key(column: str, key: Any, file: Path) -> None:
+    """Hashed without a key, identities are found again by trying names."""
+    privacy = {column: "hmac"} | ({} if key is ... else {"key": key})
+    assert faults(file, {**MINIMAL, "privacy": privacy}, EMPTY="").keys() == {"privacy.key"}
+    assert read(file, {**MINIMAL, "privacy": {column: "hmac", "key": "k"}}).privacy.key is not None
+
+
+# --- secrets ---
+
+
+def test_secrets_show_nowhere(file: Path) -> None:
+    """Settings are logged, dumped and shown in error messages; none of that may be a way out for a key."""
+    document = {
+        "accounts": [
+            with_account(auth_token=..., api_key="hunter2-key", api_secret="hunter2-secret")["accounts"][0],
+            {**ACCOUNT, "name": "second", "auth_token": "hunter2-token"},
+        ],
+        "warehouse": {"url": "postgresql://user:hunter2@host/db"},
+        "privacy": {"identity": "hmac", "key": "hunter2-hmac"},
+    }
+    settings = read(file, document)
+    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json(), f"{settings.accounts}"):
+        assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accounts: [{name: m, account_sid: AC1, auth_token: 'hunter2 hunter2', api_key: [hunter2], api_secret: hunter2}]",
+        "accounts: [{auth_token: hunter2, base_url: 'https://hunter2:hunter2@host'}]",
+        "warehouse: {url: [hunter2]}\nprivacy: {key: [hunter2]}",
+        "accounts: hunter2\nwarehouse: hunter2\nprivacy: hunter2\nretry: {attempts: hunter2}",
+        "accounts: [hunter2]\nwarehouse: {url: 'x${hunter2!}'}",
+        "accounts: [{auth_token: *hunter2}]",
+        "accounts: [{auth_token: !hunter2 x}]",
+        "accounts: [{auth_token: !hunter2!x y}]",
+        "accounts: [{auth_token: %hunter2}]",
+        "accounts: [{auth_token: &hunter2 x, api_key: &hunter2 y, api_secret: *hunter3}]",
+        "hunter2",
+    ],
+)
+def test_no_message_holds_a_secret(text: str, file: Path) -> None:
+    """The message of a faulty file goes to the scheduler's mail."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(file, text)
+    assert "hunter" not in str(caught.value)
+
+
+# --- files that cannot be read ---
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("accounts:\n  - name: main\n   bad: 1\n", 3),
+        ("a: b: c\n", 1),
+        ("accounts: [\n", 2),
+        ("a: 1\n\tb: 2\n", 2),
+        ("a: 'open\n", 2),
+        ("a: 1\nb: *x\n", 2),
+    ],
+)
+def test_broken_yaml_is_named_with_its_line(text: str, line: int, file: Path) -> None:
+    """Without a line a slip in a long file is hard to find."""
+    with pytest.raises(ConfigurationError, match=rf"not valid YAML at line {line}, column \d+: \w"):
+        read(file, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a: 2023-13-45\n", "a: 0b_\n", "a: !!int x\n", "[" * 5000, "a: \x00\n", "? [a]\n: b\n", "a: !!python/object:os.system {}\n"],
+)
+def test_yaml_that_yaml_chokes_on_is_a_fault_of_the_file(text: str, file: Path) -> None:
+    """Anything but a ConfigurationError would be told as a fault of the program, exit 1."""
+    with pytest.raises(ConfigurationError, match="not valid YAML"):
+        read(file, text)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "- a\n", "text\n", "5\n", "null\n"])
+def test_a_file_that_holds_no_mapping_is_named(text: str, file: Path) -> None:
+    """An empty file is a usual slip of templating."""
+    with pytest.raises(ConfigurationError, match="must hold a mapping"):
+        read(file, text)
+
+
+def test_a_key_that_is_no_text_is_a_fault(file: Path) -> None:
+    """YAML reads `on:` and `1:` as other things than text."""
+    assert len(faults(file, "2: x\ntrue: y\n" + yaml.safe_dump(MINIMAL))) == 2
+
+
+def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
+    """It is the first message that a new user sees."""
+    with pytest.raises(ConfigurationError, match=r"there is no configuration file .*config\.example\.yaml"):
+        load(tmp_path / "config.yaml")
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A folder in its place or wrong bytes must not end in a traceback."""
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(tmp_path / "config.yaml")

@@ -1,0 +1,165 @@
+"""Trying again: bounded in number and in time, and given up when the run stops (contract §5.7)."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import tenacity
+
+from etl.config import Retry
+from etl.errors import Interrupted
+from etl.retrying import failure, retrying, upcoming_wait
+from etl.stopping import Stop
+
+
+class PassingError(Exception):
+    pass
+
+
+class LastingError(Exception):
+    pass
+
+
+class Clock(Stop):
+    """Time that passes only by waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 1000.0
+        self.waits: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        self.waits.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(tenacity, "time", types.SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+def attempt(clock: Clock, policy: Retry, work: Callable[[int], Any], **options: Any) -> Any:
+    """Do `work`, which is told the number of the try."""
+    options = {"announce": lambda _state: None} | options
+    tries = 0
+
+    def once() -> Any:
+        nonlocal tries
+        tries += 1
+        return work(tries)
+
+    return retrying(policy, clock, on=lambda error: isinstance(error, PassingError), **options)(once)
+
+
+def failing(times: int, error: type[Exception] = PassingError) -> Callable[[int], str]:
+    def work(number: int) -> str:
+        if number <= times:
+            raise error(f"try {number}")
+        return f"done on try {number}"
+
+    return work
+
+
+def test_what_goes_well_is_done_once(clock: Clock) -> None:
+    """The usual case waits for nothing."""
+    assert attempt(clock, Retry(), failing(0)) == "done on try 1"
+    assert clock.waits == []
+
+
+def test_what_passes_is_tried_again(clock: Clock) -> None:
+    """One 503 must not cost a service its run."""
+    assert attempt(clock, Retry(), failing(3)) == "done on try 4"
+    assert len(clock.waits) == 3
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 6])
+def test_attempts_bound_the_tries(attempts: int, clock: Clock) -> None:
+    """`retry.attempts` counts the first one too; the last error comes out as it was."""
+    with pytest.raises(PassingError, match=f"try {attempts}$"):
+        attempt(clock, Retry(attempts=attempts), failing(99))
+    assert len(clock.waits) == attempts - 1
+
+
+def test_what_lasts_is_not_tried_again(clock: Clock) -> None:
+    """A refusal comes out at once."""
+    with pytest.raises(LastingError, match=r"try 1$"):
+        attempt(clock, Retry(), failing(99, LastingError))
+    assert clock.waits == []
+
+
+def test_waits_are_jittered_grow_and_are_bounded(clock: Clock) -> None:
+    """Many runs that fail together must not come back together; and no wait is longer than the operator allows."""
+    for _ in range(40):
+        with pytest.raises(PassingError):
+            attempt(clock, Retry(attempts=8, max_wait_seconds=4, max_total_seconds=10_000), failing(99))
+    by_try = [clock.waits[place::7] for place in range(7)]
+    for place, waits in enumerate(by_try):
+        assert all(0 <= wait <= min(4, 0.5 * 2**place) for wait in waits)
+        assert len(set(waits)) > 1
+    assert max(by_try[6]) > 2
+
+
+def test_the_total_bounds_all_tries_together(clock: Clock) -> None:
+    """Without it, a hundred attempts of half a minute would be most of an hour for one request."""
+    with pytest.raises(PassingError):
+        attempt(clock, Retry(attempts=100, max_total_seconds=60), failing(99), hint=lambda _: 7.0)
+    assert clock.waits == [7.0] * 8
+
+
+def test_time_spent_in_the_tries_counts(clock: Clock) -> None:
+    """A request that times out slowly uses up the total as a wait does."""
+
+    def slow(number: int) -> None:
+        clock.now += 25
+        raise PassingError(f"try {number}")
+
+    with pytest.raises(PassingError, match=r"try 3$"):
+        attempt(clock, Retry(max_total_seconds=60), slow, hint=lambda _: 0.0)
+
+
+def test_a_hinted_wait_is_obeyed_exactly(clock: Clock) -> None:
+    """Retry-After is the server's word, also where it is longer than the longest wait of our own."""
+    hints = iter([0.0, 45.0, 1.5])
+    attempt(clock, Retry(max_wait_seconds=1), failing(3), hint=lambda _: next(hints))
+    assert clock.waits == [0.0, 45.0, 1.5]
+
+
+def test_a_hinted_wait_beyond_the_total_is_not_begun(clock: Clock) -> None:
+    """Waiting for what cannot be done in time any more would only delay the bad news."""
+    with pytest.raises(PassingError, match=r"try 1$"):
+        attempt(clock, Retry(max_total_seconds=60), failing(99), hint=lambda _: 61.0)
+    assert clock.waits == []
+
+
+def test_the_hint_is_asked_of_the_error(clock: Clock) -> None:
+    """Each answer may ask for another wait, or for none."""
+    attempt(clock, Retry(), failing(2), hint=lambda error: 9.0 if "1" in str(error) else None)
+    assert clock.waits[0] == 9.0 != clock.waits[1]
+
+
+def test_a_stop_ends_the_retries(clock: Clock) -> None:
+    """A stopped run must not go on trying."""
+
+    def work(number: int) -> None:
+        if number == 2:
+            clock.request("asked to")
+        raise PassingError
+
+    with pytest.raises(Interrupted):
+        attempt(clock, Retry(), work)
+    assert len(clock.waits) == 1
+
+
+def test_each_wait_is_announced_before_it_begins(clock: Clock) -> None:
+    """Whoever reads the log of a slow run must see what it waits for, and the counter of retries stands on it."""
+    announced: list[tuple[int, str, float, int]] = []
+
+    def announce(state: tenacity.RetryCallState) -> None:
+        announced.append((state.attempt_number, str(failure(state)), upcoming_wait(state), len(clock.waits)))
+
+    attempt(clock, Retry(), failing(2), announce=announce, hint=lambda _: 3.0)
+    assert announced == [(1, "try 1", 3.0, 0), (2, "try 2", 3.0, 1)]
