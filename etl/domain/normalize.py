@@ -1,0 +1,268 @@
+"""One raw row of a page into one row of the warehouse, or a reject with its reason (contract §4, §5.4)."""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, cast
+
+import msgspec
+import xxhash
+
+from etl.domain.binding import Key, Reject, Row
+from etl.domain.message_types import normalize_message_types
+from etl.domain.timestamps import normalize_timestamp
+from etl.domain.wire import UNDECODABLE, decode_sids
+
+# Bump when the same bytes would give another row: it makes every stored source hash stale, so all rows are looked at again.
+RULES_VERSION = "1"
+
+Treatment = Literal["keep", "hmac", "drop"]
+
+_SID = {prefix: re.compile(prefix + r"[0-9a-fA-F]{32}") for prefix in ("BS", "AC", "IS", "CR")}
+_is_binding_sid = _SID["BS"].fullmatch
+_are_binding_sids = re.compile(r"(?:BS[0-9a-fA-F]{32},)*").fullmatch
+_SID_AND_COMMA = 35
+
+# MariaDB needs a width for a column that is compared and indexed; the limit holds on every engine, so the result is the same.
+_LONGEST_TYPE = 255
+
+# A service has few distinct credentials and sets of message types; the bound only keeps a hostile one from filling the memory.
+_MOST_CACHED = 1000
+
+
+class _Sent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A row as the API describes it (facts §1.1); what is more, or of another type, is read with care."""
+
+    sid: str
+    account_sid: str | None = None
+    chat_service_sid: str | None = None
+    credential_sid: str | None = None
+    binding_type: str | None = None
+    identity: str | None = None
+    endpoint: str | None = None
+    message_types: list[str] | None = None
+    date_created: str | None = None
+    date_updated: str | None = None
+    url: str | None = None
+
+
+_COLUMNS = _Sent.__struct_fields__
+_sha256 = hashlib.sha256
+_hash_source = xxhash.xxh3_128_hexdigest
+_make = tuple.__new__
+_encode = msgspec.json.encode
+_decode_usual = msgspec.json.Decoder(_Sent).decode
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Everything besides the bytes themselves that decides what a row becomes."""
+
+    account: str
+    account_sid: str
+    chat_service_sid: str
+    map_legacy: bool = True
+    identity: Treatment = "keep"
+    endpoint: Treatment = "keep"
+    key: bytes = b""
+
+    def digest(self) -> bytes:
+        """32 bytes that change when any rule changes."""
+        parts = [RULES_VERSION, *(getattr(self, field.name) for field in fields(self) if field.name != "key")]
+        return hashlib.sha256(repr(parts).encode() + hashlib.sha256(self.key).digest()).digest()
+
+    def treat(self, treatment: Treatment, value: str | None) -> str | None:
+        """Keep, hash or drop a value that names a person; equal values stay equal when hashed."""
+        if value is None or treatment == "drop":
+            return None
+        if treatment == "keep":
+            return value
+        return hmac.digest(self.key, value.encode(), "sha256").hex()
+
+
+class Normalizer:
+    """Applies one set of `Rules` to raw rows. Holds a cache and is used by one thread."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._seed = int.from_bytes(rules.digest()[:8], "big")
+        self._message_types: dict[tuple[str, ...], str] = {}
+        self._credentials: set[str | None] = {None}
+
+    def keys(self, raws: list[bytes]) -> tuple[dict[str, Key], list[Reject]]:
+        """Hash rows without looking into them.
+
+        A SID that comes twice is kept as it came last, since that was read last. Rows without a readable SID are rejects.
+        """
+        # Measured per row: SID 0.4 µs, hash 0.1 µs where SHA-256 takes 0.9. Nobody is kept out by this hash: it only spares looking
+        # closer at what is as it was, and the content hash, which is SHA-256, decides what has changed.
+        seed = self._seed
+        sids = decode_sids(raws)
+        joined = "".join([f"{sid}," for sid in sids])
+        if len(joined) == _SID_AND_COMMA * len(sids) and _are_binding_sids(joined):
+            hashed = {sid: _make(Key, (sid, _hash_source(raw, seed), raw)) for sid, raw in zip(sids, raws, strict=True)}
+            return cast("dict[str, Key]", hashed), []
+        return self._keys_carefully(sids, raws)
+
+    def _keys_carefully(self, sids: list[str | None], raws: list[bytes]) -> tuple[dict[str, Key], list[Reject]]:
+        keys: dict[str, Key] = {}
+        rejects: list[Reject] = []
+        for sid, raw in zip(sids, raws, strict=True):
+            if sid is not None and _is_binding_sid(sid):
+                keys[sid] = Key(sid, _hash_source(raw, self._seed), raw)
+            else:
+                rejects.append(reject(raw, None, _no_sid_reason(raw)))
+        return keys, rejects
+
+    def shape(self, key: Key) -> Row | Reject:
+        """Give the row of `key` in normal form, or say why it cannot be."""
+        try:
+            return self._shape(key, *_decode_row(key.raw))
+        except UNDECODABLE:
+            return reject(key.raw, key.sid, "cannot be decoded: not valid JSON text, or nested too deep")
+        except ValueError as bad:
+            return reject(key.raw, key.sid, str(bad))
+
+    def _shape(self, key: Key, sent: _Sent, extra: str | None) -> Row:
+        # Measured per row, all in: 4.9 µs, of which decoding 1.2, both times 0.9, the hash 0.9.
+        rules = self._rules
+        if sent.account_sid != rules.account_sid:
+            _check_sid("account_sid", "AC", sent.account_sid, of="account")
+        if sent.chat_service_sid != rules.chat_service_sid:
+            _check_sid("chat_service_sid", "IS", sent.chat_service_sid, of="service")
+        if sent.credential_sid not in self._credentials:
+            self._learn_credential(sent.credential_sid)
+        content = (
+            key.sid,
+            rules.account,
+            sent.account_sid,
+            rules.chat_service_sid,
+            sent.credential_sid,
+            _binding_type(sent.binding_type),
+            sent.identity if rules.identity == "keep" else rules.treat(rules.identity, sent.identity),
+            sent.endpoint if rules.endpoint == "keep" else rules.treat(rules.endpoint, sent.endpoint),
+            self._message_types_json(sent.message_types),
+            _timestamp("date_created", sent.date_created),
+            _timestamp("date_updated", sent.date_updated),
+            sent.url,
+            extra,
+        )
+        return _make(Row, (*content, _sha256(_encode(content)).hexdigest()[:32], key.source_hash))
+
+    def _learn_credential(self, sid: str | None) -> None:
+        _check_sid("credential_sid", "CR", sid)
+        if len(self._credentials) < _MOST_CACHED:
+            self._credentials.add(sid)
+
+    def _message_types_json(self, names: list[str] | None) -> str | None:
+        if names is None:
+            return None
+        as_sent = tuple(names)
+        known = self._message_types.get(as_sent)
+        if known is None:
+            known = _encode(normalize_message_types(as_sent, map_legacy=self._rules.map_legacy)).decode()
+            if len(self._message_types) < _MOST_CACHED:
+                self._message_types[as_sent] = known
+        return known
+
+
+def reject(raw: bytes, sid: str | None, reason: str) -> Reject:
+    """A reject with the raw JSON text, complete; bytes that no text can hold (not UTF-8, or NUL) are written as `\\xNN`."""
+    return Reject(sid, reason, raw.decode("utf-8", "backslashreplace").replace("\x00", r"\x00"))
+
+
+def split(shaped: Iterable[Row | Reject]) -> tuple[list[Row], list[Reject]]:
+    """Rows apart from rejects."""
+    rows: list[Row] = []
+    rejects: list[Reject] = []
+    for one in shaped:
+        rows.append(one) if isinstance(one, Row) else rejects.append(one)
+    return rows, rejects
+
+
+def _no_sid_reason(raw: bytes) -> str:
+    if not raw.lstrip().startswith(b"{"):
+        return "not an object"
+    return "sid is missing or malformed"
+
+
+def _decode_row(raw: bytes) -> tuple[_Sent, str | None]:
+    """The known fields, and the others as JSON text.
+
+    Raises:
+        ValueError: a field is of a type that its column cannot hold, or a text holds NUL.
+    """
+    if b"\\" not in raw or b"\\u0000" not in raw:
+        try:
+            return _decode_usual(raw), None
+        except msgspec.ValidationError:
+            pass
+    sent = _decode_object(raw)
+    _refuse_nul(sent)
+    for name in _COLUMNS:
+        _check_type(name, sent.get(name))
+    known = {name: value for name, value in sent.items() if name in _COLUMNS}
+    return _Sent(**known), _extra(sent)
+
+
+def _check_type(field: str, value: Any) -> None:
+    if value is None or (type(value) is str and field != "message_types"):
+        return
+    if field == "message_types":
+        if type(value) is not list or not all(type(name) is str for name in value):
+            raise ValueError("message_types is neither null nor a list of strings")
+    elif field.startswith("date_"):
+        raise ValueError(f"{field} is not a date that can be read")
+    elif field.endswith("_sid"):
+        raise ValueError(f"{field} is malformed")
+    else:
+        raise ValueError(f"{field} is not a text")
+
+
+def _check_sid(field: str, prefix: str, value: str | None, of: str | None = None) -> None:
+    if value is None:
+        return
+    if not _SID[prefix].fullmatch(value):
+        raise ValueError(f"{field} is malformed")
+    if of:
+        raise ValueError(f"{field} names another {of} than the one that was read")
+
+
+def _binding_type(kind: str | None) -> str | None:
+    if kind is None:
+        return None
+    kind = kind.lower()
+    if len(kind) > _LONGEST_TYPE:
+        raise ValueError(f"binding_type is longer than {_LONGEST_TYPE} characters")
+    return kind
+
+
+def _timestamp(field: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return normalize_timestamp(value)
+    except ValueError:
+        raise ValueError(f"{field} is not a date that can be read") from None
+
+
+def _extra(sent: dict[str, Any]) -> str | None:
+    unknown = {name: value for name, value in sent.items() if name not in _COLUMNS}
+    return msgspec.json.encode(unknown, order="sorted").decode() if unknown else None
+
+
+def _refuse_nul(node: Any) -> None:
+    """PostgreSQL holds no NUL in a text; refused everywhere, so that the engine never changes the result."""
+    if isinstance(node, str):
+        if "\x00" in node:
+            raise ValueError("a text holds a NUL character, which a warehouse cannot hold")
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            _refuse_nul(name)
+            _refuse_nul(value)
+    elif isinstance(node, list):
+        for value in node:
+            _refuse_nul(value)

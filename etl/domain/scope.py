@@ -1,0 +1,110 @@
+"""What a scan was asked for, what counts as having read it, and what it may delete.
+
+Everything that decides about deletes reads it from here.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+# The types that `partition_by_type` reads, one chain each (facts §1.3).
+KNOWN_TYPES = ("apn", "fcm", "gcm", "twilsock")
+
+WHOLE_SERVICE = "service"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One service, optionally narrowed to binding types, identities, or a span of `date_updated` (in UTC)."""
+
+    account: str
+    chat_service_sid: str
+    binding_types: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def dated(self) -> bool:
+        """Narrowed by time, which the API cannot do: rows outside are read and passed over."""
+        return self.since is not None or self.until is not None
+
+    @property
+    def may_delete(self) -> bool:
+        """A dated scope sees only part of what exists, so nothing is absent because it was not seen."""
+        return not self.dated
+
+    @property
+    def label(self) -> str:
+        """A stable name such as `service`, `type:apn` or `type:apn,fcm identity:#1f3a…`; identities only as a hash."""
+        parts = []
+        if self.binding_types:
+            parts.append("type:" + ",".join(sorted(map(quote, self.binding_types))))
+        if self.identities:
+            digest = hashlib.sha256("\x00".join(sorted(self.identities)).encode()).hexdigest()[:12]
+            parts.append(f"identity:#{digest}")
+        if self.since:
+            parts.append(f"since:{_text(self.since, 'T')}Z")
+        if self.until:
+            parts.append(f"until:{_text(self.until, 'T')}Z")
+        return " ".join(parts) or WHOLE_SERVICE
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """The filters as the API takes them: repeated keys (facts §1.4)."""
+        types = [("BindingType", kind) for kind in self.binding_types]
+        return types + [("Identity", identity) for identity in self.identities]
+
+    def holds(self, date_updated: str | None) -> bool:
+        """Whether a row of this time (UTC text) was asked for. A row without a time belongs to no span."""
+        if not self.dated:
+            return True
+        if date_updated is None:
+            return False
+        return (self.since is None or date_updated >= _text(self.since)) and (
+            self.until is None or date_updated < _text(self.until)
+        )
+
+    def partitions(self) -> list["Scope"]:
+        """One scope per known type, or per type that was asked for."""
+        return [
+            Scope(self.account, self.chat_service_sid, (kind,), self.identities, self.since, self.until)
+            for kind in self.binding_types or KNOWN_TYPES
+        ]
+
+
+def types_in(label: str) -> frozenset[str]:
+    """The binding types that a scope of this label is confined to; empty when it is confined to none."""
+    first = label.split(" ", 1)[0]
+    return frozenset(first.removeprefix("type:").split(",")) if first.startswith("type:") else frozenset()
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two scopes of one service, by label, may hold the same binding. Only disjoint types keep them apart."""
+    mine, theirs = types_in(one), types_in(other)
+    return not (mine and theirs and mine.isdisjoint(theirs))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` of `count` equal parts of all scans, by a stable hash."""
+
+    index: int
+    count: int
+
+    def takes(self, scope: Scope) -> bool:
+        """The same answer on every host and in every year."""
+        name = f"{scope.chat_service_sid} {scope.label}".encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") % self.count == self.index
+
+
+def in_shard(scopes: Sequence[Scope], shard: Shard | None) -> list[Scope]:
+    """The scopes that this process is to read."""
+    return [scope for scope in scopes if shard is None or shard.takes(scope)]
+
+
+def _text(moment: datetime, between: str = " ") -> str:
+    """UTC in the form of the warehouse; `strftime` would write the year 300 with three digits, which sort after 2023."""
+    return moment.replace(tzinfo=None).isoformat(sep=between, timespec="microseconds")
