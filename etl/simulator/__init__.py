@@ -1,0 +1,21 @@
+"""A simulator of the Twilio Conversations API: services and their push bindings, with faults by name.
+
+An independent witness: it shares no code with the client whose results it judges.
+"""
+
+from etl.simulator.faults import Fault, Faults, describe_faults
+from etl.simulator.request_log import Logged
+from etl.simulator.server import Simulator
+from etl.simulator.world import Bindings, Service, World, build_demo
+
+__all__ = [
+    "Bindings",
+    "Fault",
+    "Faults",
+    "Logged",
+    "Service",
+    "Simulator",
+    "World",
+    "build_demo",
+    "describe_faults",
+]

@@ -1,0 +1,181 @@
+"""Fixtures for every test: a clean environment, and an empty database on each engine.
+
+def test_on_every_engine(warehouse_url): ...
+def test_on_one(postgres18_url): ...
+@pytest.mark.parametrize("engine_name", ["sqlite", "duckdb"], indirect=True)
+def test_on_some(engine_name, warehouse_url): ...
+def test_with_a_server_to_itself(own_postgres18): own_postgres18.restart()
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import pytest
+
+from tests.servers import engines
+from tests.servers.engines import ENGINES
+from tests.servers.folder import Server, join_run, make_run_folder, post_warden, share, warden_is_posted
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.warden import sweep
+
+S = TypeVar("S", bound=Server)
+
+RUN_FOLDER = pytest.StashKey[Path]()
+RUN_ALIVE = pytest.StashKey[IO[str]]()
+INTERRUPTED = pytest.StashKey[bool]()
+
+# What a developer's shell may hold and a test must not see: proxies catch loopback traffic,
+# the rest decides who connects where.
+FOREIGN_NAMES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY"}
+FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "PG")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if hasattr(config, "workerinput"):
+        config.stash[RUN_FOLDER] = Path(config.workerinput["run_folder"])
+        config.stash[RUN_ALIVE] = join_run(config.stash[RUN_FOLDER])
+        return
+    if os.environ.get("TESTS_REQUIRE_ENGINES") and (reasons := engines.absent()):
+        raise pytest.UsageError(f"every engine is required here, but: {reasons}")
+    config.stash[RUN_FOLDER] = make_run_folder()
+    config.stash[RUN_ALIVE] = join_run(config.stash[RUN_FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["run_folder"] = str(node.config.stash[RUN_FOLDER])
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    session.config.stash[INTERRUPTED] = exitstatus == pytest.ExitCode.INTERRUPTED
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    alive = config.stash.get(RUN_ALIVE, None)
+    if alive is None:
+        return
+    folder = config.stash[RUN_FOLDER]
+    # Workers that were interrupted may still be starting a server; the warden waits for their end.
+    left_to_warden = config.stash.get(INTERRUPTED, False) and warden_is_posted(folder)
+    if not hasattr(config, "workerinput") and not left_to_warden:
+        sweep(folder)
+    alive.close()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    return engines.describe()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper() in FOREIGN_NAMES or name.upper().startswith(FOREIGN_PREFIXES):
+                patch.delenv(name)
+        yield
+
+
+# --- an empty database per test, removed afterwards ---
+
+
+@pytest.fixture(params=ENGINES)
+def engine_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def warehouse_url(engine_name: str, request: pytest.FixtureRequest) -> str:
+    """URL of an empty database, not migrated, on each engine in turn."""
+    return str(request.getfixturevalue(ENGINES[engine_name].url_fixture))
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'warehouse.sqlite'}"
+
+
+@pytest.fixture
+def duckdb_url(tmp_path: Path) -> str:
+    skip_if_absent("duckdb")
+    return f"duckdb:///{tmp_path / 'warehouse.duckdb'}"
+
+
+@pytest.fixture
+def postgres18_url(postgres18_server: PostgresServer) -> Iterator[str]:
+    yield from lend_database(postgres18_server)
+
+
+@pytest.fixture
+def postgres16_url(postgres16_server: PostgresServer) -> Iterator[str]:
+    yield from lend_database(postgres16_server)
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    yield from lend_database(mariadb_server)
+
+
+def lend_database(server: Server) -> Iterator[str]:
+    url = server.create_database()
+    yield url
+    server.drop_database(url)
+
+
+# --- servers of the whole run, shared by all workers: make databases in them, never stop them ---
+
+
+@pytest.fixture(scope="session")
+def run_folder(pytestconfig: pytest.Config) -> Path:
+    return pytestconfig.stash[RUN_FOLDER]
+
+
+@pytest.fixture(scope="session")
+def postgres18_server(run_folder: Path) -> PostgresServer:
+    return shared(PostgresServer(18, run_folder / "postgres18"), "postgresql18")
+
+
+@pytest.fixture(scope="session")
+def postgres16_server(run_folder: Path) -> PostgresServer:
+    return shared(PostgresServer(16, run_folder / "postgres16"), "postgresql16")
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(run_folder: Path) -> MariaDBServer:
+    return shared(MariaDBServer(run_folder / "mariadb"), "mariadb")
+
+
+def shared(server: S, engine_name: str) -> S:
+    skip_if_absent(engine_name)
+    share(server)
+    return server
+
+
+# --- a server of the test's own, to halt, restart and crash ---
+
+
+@pytest.fixture
+def own_postgres18(run_folder: Path) -> Iterator[PostgresServer]:
+    yield from own(PostgresServer(18, run_folder / f"own-{uuid.uuid4().hex}"), "postgresql18")
+
+
+@pytest.fixture
+def own_mariadb(run_folder: Path) -> Iterator[MariaDBServer]:
+    yield from own(MariaDBServer(run_folder / f"own-{uuid.uuid4().hex}"), "mariadb")
+
+
+def own(server: S, engine_name: str) -> Iterator[S]:
+    skip_if_absent(engine_name)
+    post_warden(server.home.parent)
+    server.start()
+    yield server
+    server.stop()
+
+
+def skip_if_absent(engine_name: str) -> None:
+    reason = ENGINES[engine_name].missing()
+    if reason:
+        pytest.skip(reason)

@@ -1,0 +1,131 @@
+"""The folder of one test run: what its workers share, and how its servers find a place and a port."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Protocol
+
+from tests.servers import warden
+
+
+class ServerFailedError(Exception):
+    """A server did not start; the message ends with its log."""
+
+
+class Server(Protocol):
+    """What every engine's server can do."""
+
+    @property
+    def home(self) -> Path: ...
+
+    def start(self) -> None:
+        """Make the data folder anew and serve it on a free port."""
+
+    def restart(self) -> None:
+        """Cut every connection; come back on the same port with the same data."""
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+
+    def create_database(self) -> str:
+        """Make an empty database and return its URL."""
+
+    def drop_database(self, url: str) -> None:
+        """Remove a database, whoever is still connected to it."""
+
+
+def make_run_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="bindings-etl-tests-", dir=open_to_everybody()))
+    folder.chmod(0o755)  # as root, servers run as another user
+    (folder / "alive").touch()
+    return folder
+
+
+def join_run(folder: Path) -> IO[str]:
+    """As long as the returned file stays open in any process, the run is alive and its servers stay."""
+    alive = (folder / "alive").open("r+")
+    fcntl.lockf(alive, fcntl.LOCK_SH)
+    return alive
+
+
+def open_to_everybody() -> str:
+    """The temporary folder, unless root's own is closed to the users that servers run as."""
+    chosen = Path(tempfile.gettempdir())
+    if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in (chosen, *chosen.parents)):
+        return "/tmp"
+    return str(chosen)
+
+
+def share(server: Server) -> None:
+    """Start a server unless another worker of this run did so already."""
+    run_folder = server.home.parent
+    with exclusively(run_folder / f"{server.home.name}.lock"):
+        if not (server.home / "port").exists():
+            post_warden(run_folder)
+            server.start()
+
+
+def post_warden(run_folder: Path) -> None:
+    """Start the process that cleans up behind this run, once."""
+    with exclusively(run_folder / "warden.lock"):
+        if not warden_is_posted(run_folder):
+            command = [sys.executable, "-I", "-S", warden.__file__, str(run_folder)]
+            run_detached(command, log=run_folder / "warden.log", cwd=run_folder)
+            (run_folder / "warden.posted").touch()
+
+
+def warden_is_posted(run_folder: Path) -> bool:
+    return (run_folder / "warden.posted").exists()
+
+
+@contextlib.contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_home(home: Path, uid: int | None) -> None:
+    """Make a server's folder anew, owned by the user that the server runs as."""
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(mode=0o755)
+    if uid is not None:
+        os.chown(home, uid, -1)
+
+
+def run_detached(command: list[str], *, log: Path, cwd: Path) -> None:
+    """Start a process that no signal from the terminal reaches and that outlives its worker."""
+    with log.open("a") as output:
+        subprocess.run(
+            ["sh", "-c", '"$@" &', "sh", *command],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env=server_environment(),
+            start_new_session=True,
+        )
+
+
+def server_environment() -> dict[str, str]:
+    """Nothing of the caller's but the search path, so that no PGDATA, MYSQL_HOME or TZ leaks in."""
+    return {"PATH": search_path(), "LC_ALL": "C"}
+
+
+def search_path() -> str:
+    """PATH, plus where distributions keep servers out of the sight of ordinary users."""
+    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
