@@ -1,0 +1,1 @@
+"""The Conversations API over HTTP: pages out, no SQL in."""

@@ -1,0 +1,74 @@
+"""The resources of Conversations v1 that this program reads (facts §1)."""
+
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from etl import errors
+from etl.domain.counters import Counters
+from etl.domain.guard import Absence
+from etl.domain.scope import Scope
+from etl.domain.wire import decode_sids
+from etl.twilio.client import Client
+from etl.twilio.paging import Listing, Step, walk
+
+_SERVICES = Listing("/v1/Services", "services")
+_is_service_sid = re.compile(r"IS[0-9a-fA-F]{32}").fullmatch
+
+
+def discover_services(client: Client) -> list[str]:
+    """SIDs of all services of the account, each once.
+
+    Raises:
+        SourceError: the list cannot be read to its end.
+    """
+    found: dict[str, None] = {}
+    for step in walk(client, _SERVICES, Counters()):
+        for sid in decode_sids(step.page.rows):
+            if sid is None or not _is_service_sid(sid):
+                raise errors.MalformedPage(
+                    "the list of services holds a row without a service SID; name the services in `services`"
+                )
+            found[sid] = None
+    return list(found)
+
+
+def list_bindings(client: Client, scope: Scope, counters: Counters, start: str | None = None) -> Iterator[Step]:
+    """The pages of one scope; see `walk`."""
+    return walk(client, Listing(f"{_service(scope)}/Bindings", "bindings", tuple(scope.query)), counters, start)
+
+
+def look_up_binding(client: Client, scope: Scope, sid: str, counters: Counters) -> tuple[Absence, bytes]:
+    """Whether one binding exists, and its raw row if it does.
+
+    Only the API's own 404 says that it is gone. What cannot be told (401, 403, 5xx, no API at all) is unknown.
+
+    Raises:
+        Interrupted: the run is to stop.
+    """
+    try:
+        answer = client.fetch(f"{client.origin}{_service(scope)}/Bindings/{sid}", counters)
+    except errors.SourceError as error:
+        gone = isinstance(error, errors.ServiceNotFound) and error.status == 404
+        return (Absence.GONE if gone else Absence.UNKNOWN), b""
+    try:
+        row = msgspec.json.decode(answer.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Absence.UNKNOWN, b""
+    alive = isinstance(row, dict) and row.get("sid") == sid
+    return (Absence.ALIVE, answer.body) if alive else (Absence.UNKNOWN, b"")
+
+
+def probe_service(client: Client, chat_service_sid: str) -> None:
+    """Read one row of a service, to see whether it can be read at all.
+
+    Raises:
+        SourceError: it cannot.
+    """
+    scope = Scope(client.account.name, chat_service_sid)
+    next(list_bindings(client, scope, Counters()))
+
+
+def _service(scope: Scope) -> str:
+    return f"/v1/Services/{scope.chat_service_sid}"

@@ -1,0 +1,161 @@
+"""From an answer that is not a page to a typed error with a sentence that says what to do (facts §3.1, §3.2)."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
+
+import httpx
+import msgspec
+
+from etl import errors
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came back for one request."""
+
+    status: int
+    body: bytes
+    headers: httpx.Headers
+
+    @property
+    def request_id(self) -> str | None:
+        """RQ… id that Twilio's support asks for (facts §3.6); anything else in its place is not repeated."""
+        value = self.headers.get("twilio-request-id")
+        return value if value and value.isalnum() and len(value) <= 64 else None
+
+    @property
+    def passing(self) -> bool:
+        """Whether the same request may well succeed later (contract §5.7)."""
+        return self.status in (408, 429) or self.status >= 500
+
+
+_is_number = re.compile(r"[0-9]{1,9}").fullmatch
+
+
+class _Cause(NamedTuple):
+    kind: type[errors.SourceError]
+    sentence: str
+
+
+_BY_CODE: Mapping[int, _Cause] = {
+    20003: _Cause(
+        errors.CredentialsRefused,
+        "the API refuses the credentials: check key and secret, that they belong to this region "
+        "(a key works in one region only), and that account and key are active",
+    ),
+    20005: _Cause(errors.CredentialsRefused, "the account is not active or suspended: see its state in the Twilio Console"),
+    20006: _Cause(
+        errors.PermissionMissing,
+        "access is denied: the key may not read this service; use a standard key of the account that owns it",
+    ),
+    70051: _Cause(
+        errors.PermissionMissing,
+        "the key lacks a permission: give a restricted key the right to read Conversations services and bindings",
+    ),
+    20404: _Cause(
+        errors.ServiceNotFound,
+        "the API knows no such service: it was deleted, the SID is of another product, or the key is of another account",
+    ),
+    20429: _Cause(
+        errors.Throttled, "the account has too many requests in flight: lower `concurrency`, or run when there is less traffic"
+    ),
+    20007: _Cause(errors.PageSizeRefused, "the API refuses the page size: lower `page_size`"),
+    21481: _Cause(errors.PageTokenRefused, "the API no longer takes the page token of a link"),
+    70002: _Cause(errors.PageTokenRefused, "the API asks for a page token that its own link did not have; report it to Twilio"),
+}
+
+_BY_STATUS: Mapping[int, _Cause] = {
+    401: _BY_CODE[20003],
+    403: _BY_CODE[20006],
+    404: _BY_CODE[20404],
+    407: _Cause(errors.NotTheApi, "the proxy asks for credentials: put them into the proxy's environment variable"),
+    408: _Cause(errors.Unavailable, "the API gave up waiting for the request: try again later"),
+    429: _BY_CODE[20429],
+    500: _Cause(
+        errors.Unavailable, "the API has a fault of its own: try again later; if it lasts, give Twilio's support the request id"
+    ),
+    502: _Cause(errors.Unavailable, "a gateway before the API got no answer from it: try again later"),
+    503: _Cause(errors.Unavailable, "the API is temporarily unavailable: try again later"),
+    504: _Cause(errors.Unavailable, "a gateway before the API waited too long for it: try again later"),
+}
+
+_REDIRECT = _Cause(
+    errors.NotTheApi, "the answer is a redirect, which this API never gives and which is not followed; check base_url"
+)
+_NOT_THE_API = _Cause(errors.NotTheApi, "the answer is not the API's own: check base_url and any proxy between")
+_REFUSED = _Cause(
+    errors.RequestRefused, "the API does not take the request: check the configuration, or report it with the request id"
+)
+
+
+def error_for(answer: Answer) -> errors.SourceError:
+    """The error that an answer other than 200 stands for."""
+    code = twilio_code(answer.body)
+    cause = _find_cause(answer, code)
+    sentence = f"HTTP {answer.status}{f', code {code}' if code else ''}: {cause.sentence}"
+    return cause.kind(sentence, status=answer.status, twilio_code=code, request_id=answer.request_id)
+
+
+def _find_cause(answer: Answer, code: int | None) -> _Cause:
+    if 300 <= answer.status < 400:
+        return _REDIRECT
+    if answer.status == 404 and answer.body.strip() and not _is_object(answer.body):
+        return _NOT_THE_API
+    if answer.status == 400 and code == 20001 and _may_mean_page_size(answer.body):
+        return _BY_CODE[20007]
+    known = _BY_CODE.get(code or 0) or _BY_STATUS.get(answer.status)
+    return known or (_BY_STATUS[500] if answer.status >= 500 else _REFUSED)
+
+
+def twilio_code(body: bytes) -> int | None:
+    """The error code in any of the API's four shapes of error bodies (facts §3.1), or None."""
+    document = _object(body)
+    if document is None:
+        return None
+    nested = document.get("errors")
+    if "code" not in document and isinstance(nested, list) and nested and isinstance(nested[0], dict):
+        document = nested[0]
+    code = document.get("code")
+    return int(code) if isinstance(code, int | str) and _is_number(str(code)) else None
+
+
+def retry_after(answer: Answer, now: datetime) -> float | None:
+    """Seconds that the server asks to wait: a number or an HTTP date (facts §3.3), never negative."""
+    value = answer.headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = _seconds_until(value, now)
+    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None  # noqa: PLR0124 - NaN
+
+
+def _seconds_until(value: str, now: datetime) -> float:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return float("nan")
+    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def _may_mean_page_size(body: bytes) -> bool:
+    """20001 stands for any bad parameter (facts §2.5): the size is not to blame when the text names another one."""
+    message = str((_object(body) or {}).get("message", "")).lower().replace(" ", "")
+    return not any(other in message for other in ("pagetoken", "bindingtype", "identity"))
+
+
+def _is_object(body: bytes) -> bool:
+    return _object(body) is not None
+
+
+def _object(body: bytes) -> dict[str, Any] | None:
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
