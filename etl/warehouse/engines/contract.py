@@ -1,0 +1,67 @@
+"""What an engine has to offer; everything else about the warehouse is the same SQL everywhere."""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from enum import Enum
+from typing import ClassVar, Protocol
+
+import sqlalchemy as sa
+
+from etl.domain.binding import Key, Row
+
+
+class Fault(Enum):
+    """What a driver's error means for the work in hand."""
+
+    CONFLICT = "another transaction was in the way"
+    LOST = "the connection is gone"
+    FULL = "the disk is full, or does not take what is written"
+    READ_ONLY = "the warehouse is read-only"
+    DENIED = "the role lacks a privilege"
+    MISSING = "a table is missing"
+    LOCKED = "another process holds the file"
+    OTHER = "the statement failed"
+
+
+class Engine(Protocol):
+    """One kind of database."""
+
+    single_writer: ClassVar[bool]
+    """One connection for the whole process, used by one thread at a time."""
+
+    has_schemas: ClassVar[bool]
+
+    def __hash__(self) -> int: ...
+
+    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+        """An engine whose sessions speak UTC and look into `schema` first."""
+
+    def now(self, conn: sa.Connection) -> datetime:
+        """The one clock that leases and publishing go by, as aware UTC."""
+
+    def relation(self) -> sa.FromClause:
+        """The keys of a batch as a relation of `sid` and `source_hash`, made of the parameters that `parameters` gives."""
+
+    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
+        """What to execute a statement with `relation` in it with."""
+
+    def pack(self, sids: Collection[str]) -> str:
+        """SIDs as one text, a list in the engine's own form."""
+
+    def unpack(self, stage_id: int) -> sa.FromClause:
+        """What `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
+
+    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """All lines of a query as the text of one JSON object."""
+
+    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]) -> sa.Executable:
+        """`INSERT … SELECT` that passes over rows whose key is there; its rowcount is what was inserted."""
+
+    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]) -> sa.Executable:
+        """`INSERT … SELECT` that overwrites the named columns, save the key and `first_seen_at`, of rows whose key is there."""
+
+    def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
+        """Put a batch of rows into `scan_staged`, in bulk."""
+
+    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+        """What an error of this engine's driver means; never decided by the text of its message."""

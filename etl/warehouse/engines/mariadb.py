@@ -1,0 +1,127 @@
+"""MariaDB 10.6 and newer, MySQL 8, through PyMySQL: keys as a JSON table, batches by multi-row INSERT."""
+
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import insert
+
+from etl.domain.binding import Key, Row
+from etl.errors import ConfigurationError
+from etl.warehouse.engines.contract import Fault
+from etl.warehouse.tables import CARRIED
+
+# 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
+_BY_CODE = {
+    1213: Fault.CONFLICT,
+    1205: Fault.CONFLICT,
+    1020: Fault.CONFLICT,
+    1047: Fault.CONFLICT,
+    2003: Fault.LOST,
+    2006: Fault.LOST,
+    2013: Fault.LOST,
+    2014: Fault.LOST,
+    2055: Fault.LOST,
+    1040: Fault.LOST,
+    1053: Fault.LOST,
+    1927: Fault.LOST,
+    0: Fault.LOST,
+    1021: Fault.FULL,
+    1114: Fault.FULL,
+    3: Fault.FULL,
+    1290: Fault.READ_ONLY,
+    1792: Fault.READ_ONLY,
+    1836: Fault.READ_ONLY,
+    1044: Fault.DENIED,
+    1045: Fault.DENIED,
+    1142: Fault.DENIED,
+    1143: Fault.DENIED,
+    1049: Fault.MISSING,
+    1146: Fault.MISSING,
+}
+
+_INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
+
+
+class Mariadb:
+    """See `Engine`."""
+
+    single_writer: ClassVar[bool] = False
+    has_schemas: ClassVar[bool] = True
+
+    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+        try:
+            import pymysql  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
+        except ImportError:
+            raise ConfigurationError("MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'") from None
+        if schema:
+            url = url.set(database=schema)
+        engine = sa.create_engine(
+            url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict({"charset": "utf8mb4"}),
+            connect_args={"connect_timeout": 10},
+            # Gap locks of the default level let writers of different services deadlock.
+            isolation_level="READ COMMITTED",
+            hide_parameters=True,
+            pool_size=8,
+            max_overflow=64,
+            pool_pre_ping=True,
+        )
+
+        # MariaDB has sequences; the tables use AUTO_INCREMENT, as MySQL has to.
+        engine.dialect.sequences_optional = True
+
+        @sa.event.listens_for(engine, "connect")
+        def _prepare_session(connection: Any, _record: Any) -> None:
+            with connection.cursor() as cursor:
+                cursor.execute("SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+
+        return engine
+
+    def now(self, conn: sa.Connection) -> datetime:
+        moment: datetime = conn.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))
+        return moment.replace(tzinfo=UTC)
+
+    def relation(self) -> sa.FromClause:
+        # Columns of JSON_TABLE take the database's collation; ascii_bin is what the tables compare by, and what an index needs.
+        table = sa.text(
+            "SELECT CONVERT(sid USING ascii) COLLATE ascii_bin AS sid, CONVERT(source_hash USING ascii) COLLATE ascii_bin AS source_hash "
+            "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS (sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
+        )
+        return table.columns(sa.column("sid", sa.String), sa.column("source_hash", sa.String)).subquery("batch")
+
+    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
+        return {"batch_keys": msgspec.json.encode([(key.sid, key.source_hash) for key in keys]).decode()}
+
+    def pack(self, sids: Collection[str]) -> str:
+        return msgspec.json.encode(list(sids)).decode()
+
+    def unpack(self, stage_id: int) -> sa.FromClause:
+        table = sa.text(
+            "SELECT scan_seen.batch, CONVERT(listed.sid USING ascii) COLLATE ascii_bin AS sid FROM scan_seen "
+            "CROSS JOIN JSON_TABLE(scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
+            "WHERE scan_seen.stage_id = :stage_id"
+        ).bindparams(stage_id=stage_id)
+        return table.columns(sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)).subquery("met")
+
+    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        return sa.func.json_objectagg(name, value)
+
+    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+        return insert(table).prefix_with("IGNORE").from_select(list(columns), rows)
+
+    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+        statement = insert(table).from_select(list(columns), rows)
+        kept = {column.name for column in table.primary_key} | {"first_seen_at"}
+        overwritten = {name: sa.func.values(statement.table.c[name]) for name in columns if name not in kept}
+        return statement.on_duplicate_key_update(overwritten)
+
+    def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
+        conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
+
+    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+        code = error.orig.args[0] if error.orig is not None and error.orig.args else None
+        if error.connection_invalidated:
+            return Fault.LOST
+        return _BY_CODE.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER

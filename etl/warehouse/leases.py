@@ -1,0 +1,140 @@
+"""Who works on which scope of which service, until when (contract §5.8).
+
+A lease is a row with an owner and an expiry, by the warehouse's own clock. Two scopes of one service exclude each other unless
+their binding types are disjoint. A killed process frees its leases by not renewing them.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import sqlalchemy as sa
+
+from etl.domain.scope import Scope, overlap
+from etl.errors import LeaseHeld, LeaseLost
+from etl.warehouse.engines.contract import Engine
+from etl.warehouse.tables import sync_leases
+
+# Taken first by whoever wants any lease of a service, so that two cannot both find the service free.
+_GATE = "(gate)"
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that holds leases."""
+
+    owner: str
+    run_id: int
+    host: str
+    lease_seconds: float
+
+
+@dataclass(frozen=True)
+class Lapsed:
+    """A lease that its holder let expire: that run was killed, or lost the warehouse."""
+
+    run_id: int
+
+
+def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> list[Lapsed]:
+    """Take the lease of `scope`; gives the expired ones that were in its way and are now gone.
+
+    Raises:
+        LeaseHeld: a live run works on an overlapping scope; nothing was changed.
+    """
+    _enter_gate(conn, engine, scope.chat_service_sid)
+    now = engine.now(conn)
+    mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
+    others = conn.execute(sa.select(sync_leases).where(mine, sync_leases.c.scope != _GATE)).all()
+    in_the_way = [other for other in others if overlap(other.scope, scope.label)]
+    for other in in_the_way:
+        # One of our own is in the way when the commit that took it went through and its answer was lost.
+        if other.expires_at > now and other.owner != holder.owner:
+            raise LeaseHeld(
+                f"service {scope.chat_service_sid} ({other.scope}) is being worked on by run {other.run_id} on {other.host}; "
+                f"its lease ends at {other.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
+            )
+    labels = {other.scope for other in in_the_way}
+    conn.execute(sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(labels - {scope.label})))
+    if scope.label in labels:  # not deleted and inserted again: DuckDB takes no key twice in one transaction
+        conn.execute(sa.update(sync_leases).where(mine, sync_leases.c.scope == scope.label).values(_row(holder, scope, now)))
+    else:
+        conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
+    return [Lapsed(other.run_id) for other in in_the_way]
+
+
+def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:
+    """Prolong the lease, inside the transaction that relies on it.
+
+    Raises:
+        LeaseLost: it expired and another run has taken it; the transaction must not be committed.
+    """
+    expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
+    held = (
+        (sync_leases.c.chat_service_sid == scope.chat_service_sid)
+        & (sync_leases.c.scope == scope.label)
+        & (sync_leases.c.owner == holder.owner)
+    )
+    # Looked up and not counted: DuckDB gives no row counts, and MariaDB counts changed rows in one setting, found rows in another.
+    if conn.scalar(_locking(engine, sa.select(sync_leases.c.owner).where(held))) is None:
+        raise LeaseLost(
+            f"the lease of service {scope.chat_service_sid} was lost to another run; this run published nothing of it"
+        )
+    conn.execute(sa.update(sync_leases).where(held).values(expires_at=expires_at))
+
+
+def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
+    """Prolong every lease of this process, when no batch is due."""
+    expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
+    conn.execute(sa.update(sync_leases).where(sync_leases.c.owner == holder.owner).values(expires_at=expires_at))
+
+
+def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
+    """Give the lease back."""
+    conn.execute(
+        sa.delete(sync_leases).where(
+            sync_leases.c.chat_service_sid == scope.chat_service_sid,
+            sync_leases.c.scope == scope.label,
+            sync_leases.c.owner == holder.owner,
+        )
+    )
+
+
+def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]]:
+    """Every lease that is held now."""
+    held = sa.select(sync_leases).where(sync_leases.c.scope != _GATE, sync_leases.c.expires_at > engine.now(conn))
+    return list(conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all())
+
+
+def _enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
+    columns = ("chat_service_sid", "scope", "owner", "run_id", "host", "acquired_at", "expires_at")
+    long_ago = sa.literal(_LONG_AGO, sync_leases.c.expires_at.type)
+    gate = sa.select(
+        sa.literal(chat_service_sid),
+        sa.literal(_GATE),
+        sa.literal(""),
+        sa.literal(0, sa.BigInteger),
+        sa.literal(""),
+        long_ago,
+        long_ago,
+    )
+    conn.execute(engine.insert_unless_there(sync_leases, columns, gate))
+    this = (sync_leases.c.chat_service_sid == chat_service_sid) & (sync_leases.c.scope == _GATE)
+    conn.execute(_locking(engine, sa.select(sync_leases.c.owner).where(this)))
+
+
+def _locking(engine: Engine, query: sa.Select[tuple[str]]) -> sa.Select[tuple[str]]:
+    """Lock what is read, where others could write at the same time."""
+    return query if engine.single_writer else query.with_for_update()
+
+
+def _row(holder: Holder, scope: Scope, now: datetime) -> dict[str, object]:
+    return {
+        "chat_service_sid": scope.chat_service_sid,
+        "scope": scope.label,
+        "owner": holder.owner,
+        "run_id": holder.run_id,
+        "host": holder.host,
+        "acquired_at": now,
+        "expires_at": now + timedelta(seconds=holder.lease_seconds),
+    }

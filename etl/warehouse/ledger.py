@@ -1,0 +1,183 @@
+"""What was done when: `sync_runs`, `sync_scans`, and where an unfinished scan can go on."""
+
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from etl.domain.counters import Counters
+from etl.domain.scope import Scope, overlap
+from etl.errors import StageLost
+from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a run or a scan ended."""
+
+    status: str
+    counters: Counters
+    error: str | None = None
+    complete: bool = False
+    resumed: bool = False
+    twilio_request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where an unfinished scan can go on."""
+
+    stage_id: int
+    next_link: str
+    pages: int
+    fetched: int
+
+
+def start_run(conn: sa.Connection, *, mode: str, version: str, host: str, now: datetime) -> int:
+    """Open the run's line; gives its id."""
+    line = {"mode": mode, "status": "running", "started_at": now, "dry_run": False, "version": version, "host": host}
+    return _insert(conn, sync_runs, line)
+
+
+def finish_run(conn: sa.Connection, run_id: int, ending: Ending, now: datetime) -> None:
+    """Close the run's line."""
+    values = {"status": ending.status, "finished_at": now, "error": ending.error, **asdict(ending.counters)}
+    conn.execute(sa.update(sync_runs).where(sync_runs.c.id == run_id).values(values))
+
+
+def start_scan(conn: sa.Connection, run_id: int, scope: Scope, now: datetime) -> int:
+    """Open the scan's line; gives its id."""
+    line = {
+        "run_id": run_id,
+        "account": scope.account,
+        "chat_service_sid": scope.chat_service_sid,
+        "scope": scope.label,
+        "status": "running",
+        "complete": False,
+        "resumed": False,
+        "started_at": now,
+    }
+    return _insert(conn, sync_scans, line)
+
+
+def finish_scan(conn: sa.Connection, scan_id: int, ending: Ending, now: datetime) -> None:
+    """Close the scan's line."""
+    values = {
+        "status": ending.status,
+        "complete": ending.complete,
+        "resumed": ending.resumed,
+        "finished_at": now,
+        "error": ending.error,
+        "twilio_request_id": ending.twilio_request_id,
+        **asdict(ending.counters),
+    }
+    conn.execute(sa.update(sync_scans).where(sync_scans.c.id == scan_id).values(values))
+
+
+def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:
+    """The counters of a scan that is published: its commit went through, and only the answer to it was lost."""
+    names = tuple(asdict(Counters()))
+    line = sa.select(*(sync_scans.c[name] for name in names)).where(
+        sync_scans.c.id == scan_id, sync_scans.c.status.in_(("published", "refused"))
+    )
+    found = conn.execute(line).first()
+    return None if found is None else Counters(**found._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def close_abandoned(conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime) -> None:
+    """Mark what killed runs left as running: their scans of this service, and the runs that hold no lease any more."""
+    ended = {"status": "interrupted", "finished_at": now, "error": "the process ended without a word"}
+    running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == "running")
+    conn.execute(
+        sa.update(sync_scans).where(running_scans, sync_scans.c.chat_service_sid == scope.chat_service_sid).values(ended)
+    )
+    holding = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now)
+    conn.execute(sa.update(sync_runs).where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == "running", ~holding).values(ended))
+
+
+def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> None:
+    """Mark runs whose death no lease tells: killed before their first or after their last, or of a service that is gone.
+
+    A live run that is taken for dead here, since it is long without a lease, still writes its own ending.
+    """
+    ended = {"status": "interrupted", "finished_at": now, "error": "the process ended without a word"}
+    alive = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now)
+    begun_long_ago = sync_runs.c.started_at < now - timedelta(seconds=lease_seconds)
+    conn.execute(sa.update(sync_runs).where(sync_runs.c.status == "running", begun_long_ago, ~alive).values(ended))
+    over = sa.exists().where(sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != "running")
+    conn.execute(sa.update(sync_scans).where(sync_scans.c.status == "running", over).values(ended))
+
+
+def save_progress(conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime) -> None:
+    """Remember where a scan can go on."""
+    line = {
+        **asdict(progress),
+        "account": scope.account,
+        "chat_service_sid": scope.chat_service_sid,
+        "scope": scope.label,
+        "rules": rules,
+        "updated_at": now,
+    }
+    mine = scan_progress.c.stage_id == progress.stage_id
+    known = conn.scalar(sa.select(scan_progress.c.stage_id).where(mine)) is not None
+    conn.execute(sa.update(scan_progress).where(mine).values(line) if known else sa.insert(scan_progress).values(line))
+
+
+def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> None:
+    """Remember how far a scan has got, in the transaction of the batch that got there."""
+    moved = {"next_link": progress.next_link, "pages": progress.pages, "fetched": progress.fetched, "updated_at": now}
+    conn.execute(sa.update(scan_progress).where(scan_progress.c.stage_id == progress.stage_id).values(moved))
+
+
+def require_progress(conn: sa.Connection, stage_id: int) -> int:
+    """Make sure that what this scan has put by is still there; gives how many pages that is.
+
+    Raises:
+        StageLost: PostgreSQL empties UNLOGGED tables when it crashes, and a standby that takes over never had their rows. Whoever went
+            on would publish the rest of a scan as the whole, and take what came before for gone.
+    """
+    pages: int | None = conn.scalar(sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id))
+    if pages is None:
+        raise StageLost(
+            "the warehouse crashed and lost what this scan had read; nothing was published, the next run reads the service again"
+        )
+    return pages
+
+
+def find_progress(conn: sa.Connection, scope: Scope, rules: str, not_before: datetime) -> Progress | None:
+    """The youngest stored point, past the first batch, from which a scan of this scope, made by the same rules, can go on."""
+    query = (
+        sa.select(scan_progress)
+        .where(scan_progress.c.chat_service_sid == scope.chat_service_sid, scan_progress.c.scope == scope.label)
+        .where(scan_progress.c.account == scope.account, scan_progress.c.rules == rules)
+        .where(scan_progress.c.updated_at >= not_before, scan_progress.c.next_link != "")
+        .order_by(scan_progress.c.updated_at.desc())
+    )
+    found = conn.execute(query).first()
+    return None if found is None else Progress(found.stage_id, found.next_link, found.pages, found.fetched)
+
+
+def overlapping_stages(conn: sa.Connection, scope: Scope, *, besides: int | None = None) -> list[int]:
+    """Stages of scopes that overlap this one: once it publishes, what they hold is older than the truth."""
+    stored = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
+        scan_progress.c.chat_service_sid == scope.chat_service_sid
+    )
+    return [stage_id for stage_id, label in conn.execute(stored) if stage_id != besides and overlap(label, scope.label)]
+
+
+def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: int) -> list[int]:
+    """Stages that earlier scans of the same scope left behind."""
+    mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (scan_progress.c.scope == scope.label)
+    return list(conn.execute(sa.select(scan_progress.c.stage_id).where(mine, scan_progress.c.stage_id != besides)).scalars())
+
+
+def resume_horizon(now: datetime, seconds: float) -> datetime:
+    """Interrupted scans older than this are begun anew."""
+    return now - timedelta(seconds=seconds)
+
+
+def _insert(conn: sa.Connection, table: sa.Table, values: dict[str, object]) -> int:
+    key = conn.execute(sa.insert(table).values(values)).inserted_primary_key
+    assert key is not None  # noqa: S101 - one row was inserted
+    return int(key[0])

@@ -1,0 +1,123 @@
+"""Alembic, driven from inside: the warehouse's revision, upgrades, and the SQL for a DBA to review."""
+
+import contextlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from etl import errors
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.engines.duckdb import schema_path
+from etl.warehouse.tables import HEAD, sync_leases
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+
+def current_revision(conn: sa.Connection) -> str | None:
+    """The revision that the warehouse is at; None before the first migration."""
+    if not sa.inspect(conn).has_table("alembic_version"):
+        return None
+    revision: str | None = conn.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return revision
+
+
+def require_head(conn: sa.Connection) -> None:
+    """Refuse to work on a warehouse of another shape.
+
+    Raises:
+        WarehouseOutdated: it is older or newer than this program.
+    """
+    revision = current_revision(conn)
+    if revision == HEAD:
+        return
+    if revision is None:
+        raise errors.WarehouseOutdated("the warehouse has no tables yet; run `bindings-etl migrate`")
+    if revision in known_revisions():
+        raise errors.WarehouseOutdated(
+            f"the warehouse is at revision {revision} and has to be at {HEAD}; run `bindings-etl migrate`"
+        )
+    raise errors.WarehouseOutdated(
+        f"the warehouse is at revision {revision}, which this program does not know: a newer bindings-etl has migrated it; upgrade this one"
+    )
+
+
+def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
+    """Bring the warehouse to the newest revision; gives the revision before and after.
+
+    Raises:
+        WarehouseOutdated: it is newer than this program.
+        LeaseHeld: a run is alive; its transactions would fail half way.
+    """
+    from alembic import command
+
+    with warehouse.migrating() as conn:
+        if schema and conn.dialect.name in ("postgresql", "duckdb"):
+            _create_schema(conn, schema)
+        before = current_revision(conn)
+        if before is not None:
+            if before not in known_revisions():
+                require_head(conn)
+            _refuse_while_running(conn, warehouse)
+        command.upgrade(_config(conn), "head")
+        return before, HEAD
+
+
+def downgrade(warehouse: Warehouse, revision: str) -> None:
+    """Take migrations back to `revision` (`base`: all of them)."""
+    from alembic import command
+
+    with warehouse.migrating() as conn:
+        command.downgrade(_config(conn), revision)
+
+
+def print_sql(dialect: str) -> str:
+    """The SQL of all migrations from an empty database, for `dialect`."""
+    from alembic import command
+
+    output = io.StringIO()
+    config = _config(None, output)
+    config.attributes["dialect_name"] = dialect
+    with contextlib.redirect_stdout(io.StringIO()):
+        command.upgrade(config, "head", sql=True)
+    return output.getvalue()
+
+
+def known_revisions() -> list[str]:
+    """All revisions that this program knows, newest first."""
+    from alembic.script import ScriptDirectory
+
+    return [script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()]
+
+
+def _create_schema(conn: sa.Connection, schema: str) -> None:
+    """Only where it is missing: where a DBA has prepared it, the role need not be allowed to."""
+    if not sa.inspect(conn).has_schema(schema):
+        conn.execute(sa.schema.CreateSchema(schema))
+        if conn.dialect.name == "duckdb":
+            conn.exec_driver_sql(f"SET schema = '{schema_path(schema)}'")
+
+
+def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
+    alive = sa.select(sync_leases.c.run_id, sync_leases.c.host).where(sync_leases.c.expires_at > warehouse.engine.now(conn))
+    holder = conn.execute(alive).first()
+    if holder is not None:
+        raise errors.LeaseHeld(f"run {holder.run_id} on {holder.host} is alive; migrate when it has ended")
+
+
+def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "Config":
+    from alembic.config import Config
+
+    config = Config(output_buffer=output) if output else Config()
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    config.attributes["connection"] = conn
+    return config
+
+
+def _scripts() -> Path:
+    """In an installed wheel the migrations lie inside the package, in a checkout beside it."""
+    package = Path(__file__).parent.parent
+    inside = package / "migrations"
+    return inside if inside.is_dir() else package.parent / "migrations"

@@ -1,0 +1,64 @@
+"""What `status` shows: the state of the warehouse in a few small lists."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.warehouse import leases
+from etl.warehouse.engines.contract import Engine
+from etl.warehouse.tables import rejected_bindings, sync_runs
+from etl.warehouse.views import service_freshness
+
+_LAST_RUNS = 10
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Lists of plain lines, ready to be shown."""
+
+    services: list[dict[str, Any]]
+    runs: list[dict[str, Any]]
+    rejects: list[dict[str, Any]]
+    leases: list[dict[str, Any]]
+
+
+def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
+    """Read everything in one connection."""
+    freshness = sa.select(service_freshness).order_by(service_freshness.c.account, service_freshness.c.chat_service_sid)
+    columns = (
+        "id",
+        "mode",
+        "status",
+        "started_at",
+        "finished_at",
+        "fetched",
+        "inserted",
+        "updated",
+        "deleted",
+        "restored",
+        "error",
+    )
+    runs = sa.select(*(sync_runs.c[name] for name in columns)).order_by(sync_runs.c.id.desc()).limit(_LAST_RUNS)
+    held = [
+        {
+            "chat_service_sid": one.chat_service_sid,
+            "scope": one.scope,
+            "run_id": one.run_id,
+            "host": one.host,
+            "until": one.expires_at,
+        }
+        for one in leases.live(conn, engine)
+    ]
+    return Overview(_lines(conn, freshness), _lines(conn, runs), _lines(conn, _open_rejects()), held)
+
+
+def _open_rejects() -> sa.Select[Any]:
+    table = rejected_bindings.c
+    group = (table.chat_service_sid, table.reason)
+    counted = sa.select(*group, sa.func.count().label("rows"), sa.func.max(table.last_seen_at).label("last_seen_at"))
+    return counted.where(table.resolved_at.is_(None)).group_by(*group).order_by(*group)
+
+
+def _lines(conn: sa.Connection, query: sa.Select[Any]) -> list[dict[str, Any]]:
+    return [dict(line) for line in conn.execute(query).mappings()]

@@ -1,0 +1,217 @@
+"""The one truth about the warehouse's tables (contract §4). Migrations rebuild exactly this; a test holds them to it.
+
+The comments are the data dictionary: `docs/warehouse.md` and the engines' catalogues get them from here.
+"""
+
+import sqlalchemy as sa
+
+from etl.domain.binding import Row
+from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
+
+# The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
+HEAD = "20261123_02"
+
+metadata = sa.MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+# The tables `scan_…` hold what a scan has read and not yet published. Losing it in a crash of the server costs a scan, never a row of
+# `bindings`, so the first migration makes these tables UNLOGGED on PostgreSQL.
+
+
+def _content() -> list[sa.Column[str]]:
+    """The content columns, in the order of `Row`, without the hashes."""
+    return [
+        sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+        sa.Column("account_sid", code(34), comment="AC… SID of the owner, as given."),
+        sa.Column("chat_service_sid", code(34), nullable=False, comment="IS… SID of the service that was read."),
+        sa.Column("credential_sid", code(34), comment="CR… SID of the push credential."),
+        sa.Column("binding_type", name(255), comment="apn, fcm, gcm, twilsock or what else the API says, lower case."),
+        sa.Column("identity", text(), comment="Identity of the Conversation User (or hashed, or NULL, by privacy)."),
+        sa.Column("endpoint", text(), comment="Opaque endpoint of the device (or hashed, or NULL, by privacy)."),
+        sa.Column("message_types", json_text(), comment="JSON array of the subscribed types in normal form, sorted; NULL where the API said null."),
+        sa.Column("date_created", UtcDateTime(), comment="UTC."),
+        sa.Column("date_updated", UtcDateTime(), comment="UTC."),
+        sa.Column("url", text(), comment="URL of the binding, as given."),
+        sa.Column("extra", json_text(), comment="JSON object of fields that the API sent and this table has no column for."),
+    ]  # fmt: skip
+
+
+def _sid(*, primary: bool = False) -> sa.Column[str]:
+    return sa.Column("sid", code(34), primary_key=primary, nullable=False, comment="BS… SID of the binding.")
+
+
+def _content_hash() -> sa.Column[str]:
+    return sa.Column("content_hash", code(32), nullable=False, comment="Hash of the content: equal hash, equal content.")
+
+
+def _source_hash() -> sa.Column[str]:
+    return sa.Column(
+        "source_hash", code(32), nullable=False, comment="Hash of the row as the API sent it, and of the rules applied."
+    )
+
+
+def _counters(*names: str) -> list[sa.Column[int]]:
+    return [
+        sa.Column(one, sa.BigInteger(), nullable=False, server_default="0", comment=COUNTERS[one]) for one in names or COUNTERS
+    ]
+
+
+COUNTERS = {
+    "pages": "Pages read.",
+    "requests": "Requests sent, retries and confirmations included.",
+    "retries": "Requests that were sent again.",
+    "fetched": "Rows in the pages read.",
+    "inserted": "Bindings that were new.",
+    "updated": "Bindings whose content changed.",
+    "unchanged": "Bindings that were as before.",
+    "deleted": "Bindings that were gone.",
+    "restored": "Bindings that came back.",
+    "rejected": "Rows put into quarantine.",
+}
+
+bindings = sa.Table(
+    "bindings",
+    metadata,
+    _sid(primary=True),
+    *_content(),
+    _content_hash(),
+    _source_hash(),
+    sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When a run first published this SID."),
+    sa.Column("changed_at", UtcDateTime(), nullable=False, comment="When its content last changed here: insert, update, delete, restore."),
+    sa.Column("deleted_at", UtcDateTime(), comment="NULL while active."),
+    sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that last changed it."),
+    sa.Index(None, "chat_service_sid"),
+    comment="One row per binding SID: the current truth.",
+)  # fmt: skip
+
+binding_versions = sa.Table(
+    "binding_versions",
+    metadata,
+    sa.Column("id", identifier(), sa.Sequence("binding_versions_id_seq", optional=True), primary_key=True, comment="Counted up."),
+    _sid(),
+    *_content(),
+    _content_hash(),
+    sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When a run first published this SID."),
+    sa.Column("valid_from", UtcDateTime(), nullable=False, comment="Since when this image was the current one."),
+    sa.Column("valid_to", UtcDateTime(), nullable=False, comment="Until when."),
+    sa.Column("change", code(16), nullable=False, comment="What ended it: updated, deleted or restored."),
+    sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that ended it."),
+    sa.Index(None, "sid"),
+    comment="The images that are past.",
+)  # fmt: skip
+
+sync_runs = sa.Table(
+    "sync_runs",
+    metadata,
+    sa.Column("id", identifier(), sa.Sequence("sync_runs_id_seq", optional=True), primary_key=True, comment="Counted up."),
+    sa.Column("mode", code(16), nullable=False, comment="sync, backfill or retry."),
+    sa.Column("status", code(16), nullable=False, comment="running, succeeded, partial, failed, refused, interrupted or locked."),
+    sa.Column("started_at", UtcDateTime(), nullable=False, comment="UTC."),
+    sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs, or when it was killed."),
+    sa.Column("dry_run", sa.Boolean(), nullable=False, comment="Always false: a dry run writes nothing, not even this line."),
+    *_counters(),
+    sa.Column("error", text(), comment="One sentence, when something went wrong."),
+    sa.Column("version", code(64), nullable=False, comment="Version of bindings-etl."),
+    sa.Column("host", name(255), nullable=False, comment="Where it ran."),
+    comment="One row per run.",
+)  # fmt: skip
+
+sync_scans = sa.Table(
+    "sync_scans",
+    metadata,
+    sa.Column("id", identifier(), sa.Sequence("sync_scans_id_seq", optional=True), primary_key=True, comment="Counted up."),
+    sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run it belongs to."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+    sa.Column("chat_service_sid", code(34), nullable=False, comment="The service that was read."),
+    sa.Column("scope", name(255), nullable=False, comment="service, or what it was narrowed to; identities only as a hash."),
+    sa.Column("status", code(16), nullable=False, comment="running, published, failed, refused, interrupted, locked or skipped."),
+    sa.Column("complete", sa.Boolean(), nullable=False, comment="Read from the first page to the last in one go."),
+    sa.Column("resumed", sa.Boolean(), nullable=False, comment="Continued where an interrupted scan stopped; such a scan deletes nothing."),
+    *_counters(),
+    sa.Column("started_at", UtcDateTime(), nullable=False, comment="UTC."),
+    sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs."),
+    sa.Column("error", text(), comment="One sentence, when something went wrong."),
+    sa.Column("twilio_request_id", code(64), comment="RQ… of the request that failed, for Twilio's support."),
+    sa.Index(None, "run_id"),
+    sa.Index(None, "chat_service_sid", "status"),
+    comment="One row per run and scope.",
+)  # fmt: skip
+
+rejected_bindings = sa.Table(
+    "rejected_bindings",
+    metadata,
+    sa.Column("id", identifier(), sa.Sequence("rejected_bindings_id_seq", optional=True), primary_key=True, comment="Counted up."),
+    sa.Column("fingerprint", code(64), nullable=False, comment="The SID, or a hash of the payload where the SID cannot be read."),
+    sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that last rejected it."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+    sa.Column("chat_service_sid", code(34), nullable=False, comment="The service that was read."),
+    sa.Column("sid", code(34), comment="BS… SID, if readable."),
+    sa.Column("reason", text(), nullable=False, comment="Why it could not be loaded."),
+    sa.Column("payload", text(), nullable=False, comment="The raw JSON text, complete."),
+    sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When it was first rejected."),
+    sa.Column("last_seen_at", UtcDateTime(), nullable=False, comment="When it was last rejected."),
+    sa.Column("resolved_at", UtcDateTime(), comment="NULL while open."),
+    sa.UniqueConstraint("chat_service_sid", "fingerprint"),
+    comment="The quarantine: rows that could not be loaded.",
+)  # fmt: skip
+
+sync_leases = sa.Table(
+    "sync_leases",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
+    sa.Column("scope", name(255), primary_key=True, comment="Which part of it."),
+    sa.Column("owner", code(36), nullable=False, comment="Token of the process that holds it."),
+    sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that holds it."),
+    sa.Column("host", name(255), nullable=False, comment="Where that run works."),
+    sa.Column("acquired_at", UtcDateTime(), nullable=False, comment="UTC, by the warehouse's clock."),
+    sa.Column("expires_at", UtcDateTime(), nullable=False, comment="Free for others from then on, by the warehouse's clock."),
+    comment="Who is working on which service, until when.",
+)  # fmt: skip
+
+scan_progress = sa.Table(
+    "scan_progress",
+    metadata,
+    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Id of the scan that began it."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+    sa.Column("chat_service_sid", code(34), nullable=False, comment="The service."),
+    sa.Column("scope", name(255), nullable=False, comment="Which part of it."),
+    sa.Column("rules", code(64), nullable=False, comment="Digest of the normalization rules that the staged rows were made by."),
+    sa.Column("next_link", text(), nullable=False, comment="Where to go on; may hold a filter, so treat it as personal data."),
+    sa.Column("pages", sa.BigInteger(), nullable=False, comment="Pages read so far."),
+    sa.Column("fetched", sa.BigInteger(), nullable=False, comment="Rows read so far."),
+    sa.Column("updated_at", UtcDateTime(), nullable=False, comment="When the last batch was committed."),
+    comment="Where an unfinished scan can go on.",
+)  # fmt: skip
+
+scan_seen = sa.Table(
+    "scan_seen",
+    metadata,
+    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="The scan's stage."),
+    sa.Column("batch", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Number of the batch, rising."),
+    # One line a batch and not one a SID: a repeat of 100,000 rows then writes 20 lines instead of 100,000.
+    sa.Column("sids", text(), nullable=False, comment="The SIDs that the batch met, as a list in the engine's own form."),
+    comment="SIDs that an unfinished scan has met.",
+)
+
+scan_staged = sa.Table(
+    "scan_staged",
+    metadata,
+    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="The scan's stage."),
+    sa.Column("batch", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Number of the batch, rising."),
+    _sid(primary=True),
+    *_content(),
+    _content_hash(),
+    _source_hash(),
+    comment="New and changed rows that an unfinished scan has read.",
+)
+
+CONTENT = Row._fields[:-2]
+"""Names of the content columns."""
+
+CARRIED = Row._fields
+"""What staging hands over to `bindings`: content and both hashes."""

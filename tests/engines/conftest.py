@@ -1,0 +1,65 @@
+"""Fixtures of the warehouse's contract: a migrated warehouse on each engine, and whole-program trials upon it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from etl import config
+from etl.simulator import Simulator, World
+from etl.stopping import Stop
+from etl.warehouse import migration
+from etl.warehouse.connection import Warehouse, open_warehouse
+from tests.acceptance.front import Front
+from tests.acceptance.trial import Trial
+from tests.engines.press import Press
+
+
+@pytest.fixture
+def open_on() -> Iterator[Callable[..., Warehouse]]:
+    """Open a warehouse by URL: `open_on(url, attempts=3, schema="push")`."""
+    with ExitStack() as stack:
+
+        def open_one(url: str, *, schema: str | None = None, attempts: int = 3) -> Warehouse:
+            policy = config.Retry(attempts=attempts, max_wait_seconds=0.05)
+            warehouse = open_warehouse(config.Warehouse(url=url, schema=schema), policy, Stop())
+            stack.callback(warehouse.close)
+            return warehouse
+
+        yield open_one
+
+
+@pytest.fixture
+def warehouse(warehouse_url: str, open_on: Callable[..., Warehouse]) -> Warehouse:
+    """A warehouse at the newest revision."""
+    opened = open_on(warehouse_url)
+    migration.upgrade(opened, None)
+    return opened
+
+
+@pytest.fixture
+def press(warehouse: Warehouse) -> Press:
+    """Scans of one service, without HTTP."""
+    return Press(warehouse)
+
+
+@pytest.fixture
+def trial_on(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
+    """The whole program on a migrated warehouse beside a served world: `trial_on(url, bindings=(40, 12))`."""
+    with ExitStack() as stack:
+
+        def make(url: str, bindings: tuple[int, ...] = (40, 12), *, schema: str | None = None, **options: Any) -> Trial:
+            world = World(seed=1)
+            for number in bindings:
+                world.add_service(bindings=number)
+            simulator = Simulator(world, gzip=False, **options)
+            front = Front(simulator.app)
+            simulator.app = front  # type: ignore[assignment]
+            stack.enter_context(simulator.serve())
+            trial = Trial(tmp_path, simulator, url, front)
+            trial.settings["warehouse"]["schema"] = schema
+            return trial.migrate()
+
+        yield make

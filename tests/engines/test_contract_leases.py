@@ -1,0 +1,172 @@
+"""Leases on every engine: who works on what, until when, and what a process does that has lost its lease (contract §5.8)."""
+
+import threading
+from collections.abc import Sequence
+
+import pytest
+import sqlalchemy as sa
+
+from etl.domain.scope import Scope
+from etl.errors import LeaseHeld, LeaseLost
+from etl.warehouse import leases
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder, Lapsed
+from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, sent
+
+WHOLE = Scope("main", SERVICE)
+APN = Scope("main", SERVICE, ("apn",))
+FCM = Scope("main", SERVICE, ("fcm",))
+BOTH = Scope("main", SERVICE, ("apn", "fcm"))
+ANN = Scope("main", SERVICE, (), ("ann",))
+APN_OF_ANN = Scope("main", SERVICE, ("apn",), ("ann",))
+
+
+def holder(run_id: int, *, lease_seconds: float = 120) -> Holder:
+    """A process; with a negative lease its leases have expired as soon as they are taken."""
+    return Holder(f"owner-{run_id}", run_id, f"host-{run_id}", lease_seconds)
+
+
+def acquire(warehouse: Warehouse, one: Holder, scope: Scope = WHOLE) -> list[Lapsed]:
+    return warehouse.transact(lambda conn: leases.acquire(conn, warehouse.engine, one, scope))
+
+
+def renew(warehouse: Warehouse, one: Holder, scope: Scope = WHOLE) -> None:
+    warehouse.transact(lambda conn: leases.renew(conn, warehouse.engine, one, scope))
+
+
+def live(warehouse: Warehouse) -> list[tuple[object, object]]:
+    return warehouse.read(lambda conn: [(one.scope, one.run_id) for one in leases.live(conn, warehouse.engine)])
+
+
+def test_a_lease_keeps_others_out_until_it_is_given_back(warehouse: Warehouse) -> None:
+    """Two runs over one service would publish each other's half-read state."""
+    assert acquire(warehouse, holder(1)) == []
+    with pytest.raises(LeaseHeld, match="run 1 on host-1"):
+        acquire(warehouse, holder(2))
+    assert live(warehouse) == [("service", 1)]
+    warehouse.transact(lambda conn: leases.release(conn, holder(2), WHOLE))
+    assert live(warehouse) == [("service", 1)]
+    warehouse.transact(lambda conn: leases.release(conn, holder(1), WHOLE))
+    assert live(warehouse) == []
+    assert acquire(warehouse, holder(2)) == []
+
+
+def test_another_service_is_free(warehouse: Warehouse) -> None:
+    """A lease on one service must not hold back the others."""
+    acquire(warehouse, holder(1))
+    acquire(warehouse, holder(2), Scope("main", OTHER_SERVICE))
+    assert live(warehouse) == [("service", 1), ("service", 2)]
+
+
+@pytest.mark.parametrize(
+    ("held", "asked"),
+    [(WHOLE, APN), (APN, WHOLE), (APN, BOTH), (BOTH, FCM), (ANN, APN), (APN, ANN), (ANN, WHOLE), (APN_OF_ANN, APN), (APN, APN)],
+    ids=lambda scope: scope.label.partition(" ")[0],
+)
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_scopes_that_may_share_a_binding_exclude_each_other(warehouse: Warehouse, held: Scope, asked: Scope) -> None:
+    """A backfill and the scheduled run over the same rows would delete what the other has just read."""
+    acquire(warehouse, holder(1), held)
+    with pytest.raises(LeaseHeld):
+        acquire(warehouse, holder(2), asked)
+    assert live(warehouse) == [(held.label, 1)]
+
+
+def test_disjoint_types_are_read_side_by_side(warehouse: Warehouse) -> None:
+    """Were partitions to exclude each other, `partition_by_type` would gain nothing."""
+    acquire(warehouse, holder(1), APN)
+    acquire(warehouse, holder(2), FCM)
+    assert live(warehouse) == [("type:apn", 1), ("type:fcm", 2)]
+
+
+def test_an_expired_lease_is_taken_over(warehouse: Warehouse) -> None:
+    """A killed process cannot give its lease back; without expiry its service would never be read again."""
+    acquire(warehouse, holder(1, lease_seconds=-1))
+    assert live(warehouse) == []
+    assert acquire(warehouse, holder(2)) == [Lapsed(1)]
+    assert live(warehouse) == [("service", 2)]
+
+
+def test_all_expired_leases_in_the_way_are_cleared(warehouse: Warehouse) -> None:
+    """Partitions of a killed run must not stay behind and be taken for live ones later."""
+    for run_id, scope in ((1, APN), (2, FCM), (3, ANN)):
+        warehouse.transact(
+            lambda conn, run_id=run_id, scope=scope: conn.execute(
+                sa.insert(leases.sync_leases).values(
+                    leases._row(holder(run_id, lease_seconds=-1), scope, warehouse.engine.now(conn))
+                )
+            )
+        )
+    assert sorted(one.run_id for one in acquire(warehouse, holder(4))) == [1, 2, 3]
+    rows = warehouse.read(lambda conn: conn.execute(sa.text("SELECT scope FROM sync_leases WHERE owner <> ''")).scalars().all())
+    assert rows == ["service"]
+
+
+def test_renewing_prolongs_a_lease_even_one_that_has_run_out(warehouse: Warehouse) -> None:
+    """A process that was asleep and still has its lease may go on; no other has taken it."""
+    acquire(warehouse, holder(1, lease_seconds=-1))
+    renew(warehouse, holder(1))
+    assert live(warehouse) == [("service", 1)]
+
+
+def test_the_heartbeat_prolongs_all_leases_of_its_process_and_no_others(warehouse: Warehouse) -> None:
+    """A heartbeat that revived a dead run's lease would lock a service for ever."""
+    dead, alive = holder(1, lease_seconds=-1), holder(2, lease_seconds=-1)
+    acquire(warehouse, dead, APN)
+    acquire(warehouse, alive, FCM)
+    acquire(warehouse, alive, Scope("main", OTHER_SERVICE))
+    warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder(2)))
+    assert live(warehouse) == [("type:fcm", 2), ("service", 2)]
+
+
+def test_a_lease_lost_on_the_way_undoes_the_transaction(press: Press) -> None:
+    """A process that slept through its lease must not publish over the run that took it."""
+    warehouse, slept = press.warehouse, holder(1, lease_seconds=-1)
+    press.scan([sent(1)])
+    acquire(warehouse, slept)
+    press.scans += 1
+    warehouse.transact(lambda conn: press.stage(conn, [sent(2)]))
+    acquire(warehouse, holder(2))
+
+    def publish(conn: sa.Connection) -> Tally:
+        tally = press.publish(conn)
+        leases.renew(conn, warehouse.engine, slept, WHOLE)
+        return tally
+
+    with pytest.raises(LeaseLost, match="published nothing"):
+        warehouse.transact(publish)
+    assert press.bindings("identity", "deleted_at") == [("person-1", None)]
+    assert live(warehouse) == [("service", 2)]
+
+
+@pytest.mark.parametrize("scopes", [(WHOLE, WHOLE, WHOLE, WHOLE), (WHOLE, APN, BOTH, ANN)], ids=["same", "overlapping"])
+def test_of_many_who_ask_at_once_exactly_one_wins(warehouse: Warehouse, scopes: Sequence[Scope]) -> None:
+    """The gate exists for this: an empty table locks nobody out, so two could both find the service free."""
+    together = threading.Barrier(len(scopes))
+    won: list[int] = []
+    lost: list[int] = []
+    failures: list[Exception] = []
+
+    def ask(run_id: int, scope: Scope) -> None:
+        together.wait(timeout=60)
+        try:
+            acquire(warehouse, holder(run_id), scope)
+            won.append(run_id)
+        except LeaseHeld:
+            lost.append(run_id)
+        except Exception as failure:  # noqa: BLE001 - shown to the test's own thread
+            failures.append(failure)
+
+    for turn in range(3):
+        threads = [threading.Thread(target=ask, args=(turn * 10 + number, scope)) for number, scope in enumerate(scopes, start=1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(won) == turn + 1
+        assert len(lost) == (turn + 1) * (len(scopes) - 1)
+        winner = won[-1]
+        assert [run_id for _, run_id in live(warehouse)] == [winner]
+        for scope in scopes:
+            warehouse.transact(lambda conn, scope=scope, winner=winner: leases.release(conn, holder(winner), scope))

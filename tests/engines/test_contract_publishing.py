@@ -1,0 +1,258 @@
+"""What a scan does to `bindings` and `binding_versions`, the same on every engine (contract §4, §5.1 to §5.3)."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from etl.domain.scope import Scope
+from etl.warehouse.connection import Warehouse
+from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, day, sent, sid
+
+
+class MishapError(Exception):
+    """Something goes wrong in the middle of a transaction."""
+
+
+def test_a_first_load_stores_every_row_and_no_history(press: Press) -> None:
+    """A first load that lost rows, or that filled the history, would be wrong from the first day."""
+    assert press.scan([sent(1), sent(2)], [sent(3)]) == Tally(inserted=3)
+    assert press.bindings("sid", "identity", "first_seen_at", "changed_at", "deleted_at", "run_id") == [
+        (sid(number), f"person-{number}", day(1), day(1), None, 1) for number in (1, 2, 3)
+    ]
+    assert press.versions("sid") == []
+    assert press.left_over() == 0
+
+
+def test_a_repeat_writes_nothing(press: Press) -> None:
+    """A repeat that rewrites rows would wear out the warehouse and show changes that never happened."""
+    press.scan([sent(1), sent(2)])
+    before = press.rows("SELECT * FROM bindings ORDER BY sid")
+    assert press.scan([sent(2)], [sent(1)]) == Tally()
+    assert press.rows("SELECT * FROM bindings ORDER BY sid") == before
+    assert press.versions("sid") == []
+
+
+def test_a_change_keeps_the_image_that_it_replaces(press: Press) -> None:
+    """Without the past image nobody could tell what was true last week."""
+    press.scan([sent(1), sent(2)])
+    assert press.scan([sent(1, identity="moved"), sent(2)]) == Tally(updated=1)
+    assert press.bindings("sid", "identity", "first_seen_at", "changed_at", "run_id") == [
+        (sid(1), "moved", day(1), day(2), 2),
+        (sid(2), "person-2", day(1), day(1), 1),
+    ]
+    assert press.versions("sid", "identity", "first_seen_at", "valid_from", "valid_to", "change", "run_id") == [
+        (sid(1), "person-1", day(1), day(1), day(2), "updated", 2)
+    ]
+
+
+def test_every_column_follows_a_change(press: Press) -> None:
+    """A column that the upsert forgets would keep yesterday's value for ever."""
+    press.scan([sent(1)])
+    changed = sent(
+        1,
+        credential_sid="CR" + "c" * 32,
+        binding_type="fcm",
+        identity="b",
+        endpoint="c",
+        message_types=["d"],
+        date_created="2024-01-01T00:00:00Z",
+        date_updated="2024-01-02T00:00:00Z",
+        url="e",
+        more="f",
+    )
+    assert press.scan([changed]) == Tally(updated=1)
+    columns = ("credential_sid", "binding_type", "identity", "endpoint", "url")
+    assert press.bindings(*columns) == [("CR" + "c" * 32, "fcm", "b", "c", "e")]
+    fresh = "SELECT count(*) AS n FROM bindings AS b JOIN binding_versions AS v ON v.sid = b.sid WHERE "
+    for name in (*columns[1:], "message_types", "date_created", "date_updated", "content_hash"):
+        assert press.rows(f"{fresh} b.{name} <> v.{name}") == [{"n": 1}], name
+    assert press.rows("SELECT count(*) AS n FROM bindings WHERE extra IS NOT NULL") == [{"n": 1}]
+
+
+def test_a_sid_that_comes_twice_is_taken_as_it_came_last(press: Press) -> None:
+    """Rows move between pages while they are read: the same SID comes again, in one batch or in two."""
+    twice = [sent(1, identity="early"), sent(2), sent(1, identity="late")]
+    assert press.scan(twice) == Tally(inserted=2)
+    assert press.bindings("identity") == [("late",), ("person-2",)]
+    assert press.scan([sent(1, identity="b"), sent(2)], [sent(1, identity="c"), sent(3)]) == Tally(inserted=1, updated=1)
+    assert press.bindings("identity") == [("c",), ("person-2",), ("person-3",)]
+    assert press.versions("identity") == [("late",)]
+
+
+def test_a_row_that_changes_and_changes_back_within_a_scan_is_no_change(press: Press) -> None:
+    """What an earlier batch staged of a SID must not outlive the later word that all is as before."""
+    press.scan([sent(1)])
+    assert press.scan([sent(1, identity="for a moment")], [sent(1)]) == Tally()
+    assert press.bindings("identity", "changed_at") == [("person-1", day(1))]
+
+
+def test_a_soft_delete_and_a_return(press: Press) -> None:
+    """A binding that goes and comes back has one life story, without holes and with its first day."""
+    press.scan([sent(1), sent(2)])
+    assert press.scan([sent(2)]) == Tally(deleted=1)
+    assert press.bindings("sid", "deleted_at", "changed_at", "run_id") == [(sid(1), day(2), day(2), 2), (sid(2), None, day(1), 1)]
+    assert press.scan([sent(2)]) == Tally()
+    assert press.scan([sent(1), sent(2)]) == Tally(restored=1)
+    assert press.bindings("first_seen_at", "deleted_at", "changed_at") == [(day(1), None, day(4)), (day(1), None, day(1))]
+    assert press.versions("sid", "valid_from", "valid_to", "change") == [
+        (sid(1), day(1), day(2), "deleted"),
+        (sid(1), day(2), day(4), "restored"),
+    ]
+
+
+def test_a_hard_delete_and_a_return(press: Press) -> None:
+    """A row that was taken out has to come back with its first day, and its absence has to show in its history."""
+    press.scan([sent(1), sent(2)], deletes="hard")
+    assert press.scan([sent(2)], deletes="hard") == Tally(deleted=1)
+    assert press.bindings("sid") == [(sid(2),)]
+    assert press.scan([sent(1, identity="new"), sent(2)], deletes="hard") == Tally(restored=1)
+    assert press.bindings("sid", "identity", "first_seen_at", "changed_at") == [
+        (sid(1), "new", day(1), day(3)),
+        (sid(2), "person-2", day(1), day(1)),
+    ]
+    assert press.versions("identity", "valid_from", "valid_to", "change") == [
+        ("person-1", day(1), day(2), "deleted"),
+        ("person-1", day(2), day(3), "restored"),
+    ]
+    assert press.scan([sent(2)], deletes="hard") == Tally(deleted=1)
+    assert press.scan([sent(1), sent(2)], deletes="hard") == Tally(restored=1)
+    assert press.bindings("first_seen_at") == [(day(1),), (day(1),)]
+
+
+@pytest.mark.parametrize("deletes", ["soft", "hard"])
+def test_the_history_has_no_holes_and_no_overlaps(press: Press, deletes: str) -> None:
+    """An analyst who asks for any instant must find one image of a SID, never none and never two."""
+    for number in (1, 2, None, 3, None, 4):
+        press.scan([sent(9)] if number is None else [sent(9), sent(1, identity=f"as of {number}")], deletes=deletes)
+    story = [one for one in press.history("sid", "valid_from", "valid_to", "identity", "is_deleted") if one[0] == sid(1)]
+    assert [(identity, bool(gone)) for *_, identity, gone in story] == [
+        ("as of 1", False),
+        ("as of 2", False),
+        ("as of 2", True),
+        ("as of 3", False),
+        ("as of 3", True),
+        ("as of 4", False),
+    ]
+    assert [begin for _, begin, *_ in story] == [day(number) for number in range(1, 7)]
+    assert [end for _, _, end, *_ in story] == [*(day(number) for number in range(2, 7)), None]
+
+
+def test_a_delete_stays_inside_its_scope(press: Press) -> None:
+    """A scan proves nothing about another service, another type or another identity."""
+    press.scan([sent(1), sent(2, binding_type="fcm"), sent(3, identity="ann"), sent(4, identity="Ann")])
+    neighbour = Press(press.warehouse, Scope("main", OTHER_SERVICE))
+    neighbour.scans = 10
+    neighbour.scan([sent(5, chat_service_sid=OTHER_SERVICE)])
+    typed = Press(press.warehouse, Scope("main", SERVICE, ("fcm",)))
+    typed.scans = 20
+    assert typed.scan([]) == Tally(deleted=1)
+    named = Press(press.warehouse, Scope("main", SERVICE, (), ("ann",)))
+    named.scans = 30
+    assert named.scan([]) == Tally(deleted=1)
+    active = [one for one, gone in press.bindings("sid", "deleted_at") if gone is None]
+    assert active == [sid(1), sid(4), sid(5)]
+
+
+def test_trailing_blanks_and_case_tell_identities_apart_in_a_scope(press: Press) -> None:
+    """MariaDB's usual collations pad with blanks: a scan of `ann` would delete the bindings of `ann `."""
+    press.scan([sent(1, identity="ann"), sent(2, identity="ann "), sent(3, identity="ANN"), sent(4, binding_type="apn ")])
+    named = Press(press.warehouse, Scope("main", SERVICE, (), ("ann",)))
+    named.scans = 10
+    assert named.scan([]) == Tally(deleted=1)
+    typed = Press(press.warehouse, Scope("main", SERVICE, ("apn",)))
+    typed.scans = 20
+    assert typed.scan([]) == Tally(deleted=2)
+    assert [one for one, gone in press.bindings("sid", "deleted_at") if gone is None] == [sid(4)]
+
+
+def test_sids_that_differ_in_case_are_two(press: Press) -> None:
+    """SIDs are compared byte by byte; folding their case would merge two devices into one row."""
+    low, high = "BS" + "a" * 32, "BS" + "A" * 32
+    assert press.scan([sent(1, sid=low), sent(1, sid=high)]) == Tally(inserted=2)
+    assert press.scan([sent(1, sid=low)]) == Tally(deleted=1)
+    assert sorted(press.bindings("sid", "deleted_at")) == [(high, day(2)), (low, None)]
+
+
+def test_a_mishap_in_the_middle_leaves_no_trace(press: Press) -> None:
+    """Half a publication would be believed by whoever reads it."""
+    press.scan([sent(1), sent(2), sent(3)])
+    before = press.rows("SELECT * FROM bindings ORDER BY sid")
+    press.scans += 1
+    press.warehouse.transact(lambda conn: press.stage(conn, [sent(1, identity="new"), sent(3), sent(4)]))
+
+    def publish_and_fail(conn: sa.Connection) -> None:
+        assert press.publish(conn) == Tally(inserted=1, updated=1, deleted=1)
+        raise MishapError
+
+    with pytest.raises(MishapError):
+        press.warehouse.transact(publish_and_fail)
+    assert press.rows("SELECT * FROM bindings ORDER BY sid") == before
+    assert press.versions("sid") == []
+    assert press.warehouse.transact(press.publish) == Tally(inserted=1, updated=1, deleted=1)
+
+
+def test_a_mishap_in_a_batch_leaves_nothing_of_it(press: Press) -> None:
+    """A batch that half remains would count rows as met whose content was never put by."""
+    press.scans += 1
+
+    def stage_and_fail(conn: sa.Connection) -> None:
+        press.stage(conn, [sent(1), sent(2)])
+        raise MishapError
+
+    with pytest.raises(MishapError):
+        press.warehouse.transact(stage_and_fail)
+    assert press.left_over() == 0
+    press.warehouse.transact(lambda conn: press.stage(conn, [sent(1)]))
+    assert press.warehouse.transact(press.publish) == Tally(inserted=1)
+
+
+def test_a_reader_sees_all_of_a_publication_or_nothing(
+    press: Press, warehouse_url: str, engine_name: str, open_on: Callable[..., Warehouse]
+) -> None:
+    """Whoever reads while a scan is published must see the state before it, not a part of it."""
+    press.scan([sent(1), sent(2)])
+    reader = open_on(warehouse_url)
+    count = sa.text("SELECT count(*), count(deleted_at) FROM bindings")
+    press.scans += 1
+
+    def publish_and_look(conn: sa.Connection) -> None:
+        press.stage(conn, [sent(2), sent(3), sent(4)])
+        press.publish(conn)
+        assert tuple(conn.execute(count).one()) == (4, 1)
+        assert reader.read(lambda other: tuple(other.execute(count).one())) == (2, 0)
+
+    press.warehouse.transact(publish_and_look)
+    assert reader.read(lambda other: tuple(other.execute(count).one())) == (4, 1)
+
+
+def test_two_publishers_at_once_publish_both_wholly(press: Press) -> None:
+    """Services are read side by side: one publication must neither undo nor block the other for good."""
+    presses = [Press(press.warehouse, Scope("main", service)) for service in (SERVICE, OTHER_SERVICE)]
+    failures: list[Exception] = []
+    together = threading.Barrier(2)
+
+    def load(one: Press, first: int) -> None:
+        service = one.scope.chat_service_sid
+        try:
+            for turn in range(3):
+                one.scans = first + turn
+                rows = [sent(first * 1000 + n, chat_service_sid=service, identity=f"{n}.{turn}") for n in range(turn * 40, 300)]
+                together.wait(timeout=60)
+                one.scan(rows[:150], rows[150:])
+        except Exception as failure:  # noqa: BLE001 - shown to the test's own thread
+            failures.append(failure)
+            together.abort()
+
+    threads = [threading.Thread(target=load, args=(one, first)) for one, first in zip(presses, (100, 200), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    by_service = "SELECT chat_service_sid AS s, count(*) AS n, count(deleted_at) AS gone FROM bindings GROUP BY 1 ORDER BY 1"
+    assert press.rows(by_service) == [{"s": service, "n": 300, "gone": 80} for service in (SERVICE, OTHER_SERVICE)]
+    images = "SELECT v.change AS why, count(*) AS n FROM binding_versions AS v GROUP BY 1 ORDER BY 1"
+    assert press.rows(images) == [{"why": "deleted", "n": 160}, {"why": "updated", "n": 2 * (260 + 220)}]
+    assert press.left_over() == 0

@@ -1,0 +1,133 @@
+"""What analysts read: the content of each view, the same on every engine (contract §4)."""
+
+from datetime import UTC, datetime
+
+import sqlalchemy as sa
+
+from etl.domain.binding import Reject
+from etl.domain.counters import Counters
+from etl.domain.scope import KNOWN_TYPES, Scope
+from etl.warehouse import ledger, quarantine
+from etl.warehouse.ledger import Ending
+from etl.warehouse.types import UtcDateTime
+from tests.engines.press import OTHER_SERVICE, SCOPE, SERVICE, Press, day, sent, sid
+
+
+def test_active_bindings_are_those_that_exist(press: Press) -> None:
+    """The view that most people use must not show a deleted device."""
+    press.scan([sent(1), sent(2)])
+    press.scan([sent(2)])
+    rows = press.rows("SELECT * FROM active_bindings")
+    assert [row["sid"] for row in rows] == [sid(2)]
+    assert "deleted_at" not in rows[0]
+    assert {"identity", "endpoint", "message_types", "date_created", "url", "extra", "content_hash"} <= rows[0].keys()
+
+
+def test_message_types_are_one_row_each(press: Press) -> None:
+    """An empty list and NULL give no row; text that looks like JSON or SQL is handed on as it is."""
+    odd = ['a"b', "a\\b", "{}", "null", "ünïcode 😀", "with blank", "a,b", "[x]", "\\n", "a'b", "t\tab"]
+    press.scan(
+        [
+            sent(1, message_types=["new_message", "added_to_conversation"]),
+            sent(2, message_types=[]),
+            sent(3, message_types=None),
+            sent(4, message_types=odd),
+            sent(5),
+        ]
+    )
+    press.scan(
+        [sent(1, message_types=["new_message", "added_to_conversation"]), sent(2, message_types=[]), sent(4, message_types=odd)]
+    )
+    rows = press.rows("SELECT sid, message_type FROM binding_message_types")
+    expected = [(sid(1), "added_to_conversation"), (sid(1), "new_message"), *((sid(4), name) for name in odd)]
+    assert sorted((row["sid"], row["message_type"]) for row in rows) == sorted(expected)
+
+
+def test_history_answers_what_was_true_at_any_instant(press: Press) -> None:
+    """A wrong answer about the past is worse than none."""
+    press.scan([sent(1), sent(2)])
+    press.scan([sent(1, identity="moved"), sent(2)])
+    press.scan([sent(2)])
+    then = sa.text(
+        "SELECT sid, identity FROM binding_history WHERE valid_from <= :then AND (valid_to IS NULL OR valid_to > :then) "
+        "AND NOT is_deleted ORDER BY sid"
+    ).bindparams(sa.bindparam("then", type_=UtcDateTime()))
+
+    def at(number: int) -> list[tuple[str, str]]:
+        return press.warehouse.read(lambda conn: [tuple(row) for row in conn.execute(then, {"then": day(number)})])
+
+    assert at(0) == []
+    assert at(1) == [(sid(1), "person-1"), (sid(2), "person-2")]
+    assert at(2) == [(sid(1), "moved"), (sid(2), "person-2")]
+    assert at(3) == [(sid(2), "person-2")]
+
+
+def test_freshness_tells_the_last_complete_reading_and_the_numbers(press: Press) -> None:
+    """Somebody trusts a service's figures because this view says they are fresh."""
+    press.scan([sent(1), sent(2), sent(3)])
+    press.scan([sent(1), sent(2)])
+    finish(press, SCOPE, day(4))
+    finish(press, SCOPE, day(5), complete=False)
+    finish(press, SCOPE, day(6), status="failed")
+    finish(press, Scope("main", SERVICE, ("apn",)), day(7))
+    rejected = [Reject(sid(8), "a", "{}"), Reject(sid(9), "b", "{}")]
+    press.warehouse.transact(lambda conn: quarantine.record(conn, 1, SCOPE, rejected, day(1)))
+    press.warehouse.transact(
+        lambda conn: conn.execute(sa.text("UPDATE rejected_bindings SET resolved_at = last_seen_at WHERE reason = 'a'"))
+    )
+    finish(press, Scope("main", OTHER_SERVICE), day(3), status="failed")
+    assert freshness(press) == [("main", SERVICE, day(4), 2, 1, 1), ("main", OTHER_SERVICE, None, 0, 0, 0)]
+
+
+def test_a_service_read_type_by_type_is_as_fresh_as_its_oldest_type(press: Press) -> None:
+    """With one type stale the service is stale, however fresh the others are."""
+    for number, kind in enumerate(KNOWN_TYPES[1:], start=2):
+        finish(press, Scope("main", SERVICE, (kind,)), day(number))
+    assert freshness(press)[0][2] is None
+    finish(press, Scope("main", SERVICE, (KNOWN_TYPES[0],)), day(9), status="skipped", complete=False)
+    assert freshness(press)[0][2] == day(2)
+
+
+def test_reachability_counts_devices_by_kind(press: Press) -> None:
+    """Identities that differ in case, blanks or accents are different people; deleted devices reach nobody."""
+    early, late = "2024-01-01T00:00:00.000001Z", "2024-01-01T00:00:00.000002Z"
+    rows = [
+        sent(1, identity="ann", date_updated=early),
+        sent(2, identity="ann", binding_type="fcm", date_updated=late),
+        sent(3, identity="ann", binding_type="twilsock", date_updated=None),
+        sent(4, identity="ann", binding_type=None),
+        sent(5, identity="ann", binding_type="apn "),
+        sent(6, identity="Ann", binding_type="gcm"),
+        sent(7, identity="ann ", binding_type="gcm"),
+        sent(8, identity="änn", binding_type="gcm"),
+        sent(9, identity="", binding_type="gcm"),
+        sent(10, identity=None),
+    ]
+    press.scan([*rows, sent(11, identity="ann"), sent(12, identity="gone")])
+    press.scan(rows)
+    found = press.rows("SELECT * FROM identity_reachability", "last_updated")
+    counted = {row["identity"]: tuple(row[kind] for kind in ("apn", "fcm", "gcm", "other")) for row in found}
+    assert counted == {
+        "ann": (1, 1, 0, 3),
+        "Ann": (0, 0, 1, 0),
+        "ann ": (0, 0, 1, 0),
+        "änn": (0, 0, 1, 0),
+        "": (0, 0, 1, 0),
+    }
+    last = {row["identity"]: row["last_updated"] for row in found}
+    assert last["ann"] == datetime(2024, 1, 1, 0, 0, 0, 2, tzinfo=UTC)
+    assert {(row["account"], row["chat_service_sid"]) for row in found} == {("main", SERVICE)}
+
+
+def finish(press: Press, scope: Scope, at: datetime, *, status: str = "published", complete: bool = True) -> None:
+    def work(conn: sa.Connection) -> None:
+        scan_id = ledger.start_scan(conn, 1, scope, at)
+        ledger.finish_scan(conn, scan_id, Ending(status, Counters(), complete=complete), at)
+
+    press.warehouse.transact(work)
+
+
+def freshness(press: Press) -> list[tuple[object, ...]]:
+    rows = press.rows("SELECT * FROM service_freshness ORDER BY chat_service_sid", "last_complete_at")
+    names = ("account", "chat_service_sid", "last_complete_at", "active", "deleted", "rejected_open")
+    return [tuple(row[name] for name in names) for row in rows]

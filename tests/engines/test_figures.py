@@ -1,0 +1,46 @@
+"""The report's figures: the same numbers on every engine, however it cuts a time into days."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from etl import config
+from etl.report.figures import DAYS, read_figures
+from etl.stopping import Stop
+from etl.warehouse.connection import open_warehouse
+from etl.warehouse.tables import binding_versions, bindings
+from tests.acceptance.trial import Trial
+
+
+def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[..., Trial]) -> None:
+    """A count that an engine gives in another type, or a day that it cuts in another zone, would bend a chart."""
+    trial = trial_on(warehouse_url, (30, 12))
+    trial.sync()
+    first, second = trial.world.services.values()
+    first.touch(4)
+    second.delete(2)
+    grown = first.grow(3)
+    trial.sync()
+    warehouse = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop())
+    now = warehouse.read(warehouse.engine.now).replace(hour=12)
+    yesterday = (now - timedelta(days=1)).replace(hour=23, minute=59, second=59)
+    changed = sa.update(binding_versions).where(binding_versions.c.change == "updated").values(valid_to=yesterday)
+    came = sa.update(bindings).where(bindings.c.sid.not_in(grown)).values(first_seen_at=now - timedelta(days=90))
+    warehouse.transact(lambda conn: [conn.execute(statement) for statement in (changed, came)])
+    figures = warehouse.read(lambda conn: read_figures(conn, now))
+    warehouse.close()
+    assert [(one.chat_service_sid, one.active, one.deleted) for one in figures.services] == [
+        (first.sid, 33, 0),
+        (second.sid, 10, 2),
+    ]
+    assert all(sum(one.by_type.values()) == one.active for one in figures.services)
+    assert [(one.day, one.changes) for one in figures.days[-2:]] == [
+        (yesterday.date(), {"updated": 4}), (now.date(), {"inserted": 3, "deleted": 2}),
+    ]  # fmt: skip
+    assert len(figures.days) == DAYS
+    assert not any(one.changes for one in figures.days[:-2])
+    assert sum(sum(by_type.values()) for by_type in figures.ages.values()) == 43
+    people = {(row["chat_service_sid"], row["identity"]) for row in trial.stored().values()}
+    assert sum(figures.reachability.values()) == len(people)
+    assert [run["mode"] for run in figures.runs] == ["sync", "sync"]

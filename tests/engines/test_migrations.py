@@ -1,0 +1,82 @@
+"""Migrations: up, down, up again, and no drift between them and `tables.py`."""
+
+from collections.abc import Iterator
+
+import pytest
+import sqlalchemy as sa
+
+from etl import config, errors
+from etl.stopping import Stop
+from etl.warehouse import migration, tables
+from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.views import COMMENTS
+
+
+@pytest.fixture
+def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
+    opened = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop())
+    yield opened
+    opened.close()
+
+
+def table_names(warehouse: Warehouse) -> set[str]:
+    return warehouse.read(lambda conn: set(sa.inspect(conn).get_table_names()))
+
+
+def view_names(warehouse: Warehouse) -> set[str]:
+    return warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
+
+
+def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
+    """A migration that cannot be taken back, or not be applied twice, would strand an operator half way."""
+    migration.upgrade(warehouse, None)
+    assert set(COMMENTS) <= view_names(warehouse)
+    migration.downgrade(warehouse, "base")
+    assert table_names(warehouse) <= {"alembic_version"}
+    assert not set(COMMENTS) & view_names(warehouse)
+    assert migration.upgrade(warehouse, None) == (None, tables.HEAD)
+    assert set(tables.metadata.tables) <= table_names(warehouse)
+
+
+def test_migrations_rebuild_what_tables_says(warehouse: Warehouse, engine_name: str) -> None:
+    """If a migration and `tables.py` drifted apart, the program would use columns that no warehouse has."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    migration.upgrade(warehouse, None)
+    with warehouse.migrating() as conn:
+        options = {"compare_type": engine_name != "duckdb", "compare_server_default": engine_name != "duckdb"}
+        differences = compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata)
+    assert differences == []
+
+
+def test_head_is_the_newest_script() -> None:
+    """`tables.HEAD` is compared at every start; were it behind the scripts, every run would be refused."""
+    assert migration.known_revisions()[0] == tables.HEAD
+
+
+def test_every_view_can_be_queried(warehouse: Warehouse) -> None:
+    """A view that an engine accepts and cannot run would only fail before an analyst's eyes."""
+    migration.upgrade(warehouse, None)
+    for view in COMMENTS:
+        assert warehouse.read(lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()) == []
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
+def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
+    """An old program writing into a newer warehouse could damage it."""
+    migration.upgrade(warehouse, None)
+    warehouse.transact(lambda conn: conn.execute(sa.text("UPDATE alembic_version SET version_num = 'from_the_future'")))
+    with pytest.raises(errors.WarehouseOutdated, match="upgrade this one"):
+        warehouse.read(migration.require_head)
+    with pytest.raises(errors.WarehouseOutdated, match="upgrade this one"):
+        migration.upgrade(warehouse, None)
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb", "duckdb"])
+def test_sql_for_review_is_whole(dialect: str) -> None:
+    """A DBA who reviews and runs the SQL must get all tables and views and the revision."""
+    sql = migration.print_sql(dialect)
+    for name in (*tables.metadata.tables, *COMMENTS):
+        assert name in sql
+    assert tables.HEAD in sql

@@ -1,0 +1,232 @@
+"""What only PostgreSQL has: dead rows, unlogged tables, schemas, roles and plans."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import sqlalchemy as sa
+
+from etl.warehouse import staging, tables
+from etl.warehouse.connection import Warehouse
+from tests.acceptance.trial import Trial
+from tests.engines.press import Press, sent
+
+POSTGRESQL = ["postgresql18", "postgresql16"]
+every_postgresql = pytest.mark.parametrize("engine_name", POSTGRESQL, indirect=True)
+
+# What the job needs, and nothing beyond it: no DDL, no ownership. docs/warehouse.md shows the same.
+GRANTS = {
+    "USAGE": {
+        "SCHEMA": ("push",),
+        "SEQUENCE": ("binding_versions_id_seq", "sync_runs_id_seq", "sync_scans_id_seq", "rejected_bindings_id_seq"),
+    },
+    "SELECT": {
+        "TABLE": (
+            "alembic_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
+            "scan_progress", "scan_seen", "scan_staged",
+        )
+    },
+    "INSERT": {
+        "TABLE": (
+            "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
+            "scan_progress", "scan_seen", "scan_staged",
+        )
+    },
+    "UPDATE": {"TABLE": ("bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "scan_progress")},
+    "DELETE": {"TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged")},
+}  # fmt: skip
+
+
+def single_grants() -> list[tuple[str, str, str]]:
+    """Each privilege, kind and name of `GRANTS`."""
+    return [(privilege, kind, name) for privilege, kinds in GRANTS.items() for kind, names in kinds.items() for name in names]
+
+
+def full_name(kind: str, name: str) -> str:
+    return name if kind == "SCHEMA" else f"push.{name}"
+
+
+@every_postgresql
+def test_an_unchanged_repeat_makes_no_dead_row(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """Each rewritten row is a dead one for vacuum and a record for every replica: a repeat must cost none."""
+    trial = trial_on(warehouse_url)
+    trial.sync()
+
+    def written() -> list[dict[str, object]]:
+        return trial.query(
+            "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, n_dead_tup FROM pg_stat_user_tables "
+            "WHERE relname IN ('bindings', 'binding_versions', 'rejected_bindings') ORDER BY relname"
+        )
+
+    before = written()
+    assert before[1]["n_tup_ins"] == 52
+    assert trial.sync().totals["unchanged"] == 52
+    assert written() == before
+
+
+@every_postgresql
+def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehouse) -> None:
+    """Logged staging doubles the write-ahead log; text in place of jsonb and timestamptz would break analysts' queries."""
+    kinds = warehouse.read(lambda conn: dict(conn.execute(sa.text("SELECT relname, relpersistence::text FROM pg_class")).all()))
+    assert {name for name in tables.metadata.tables if kinds[name] == "u"} == {"scan_progress", "scan_seen", "scan_staged"}
+    query = sa.text("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'bindings'")
+    types = warehouse.read(lambda conn: dict(conn.execute(query).all()))
+    for name in ("date_created", "date_updated", "first_seen_at", "changed_at", "deleted_at"):
+        assert types[name] == "timestamp with time zone", name
+    assert types["message_types"] == types["extra"] == "jsonb"
+    assert types["identity"] == types["endpoint"] == "text"
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
+def test_the_schema_of_the_configuration_is_where_everything_lies(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """A warehouse is shared: tables in the wrong schema collide with others', or nobody finds them."""
+    schema = "Push data"
+    trial = trial_on(warehouse_url, schema=schema)
+    assert trial.sync().totals["inserted"] == 52
+    assert trial.sync().totals["unchanged"] == 52
+    query = "SELECT table_schema, table_name FROM information_schema.tables "
+    query += "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+    found = {(row["table_schema"], row["table_name"]) for row in trial.query(query)}
+    assert {one for one, _ in found} == {schema}
+    assert {*tables.metadata.tables, "alembic_version", "active_bindings"} <= {name for _, name in found}
+    assert trial.query(f'SELECT count(*) AS n FROM "{schema}".active_bindings') == [{"n": 52}]
+    trial.run("migrate", "--check")
+
+
+def test_on_mariadb_the_schema_is_the_database(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+    """On MariaDB a schema is a database; the setting has to lead there, whatever the URL names."""
+    elsewhere = sa.make_url(mariadb_url)
+    trial = trial_on(elsewhere.set(database="mysql").render_as_string(hide_password=False), schema=elsewhere.database)
+    assert trial.sync().totals["inserted"] == 52
+    trial.warehouse_url = mariadb_url
+    trial.assert_equal_to_world()
+
+
+def as_small_role(trial: Trial, schema: str = "push") -> str:
+    """Make a role that owns nothing, and let the trial's job use it."""
+    url = sa.make_url(trial.warehouse_url)
+    role = f"small_{url.database}"
+    trial.execute(f"CREATE ROLE {role} LOGIN")
+    trial.settings["warehouse"]["url"] = url.set(username=role).render_as_string(hide_password=False)
+    return role
+
+
+def story(trial: Trial) -> int:
+    """Everything a job does: load, change, delete in both ways, return, reject, repair; gives the first exit code but 0."""
+    service = trial.services[0]
+    steps: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: [service.touch(3), service.delete(2), service.put({"sid": "BS" + "0" * 32, "account_sid": "bad"})],
+        lambda: [service.bring_back(1), service.touch(1)],
+        lambda: [service.remove(["BS" + "0" * 32]), service.delete(1), trial.settings.update(deletes={"mode": "hard"})],
+    ]
+    for step in steps:
+        step()
+        code = trial.sync(expect=None).code
+        if code:
+            return code
+    return 0
+
+
+def drop_role(trial: Trial, role: str) -> None:
+    trial.execute(f"DROP OWNED BY {role}")
+    trial.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_the_job_runs_under_a_role_that_owns_nothing(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """The nightly job must not need the right to drop a table."""
+    trial = trial_on(warehouse_url, (20,), schema="push")
+    role = as_small_role(trial)
+    for privilege, kind, name in single_grants():
+        trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+    try:
+        assert story(trial) == 0
+        trial.run("migrate", "--check")
+        assert trial.run("migrate", expect=None).code == 0  # nothing to do is no DDL
+    finally:
+        drop_role(trial, role)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+@pytest.mark.parametrize("revoked", single_grants(), ids=" ".join)
+def test_no_grant_is_superfluous(trial_on: Callable[..., Trial], warehouse_url: str, revoked: tuple[str, str, str]) -> None:
+    """A privilege that the job does not need is one that a thief of its password does not need to get."""
+    trial = trial_on(warehouse_url, (20,), schema="push")
+    role = as_small_role(trial)
+    for privilege, kind, name in single_grants():
+        if (privilege, kind, name) != revoked:
+            trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+    try:
+        assert story(trial) != 0
+    finally:
+        drop_role(trial, role)
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_a_missing_privilege_is_said_in_a_sentence(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """Who sets up the role has to learn that a GRANT is missing, and where they are listed."""
+    trial = trial_on(warehouse_url, (20,), schema="push")
+    role = as_small_role(trial)
+    for privilege, kind, name in single_grants():
+        if (privilege, name) != ("INSERT", "bindings"):
+            trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+    try:
+        result = trial.sync(expect=7)
+        assert "lacks a privilege" in result.out
+        assert "Traceback" not in result.err
+    finally:
+        drop_role(trial, role)
+
+
+@every_postgresql
+def test_migrate_needs_no_more_than_to_create_in_its_schema(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """A DBA prepares a schema and hands it over; `migrate` must not ask for the whole database."""
+    trial = trial_on(warehouse_url, (20,))
+    role = as_small_role(trial)
+    trial.execute(f"CREATE SCHEMA handed_over AUTHORIZATION {role}")
+    trial.settings["warehouse"]["schema"] = "handed_over"
+    try:
+        trial.run("migrate")
+        assert story(trial) == 0
+    finally:
+        drop_role(trial, role)
+
+
+@every_postgresql
+@pytest.mark.parametrize("rows", [0, 2000], ids=["empty", "freshly loaded"])
+def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows: int) -> None:
+    """Fresh tables have no statistics: a plan that reads the whole table once per SID takes minutes instead of milliseconds."""
+    if rows:
+        press.scan([sent(number) for number in range(rows)])
+    plans: list[str] = []
+
+    def explain(conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if statement.startswith("SELECT"):
+            plan = conn.connection.cursor()
+            plan.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(line for (line,) in plan.fetchall()))
+
+    keys, _ = press._normalizer.keys([json.dumps(sent(number)).encode() for number in range(3000)])
+    sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+    try:
+        warehouse.read(lambda conn: staging.find_differing(conn, warehouse.engine, keys.values()))
+        warehouse.read(lambda conn: staging.count_absent(conn, warehouse.engine, press.scope, [], 1))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+    assert len(plans) == 2
+    for plan in plans:
+        lines = plan.splitlines()
+        for place, line in enumerate(lines):
+            if "Nested Loop" in line:
+                depth = len(line) - len(line.lstrip())
+                below = [one for one in lines[place + 1 :] if len(one) - len(one.lstrip()) > depth]
+                assert not any("Seq Scan" in one for one in below), plan
+
+
+def test_the_mariadb_name_of_the_url_is_as_good_as_the_mysql_one(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+    """The contract takes both; a user of MariaDB writes mariadb:// first of all."""
+    trial = trial_on(mariadb_url.replace("mysql+pymysql", "mariadb+pymysql"), (20,))
+    assert trial.sync().totals["inserted"] == 20
+    trial.assert_equal_to_world()

@@ -1,0 +1,267 @@
+"""MariaDB, SQLite and DuckDB go wrong in the middle of a run: conflicts, killed sessions, held files, full disks (§5.1)."""
+
+import resource
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from etl.simulator.replies import Reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial
+from tests.engines import strike
+from tests.servers.mariadb import MariaDBServer
+
+# --- MariaDB ---
+
+
+def kill_session(conn: sa.Connection) -> None:
+    """End the session behind a connection, as an administrator does."""
+    pid = conn.connection.driver_connection.thread_id()  # type: ignore[union-attr]
+    other = sa.create_engine(conn.engine.url, poolclass=sa.NullPool)
+    with other.connect() as killer:
+        killer.exec_driver_sql(f"KILL CONNECTION {pid}")
+
+
+@pytest.mark.parametrize("place", ["UPDATE scan_progress", "INSERT INTO scan_staged", "INSERT INTO bindings", "COMMIT"])
+def test_mariadb_a_killed_session_costs_one_more_try(trial_on: Callable[..., Trial], mariadb_url: str, place: str) -> None:
+    """A failover of the database must not end a run, nor leave a part of a transaction behind."""
+    trial = trial_on(mariadb_url, (40,))
+    with strike.before(place, kill_session) as strikes:
+        result = trial.sync()
+    assert strikes.count == 1
+    assert "transaction.retried" in result.err
+    assert result.totals["inserted"] == 40
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("code", [1213, 1205, 1020])
+def test_mariadb_a_conflict_is_tried_again(trial_on: Callable[..., Trial], mariadb_url: str, code: int) -> None:
+    """A deadlock or a lock wait says that the same transaction will do next time."""
+    trial = trial_on(mariadb_url, (40,))
+    trial.execute("CREATE SEQUENCE mishaps NOCACHE")
+    trial.execute(
+        f"""CREATE TRIGGER mishap BEFORE INSERT ON bindings FOR EACH ROW
+        IF NEXTVAL(mishaps) < 3 THEN SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'mishap'; END IF"""
+    )
+    result = trial.sync()
+    assert result.err.count("WarehouseConflict") == 2
+    assert result.totals["inserted"] == 40
+    trial.assert_equal_to_world()
+
+
+def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+    """Error 1205 undoes only the statement, so going on without a rollback would publish half."""
+    trial = trial_on(f"{mariadb_url}&init_command=SET SESSION innodb_lock_wait_timeout=1", (40,))
+    trial.sync()
+    (service,) = trial.services
+    service.delete(2)
+    service.touch(10)
+    other = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
+    with other.connect() as blocker:
+        blocker.exec_driver_sql("SELECT * FROM bindings FOR UPDATE").all()
+        freed = threading.Event()
+
+        def free(context: sa.engine.ExceptionContext) -> None:
+            if context.original_exception.args[0] == 1205 and not freed.is_set():
+                freed.set()
+                blocker.rollback()
+
+        sa.event.listen(sa.Engine, "handle_error", free)
+        try:
+            result = trial.sync()
+        finally:
+            sa.event.remove(sa.Engine, "handle_error", free)
+    assert freed.is_set()
+    assert "WarehouseConflict" in result.err
+    assert (result.totals["updated"], result.totals["deleted"]) == (10, 2)
+    trial.assert_equal_to_world()
+
+
+def test_mariadb_a_crash_in_the_middle_of_a_run_is_survived(trial_on: Callable[..., Trial], own_mariadb: MariaDBServer) -> None:
+    """MariaDB keeps what was staged; a run that outlives the crash ends as if there had been none."""
+    trial = trial_on(own_mariadb.create_database(), (120,))
+    trial.account["page_size"] = 2
+    done = threading.Event()
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_listing and request.page >= 55 and not done.is_set():
+            done.set()
+            while trial.query("SELECT count(*) AS n FROM scan_seen") == [{"n": 0}]:
+                pass
+            own_mariadb.restart()
+        return None
+
+    trial.front.watch = watch
+    assert trial.sync().totals["inserted"] == 120
+    trial.assert_equal_to_world()
+
+
+def test_mariadb_a_read_only_server_is_said_in_a_sentence(trial_on: Callable[..., Trial], own_mariadb: MariaDBServer) -> None:
+    """A replica takes no writes; whoever points the job there has to read so."""
+    url = own_mariadb.create_database()
+    trial = trial_on(url, (40,))
+    trial.execute("CREATE USER small@'127.0.0.1'")
+    trial.execute("GRANT ALL ON *.* TO small@'127.0.0.1'")
+    trial.execute("REVOKE READ_ONLY ADMIN ON *.* FROM small@'127.0.0.1'")
+    trial.execute("SET GLOBAL read_only = ON")
+    trial.settings["warehouse"]["url"] = url.replace("root@", "small@")
+    result = trial.sync(expect=7)
+    assert "is read-only" in result.err
+    assert "Traceback" not in result.err
+    trial.execute("SET GLOBAL read_only = OFF")
+    assert trial.sync().totals["inserted"] == 40
+
+
+# --- SQLite ---
+
+
+def test_sqlite_a_writer_elsewhere_is_waited_for(trial_on: Callable[..., Trial], sqlite_url: str, tmp_path: Path) -> None:
+    """Somebody's open transaction in a SQL shell must not fail the nightly run."""
+    trial = trial_on(sqlite_url, (40,))
+    locked, free = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        other = sqlite3.connect(trial.warehouse_url.removeprefix("sqlite:///"), isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        locked.set()
+        free.wait(timeout=20)
+        other.execute("ROLLBACK")
+        other.close()
+
+    holder = threading.Thread(target=hold)
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_listing and not locked.is_set():
+            holder.start()
+            locked.wait()
+            threading.Timer(0.5, free.set).start()
+        return None
+
+    trial.front.watch = watch
+    assert trial.sync().totals["inserted"] == 40
+    holder.join()
+    trial.assert_equal_to_world()
+
+
+def test_sqlite_a_writer_that_never_ends_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a bounded wait the run ends by saying who is in the way, and the next run does the work."""
+    monkeypatch.setattr("etl.warehouse.engines.sqlite._BUSY_MILLISECONDS", 20)
+    trial = trial_on(sqlite_url, (40,))
+    other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    result = trial.sync(expect=7)
+    assert "busy with another transaction" in result.err
+    assert "Traceback" not in result.err
+    other.close()
+    assert trial.sync().totals["inserted"] == 40
+
+
+def test_sqlite_a_read_only_file_is_said_in_a_sentence(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+    """A warehouse that the job may only read has to be named as that."""
+    trial = trial_on(sqlite_url, (40,))
+    path = sqlite_url.removeprefix("sqlite:///")
+    trial.settings["warehouse"]["url"] = f"sqlite:///file:{path}?mode=ro&uri=true"
+    result = trial.sync(expect=7)
+    assert "is read-only" in result.err
+    assert "Traceback" not in result.err
+    trial.settings["warehouse"]["url"] = sqlite_url
+    assert trial.sync().totals["inserted"] == 40
+
+
+def test_sqlite_a_folder_that_is_not_there_is_said_in_a_sentence(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+    """The most common slip of all: a path that does not exist, or a file that is no database."""
+    trial = trial_on(sqlite_url, (1,))
+    trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all/bindings.db"
+    result = trial.sync(expect=7)
+    assert "there is no database /nowhere" in result.err
+    assert "Traceback" not in result.err
+
+
+# --- a full disk, for the engines that live in a file ---
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
+def test_a_full_disk_is_said_in_a_sentence_and_repaired_by_the_next_run(
+    trial_on: Callable[..., Trial], small_disk: Path, kind: str
+) -> None:
+    """A disk that fills up must cost a run and not the warehouse; the sentence says what to do."""
+    trial = trial_on(f"{kind}:///{small_disk / 'warehouse'}", (40,))
+    trial.sync()
+    (service,) = trial.services
+    before = trial.query("SELECT * FROM bindings ORDER BY sid")
+    for sid in service.grow(500):
+        service.change(sid, identity=sid * 600, endpoint=sid[::-1] * 600)
+    result = trial.wait_for(trial.start("sync", "--json"), expect=None)
+    assert result.code in (3, 7), result.err
+    assert "its disk is full" in result.out + result.err
+    assert "Traceback" not in result.err
+    assert trial.query("SELECT * FROM bindings ORDER BY sid") == before
+    if kind == "duckdb":
+        return  # DuckDB 1.5 loses index entries of the file when a commit fails: docs/warehouse.md tells to go back to a copy
+    subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
+    trial.expire_leases()
+    assert trial.sync().totals["inserted"] == 500
+    trial.assert_equal_to_world()
+
+
+def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+    """A quota or a limit of the shell looks to SQLite like a broken disk; nothing may be half published."""
+    trial = trial_on(sqlite_url, (40,))
+    for sid in trial.services[0].grow(500):
+        trial.services[0].change(sid, identity=sid * 600)
+    config = trial.write_config()
+    limited = subprocess.run(
+        [sys.executable, "-m", "etl", "sync", "--json", "--config", str(config)],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20)),
+    )
+    assert limited.returncode in (3, 7), limited.stderr
+    assert "its disk is full" in limited.stdout + limited.stderr
+    assert "Traceback" not in limited.stderr
+    assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
+    trial.expire_leases()
+    assert trial.sync().totals["inserted"] == 540
+    trial.assert_equal_to_world()
+
+
+# --- DuckDB ---
+
+
+def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(trial_on: Callable[..., Trial], duckdb_url: str) -> None:
+    """DuckDB lets one process in at a time: an open notebook stops the job, and the sentence has to say so."""
+    trial = trial_on(duckdb_url, (40,))
+    hold = f"import duckdb; held = duckdb.connect({duckdb_url.removeprefix('duckdb:///')!r}); print('held', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        result = trial.sync(expect=7)
+        assert "another process holds the file" in result.err
+        assert "Traceback" not in result.err
+        other.stdin.write("\n")
+        other.stdin.close()
+    assert trial.sync().totals["inserted"] == 40

@@ -1,0 +1,206 @@
+"""What leaves the warehouse for good: the same rows on every engine, whatever it takes for equal or allows in a DELETE."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from etl import config, errors
+from etl.config import Settings
+from etl.domain.binding import Reject
+from etl.domain.scope import Scope
+from etl.stopping import Stop
+from etl.sync import removal
+from etl.warehouse import leases, migration, quarantine, retention, staging
+from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.leases import Holder
+from etl.warehouse.tables import (
+    binding_versions,
+    bindings,
+    rejected_bindings,
+    scan_seen,
+    scan_staged,
+    sync_leases,
+)  # fmt: skip
+
+SERVICE = "IS" + "1" * 32
+OTHER_SERVICE = "IS" + "2" * 32
+NAME = "Zoë O'Hara +1%_\\ 日本"
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+OLD = NOW - timedelta(days=31)
+YOUNG = NOW - timedelta(days=29)
+CUTOFF = NOW - timedelta(days=30)
+
+
+@pytest.fixture
+def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
+    opened = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop())
+    migration.upgrade(opened, None)
+    yield opened
+    opened.close()
+
+
+def sid(number: int) -> str:
+    return f"BS{number:032x}"
+
+
+def content(number: int, **fields: Any) -> dict[str, Any]:
+    return {
+        "sid": sid(number), "account": "main", "chat_service_sid": SERVICE, "identity": f"person-{number}",
+        "message_types": '["new_message"]', "content_hash": "0" * 32, "first_seen_at": OLD, "run_id": 1, **fields,
+    }  # fmt: skip
+
+
+def current(number: int, **fields: Any) -> dict[str, Any]:
+    return content(number, source_hash="0" * 32, changed_at=OLD, **{"deleted_at": None, **fields})
+
+
+def past(number: int, valid_to: datetime, **fields: Any) -> dict[str, Any]:
+    return content(number, valid_from=OLD, valid_to=valid_to, change="deleted", **fields)
+
+
+def staged(number: int, **fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in current(number, **fields).items() if name in scan_staged.c}
+
+
+def meet(warehouse: Warehouse, stage_id: int, numbers: list[int]) -> None:
+    sids = [sid(number) for number in numbers]
+    warehouse.transact(lambda conn: staging.stage_batch(conn, warehouse.engine, stage_id, 1, sids, []))
+
+
+def fill(warehouse: Warehouse, **rows: list[dict[str, Any]]) -> None:
+    def insert(conn: sa.Connection) -> None:
+        for name, lines in rows.items():
+            table = bindings.metadata.tables[name]
+            for line in lines:
+                conn.execute(sa.insert(table).values(line))
+
+    warehouse.transact(insert)
+
+
+def reject(warehouse: Warehouse, *rejects: Reject) -> None:
+    warehouse.transact(lambda conn: quarantine.record(conn, 1, Scope("main", SERVICE), rejects, OLD))
+
+
+def left(warehouse: Warehouse, table: sa.Table) -> list[str]:
+    return warehouse.read(lambda conn: sorted(conn.execute(sa.select(table.c.sid)).scalars()))
+
+
+def settings(**privacy: str) -> Settings:
+    account = {"name": "main", "account_sid": "AC" + "a" * 32, "auth_token": "token"}
+    return Settings.model_validate({"accounts": [account], "warehouse": {"url": "sqlite://"}, "privacy": privacy})
+
+
+def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
+    """An engine that compares times otherwise, or takes no subquery on the table it deletes from, would purge wrongly."""
+    fill(
+        warehouse,
+        bindings=[current(1), current(2, deleted_at=OLD), current(3, deleted_at=YOUNG), current(4, deleted_at=CUTOFF)],
+        binding_versions=[
+            past(1, OLD), past(2, OLD), past(2, OLD), past(3, OLD), past(3, YOUNG), past(4, OLD),
+            past(5, OLD), past(6, OLD), past(6, YOUNG), past(7, CUTOFF),
+        ],
+    )  # fmt: skip
+    planned = removal.purge(warehouse, CUTOFF, dry_run=True)
+    assert left(warehouse, bindings) == [sid(1), sid(2), sid(3), sid(4)]
+    assert removal.purge(warehouse, CUTOFF, dry_run=False) == planned == {
+        "bindings": 1, "binding_versions": 3, "rejected_bindings": 0,
+    }  # fmt: skip
+    assert left(warehouse, bindings) == [sid(1), sid(3), sid(4)]
+    assert left(warehouse, binding_versions) == [sid(1), sid(3), sid(3), sid(4), sid(6), sid(6), sid(7)]
+    assert sum(removal.purge(warehouse, CUTOFF, dry_run=False).values()) == 0
+
+
+def test_purge_takes_out_rejects_that_were_resolved_long_ago(warehouse: Warehouse) -> None:
+    """A resolved payload that stays is personal data without a reason; an open one that leaves is a lost row."""
+    reject(warehouse, *(Reject(sid(number), "bad", "{}") for number in (1, 2, 3)))
+    (first, second, _) = warehouse.read(quarantine.read_open)
+    warehouse.transact(lambda conn: quarantine.close(conn, [first.id], OLD))
+    warehouse.transact(lambda conn: quarantine.close(conn, [second.id], YOUNG))
+    assert removal.purge(warehouse, CUTOFF, dry_run=False)["rejected_bindings"] == 1
+    assert left(warehouse, rejected_bindings) == [sid(2), sid(3)]
+
+
+@pytest.mark.parametrize("other", [NAME.upper(), NAME + " ", NAME.replace("%_", "xx"), NAME.replace("ë", "e")])
+def test_erase_compares_names_exactly(warehouse: Warehouse, other: str) -> None:
+    """MariaDB takes texts for equal that differ in trailing spaces, others may fold case: somebody else's rows would leave."""
+    rows = [current(1, identity=NAME), current(2, identity=other)]
+    fill(warehouse, bindings=rows, binding_versions=[past(1, OLD, identity=NAME), past(2, OLD, identity=other)])
+    found = removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert (found["bindings"], found["binding_versions"]) == (1, 1)
+    assert left(warehouse, bindings) == left(warehouse, binding_versions) == [sid(2)]
+
+
+def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) -> None:
+    """History may hold the person under no name, by an older privacy rule; the SID still tells whose it is."""
+    fill(
+        warehouse,
+        bindings=[current(1, identity=None), current(9)],
+        binding_versions=[past(1, OLD, identity=None), past(1, YOUNG, identity=NAME), past(9, OLD)],
+        scan_progress=[
+            {
+                "stage_id": stage, "account": "main", "chat_service_sid": service, "scope": scope, "rules": "", "next_link": link,
+                "pages": 1, "fetched": 1, "updated_at": OLD,
+            }
+            for stage, service, scope, link in (
+                (1, SERVICE, "service", "https://host/v1/Services/IS/Bindings?PageToken=x"),
+                (2, OTHER_SERVICE, Scope("", "", ("apn",), (NAME,)).label, ""),
+                (3, OTHER_SERVICE, "identity:#0", "https://host/B?Identity=Zo%C3%AB+O%27Hara+%2B1%25_%5C+%E6%97%A5%E6%9C%AC"),
+                (4, OTHER_SERVICE, "type:apn", "https://host/B?Identity=Zo%C3%AB"),
+                (5, SERVICE, "type:apn", "https://host/B?PageToken=x"),
+            )
+        ],
+        scan_staged=[staged(8, identity=NAME, stage_id=5, batch=1)],
+    )  # fmt: skip
+    for stage, met in ((1, [1, 9]), (4, [9]), (5, [8])):
+        meet(warehouse, stage, met)
+    reject(warehouse, Reject(sid(1), "bad", "{}"), Reject(sid(9), "bad", f'{{"url": "{NAME}"}}'))
+    found = removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert found == {
+        "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_progress": 4,
+    }  # fmt: skip
+    assert warehouse.read(lambda conn: conn.execute(sa.select(scan_seen.c.stage_id)).scalars().all()) == [4]
+    for table in (bindings, binding_versions, rejected_bindings):
+        assert left(warehouse, table) == [sid(9)], table.name
+
+
+def test_erase_is_refused_while_a_run_is_alive_and_ends_with_it(warehouse: Warehouse) -> None:
+    """A live run would publish the identity again; a killed one must not stand in the way, nor stay "running" for ever."""
+    fill(warehouse, bindings=[current(1, identity=NAME)])
+    holder = Holder("somebody", 7, "elsewhere", 60)
+    scope = Scope("main", SERVICE, ("apn",))
+    warehouse.transact(lambda conn: leases.acquire(conn, warehouse.engine, holder, scope))
+    with pytest.raises(errors.LeaseHeld, match=SERVICE):
+        removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert left(warehouse, bindings) == [sid(1)]
+    warehouse.transact(lambda conn: conn.execute(sa.update(sync_leases).values(expires_at=OLD)))
+    assert removal.erase(settings(), warehouse, NAME, dry_run=False)["bindings"] == 1
+    assert warehouse.read(lambda conn: leases.live(conn, warehouse.engine)) == []
+    held = sa.select(sync_leases.c.scope).where(sync_leases.c.owner != "")
+    assert warehouse.read(lambda conn: conn.execute(held).all()) == []
+
+
+def test_erase_looks_through_more_rejects_than_one_fetch_gives(warehouse: Warehouse) -> None:
+    """A stream that is cut off, or a cursor that blocks the next statement, would leave traces behind."""
+    reject(warehouse, *(Reject(None, "bad", f'{{"identity": "x", "n": {number}}}') for number in range(1500)))
+    reject(warehouse, Reject(None, "bad", '{"identity": "y"}'))
+    assert removal.erase(settings(), warehouse, "x", dry_run=False)["rejected_bindings"] == 1500
+    assert len(warehouse.read(quarantine.read_open)) == 1
+
+
+def test_erase_finds_hashed_names(warehouse: Warehouse) -> None:
+    """With a key configured, rows of the time since hold the hash and rows of the time before the name."""
+    with_key = settings(identity="hmac", key="a key")
+    hashed = next(iter(removal._stored_forms(with_key, NAME) - {NAME}))
+    fill(warehouse, bindings=[current(1, identity=hashed), current(2, identity=NAME), current(3)])
+    assert removal.erase(with_key, warehouse, NAME, dry_run=True)["bindings"] == 2
+    assert removal.erase(with_key, warehouse, NAME, dry_run=False)["bindings"] == 2
+    assert left(warehouse, bindings) == [sid(3)]
+
+
+def test_a_removal_counts_what_it_takes_out(warehouse: Warehouse) -> None:
+    """Not every engine gives the number of deleted rows; a report of -1 would hide what was done."""
+    fill(warehouse, bindings=[current(number, deleted_at=OLD) for number in range(5)])
+    assert warehouse.transact(lambda conn: retention.remove(conn, {bindings: bindings.c.deleted_at < CUTOFF})) == {"bindings": 5}

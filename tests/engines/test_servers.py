@@ -1,0 +1,131 @@
+"""The servers under the other tests: each database is new and empty, and no run leaves one behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from tests.servers import mariadb
+from tests.servers.folder import Server
+from tests.servers.mariadb import MariaDBServer
+from tests.servers.postgres import PostgresServer
+from tests.servers.warden import answers
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def connect(url: str) -> Iterator[sa.Connection]:
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_every_test_gets_an_empty_database(warehouse_url: str, time: str) -> None:
+    """The table made by the first is not there for the second, although the server is the same."""
+    with connect(warehouse_url) as connection:
+        assert connection.scalar(sa.text("SELECT 1")) == 1
+        assert sa.inspect(connection).get_table_names() == []
+        assert sa.inspect(connection).get_view_names() == []
+        connection.execute(sa.text("CREATE TABLE left_behind (id integer)"))
+        connection.commit()
+
+
+@pytest.mark.parametrize(("server", "major"), [("postgres18_server", 18), ("postgres16_server", 16)])
+def test_postgres_is_of_the_major_version_asked_for(server: str, major: int, request: pytest.FixtureRequest) -> None:
+    running: PostgresServer = request.getfixturevalue(server)
+    with connect(running.superuser_url) as connection:
+        assert int(connection.scalar(sa.text("SHOW server_version_num"))) // 10_000 == major
+        assert connection.scalar(sa.text("SHOW server_encoding")) == "UTF8"
+
+
+def test_mariadb_is_the_binary_that_was_reported(mariadb_url: str) -> None:
+    with connect(mariadb_url) as connection:
+        assert connection.scalar(sa.text("SELECT version()")).startswith(mariadb.version())
+        assert connection.scalar(sa.text("SELECT @@character_set_database")) == "utf8mb4"
+
+
+@pytest.mark.parametrize("server", ["postgres18_server", "mariadb_server"])
+def test_a_database_goes_although_a_transaction_is_still_open(server: str, request: pytest.FixtureRequest) -> None:
+    running: Server = request.getfixturevalue(server)
+    url = running.create_database()
+    with connect(url) as connection:
+        connection.execute(sa.text("CREATE TABLE busy (id integer)"))
+        connection.commit()
+        connection.execute(sa.text("INSERT INTO busy VALUES (1)"))
+        running.drop_database(url)
+        with pytest.raises(DBAPIError):
+            connection.execute(sa.text("SELECT 1"))
+        connection.invalidate()
+    with pytest.raises(DBAPIError), connect(url):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("server", "how"),
+    [
+        pytest.param("own_postgres18", lambda postgres: postgres.restart("fast"), id="postgresql18-fast"),
+        pytest.param("own_postgres18", lambda postgres: postgres.restart("immediate"), id="postgresql18-crash"),
+        pytest.param("own_mariadb", MariaDBServer.restart, id="mariadb-crash"),
+    ],
+)
+def test_a_restart_cuts_connections_and_keeps_what_was_committed(
+    server: str, how: Callable[[Server], None], request: pytest.FixtureRequest
+) -> None:
+    own: Server = request.getfixturevalue(server)
+    url = own.create_database()
+    with connect(url) as connection:
+        connection.execute(sa.text("CREATE TABLE kept (id integer)"))
+        connection.execute(sa.text("INSERT INTO kept VALUES (7)"))
+        connection.commit()
+        how(own)
+        with pytest.raises(DBAPIError):
+            connection.execute(sa.text("SELECT id FROM kept"))
+        connection.invalidate()
+    with connect(url) as connection:
+        assert connection.scalar(sa.text("SELECT id FROM kept")) == 7
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+def test_a_killed_run_leaves_no_server_behind(engine_name: str, warehouse_url: str) -> None:
+    """The warden outlives SIGKILL: server and folder go, though the run itself can clean nothing up."""
+    server = {
+        "postgresql18": "PostgresServer(18, folder / 'pg')",
+        "mariadb": "MariaDBServer(folder / 'maria')",
+    }
+    script = f"""
+        import time
+        from tests.servers.folder import join_run, make_run_folder, share
+        from tests.servers.mariadb import MariaDBServer
+        from tests.servers.postgres import PostgresServer
+        folder = make_run_folder()
+        alive = join_run(folder)
+        server = {server[engine_name]}
+        share(server)
+        print(folder, server.port, flush=True)
+        time.sleep(60)
+    """
+    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    with run:
+        assert run.stdout is not None
+        folder, port = run.stdout.readline().split()
+        assert answers(int(port))
+        os.kill(run.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (answers(int(port)) or Path(folder).exists()):
+        time.sleep(0.05)
+    assert not answers(int(port))
+    assert not Path(folder).exists()
