@@ -1,0 +1,66 @@
+"""`config schema` and `config show`."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+from pydantic import SecretStr
+
+from etl.cli.options import Command, Common
+from etl.config import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+@click.group("config", short_help="The configuration's schema and the effective settings.")
+def config() -> None:
+    """Look at the configuration."""
+
+
+@config.command("schema", cls=Command)
+def schema() -> None:
+    """Print the JSON Schema of the file, for editors and for CI."""
+    click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+@config.command("show", cls=Command)
+@click.pass_obj
+def show(common: Common) -> None:
+    """Print the effective settings, defaults filled in and secrets masked."""
+    settings = common.settings()
+    document = _masked(settings.model_dump(by_alias=True))
+    document["warehouse"]["url"] = _without_password(settings.warehouse.url)
+    for shown, account in zip(document["accounts"], settings.accounts, strict=True):
+        shown["base_url"] = account.origin
+    click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+
+
+_HARMLESS = frozenset({"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"})
+
+
+def _masked(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _masked(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_masked(value) for value in node]
+    return "********" if isinstance(node, SecretStr) else node
+
+
+def _without_password(url: SecretStr) -> str:
+    import sqlalchemy as sa
+
+    try:
+        return _mask_query(sa.make_url(url.get_secret_value())).render_as_string(hide_password=True)
+    except sa.exc.ArgumentError:
+        return "********"
+
+
+def _mask_query(url: "sa.URL") -> "sa.URL":
+    """Drivers take passwords in the query too; what is not known to be harmless is masked."""
+    shown = {name: value if name in _HARMLESS else "********" for name, value in url.query.items()}
+    return url.set(query=shown)
+
+
+commands: dict[str, click.Command] = {"config": config}

@@ -1,0 +1,128 @@
+"""`demo`: what the tool is for, shown in a minute with nothing but this machine."""
+
+import functools
+import sys
+from pathlib import Path
+
+import click
+import sqlalchemy as sa
+
+from etl.cli import render
+from etl.cli.options import Command, Common
+from etl.cli.progress import showing_progress
+from etl.errors import ConfigurationError
+from etl.stopping import Stop
+from etl.sync.context import Request
+from etl.sync.outcome import RunOutcome
+from etl.sync.run import Board, execute
+from etl.warehouse import migration
+from etl.warehouse.connection import open_warehouse
+
+_QUESTIONS = {
+    "Who can be reached by which kind of push? (view identity_reachability)": """
+SELECT CASE WHEN apn > 0 AND fcm > 0 THEN 'iOS and Android' WHEN apn > 0 THEN 'iOS only'
+            WHEN fcm > 0 THEN 'Android only' ELSE 'neither' END AS reach, count(*) AS identities
+FROM identity_reachability GROUP BY 1 ORDER BY 2 DESC""",
+    "Which devices were not heard of for 90 days before the newest one? (view active_bindings)": """
+SELECT binding_type, count(*) AS active,
+       sum(CASE WHEN date_updated < datetime((SELECT max(date_updated) FROM active_bindings), '-90 days') THEN 1 ELSE 0 END) AS silent
+FROM active_bindings GROUP BY 1 ORDER BY 2 DESC""",
+    "What changed since the first load? (table binding_versions, view binding_history)": """
+SELECT binding_type, sum(CASE WHEN change = 'updated' THEN 1 ELSE 0 END) AS updated,
+       sum(CASE WHEN change = 'deleted' THEN 1 ELSE 0 END) AS deleted,
+       sum(CASE WHEN change = 'restored' THEN 1 ELSE 0 END) AS restored
+FROM binding_versions GROUP BY 1 ORDER BY 2 DESC""",
+}
+
+
+@click.command("demo", cls=Command, short_help="Simulator, SQLite, two syncs, and what an analyst would ask.")
+@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True)
+@click.option("--bindings", type=click.IntRange(100, 1_000_000), default=12_000, show_default=True)
+@click.pass_obj
+def demo(common: Common, folder: Path, bindings: int) -> int:
+    """Start the API simulator, migrate a SQLite file, sync it twice (the second time with changes), ask three questions."""
+    try:
+        from etl.simulator import Simulator, build_demo
+    except ImportError:
+        raise ConfigurationError("the demo needs: pip install 'bindings-etl[simulator]'") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    database = folder / "bindings.db"
+    for old in folder.glob("bindings.db*"):
+        old.unlink()
+    world = build_demo(3, bindings, seed=2026)
+    # A little latency, as a network has, so that the progress bar is worth a look.
+    simulator = Simulator(world, latency_ms=20)
+    with simulator.serve() as url:
+        common.config = folder / "config.yaml"
+        common.config.write_text(_configuration(world.account_sid, world.api_key, world.api_secret, url, database))
+        common.log_level = "warning" if common.log_level == "info" else common.log_level
+        click.echo(f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n")
+        _migrate(common)
+        _show("First sync: everything is new", _sync(common))
+        for service in world.services.values():
+            service.delete(len(service) // 100)
+            service.touch(len(service) // 50)
+            service.grow(len(service) // 100)
+        _show("Meanwhile devices came, went and changed. Second sync: only that is written", _sync(common))
+        for service in world.services.values():
+            service.bring_back(max(1, len(service) // 300))
+        _show("Some came back. Third sync: they are restored, with their history", _sync(common))
+    _answer(common)
+    click.echo(_farewell(folder, database))
+    return 0
+
+
+def _migrate(common: Common) -> None:
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    migration.upgrade(warehouse, None)
+    warehouse.close()
+
+
+def _sync(common: Common) -> RunOutcome:
+    settings = common.settings()
+    board = Board()
+    with showing_progress(board):
+        return execute(settings, Request(), Stop(), board)
+
+
+def _show(title: str, outcome: RunOutcome) -> None:
+    click.echo(f"── {title}\n{render.run_summary(outcome)}\n")
+
+
+def _answer(common: Common) -> None:
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    for question, query in _QUESTIONS.items():
+        headers, rows = warehouse.read(functools.partial(_ask, sql=query))
+        click.echo(f"── {question}\n{render.table(headers, rows)}\n")
+    warehouse.close()
+
+
+def _ask(conn: sa.Connection, sql: str) -> tuple[list[str], list[tuple[object, ...]]]:
+    answer = conn.execute(sa.text(sql))
+    return list(answer.keys()), [tuple(row) for row in answer]
+
+
+def _configuration(account_sid: str, key: str, secret: str, url: str, database: Path) -> str:
+    return f"""# Written by `bindings-etl demo`; the simulator that it points to has ended with it.
+accounts:
+  - name: demo
+    account_sid: {account_sid}
+    api_key: {key}
+    api_secret: {secret}
+    base_url: {url}
+warehouse:
+  url: sqlite:///{database}
+"""
+
+
+def _farewell(folder: Path, database: Path) -> str:
+    this = Path(sys.argv[0])
+    command = str(this) if this.name == "bindings-etl" else "bindings-etl"
+    status = f"{command} status --config {folder / 'config.yaml'}"
+    explore = f"sqlite3 {database} '.tables'    # or any other SQLite client"
+    return f"Go on exploring:\n  {status}\n  {explore}"
+
+
+commands: dict[str, click.Command] = {"demo": demo}

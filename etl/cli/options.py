@@ -1,0 +1,109 @@
+"""The options that every command takes, before or after its name."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from etl.config import Settings
+    from etl.logs import Format
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Common:
+    """What the global options say."""
+
+    config: Path | None = None
+    log_format: "Format" = "auto"
+    log_level: str = "info"
+
+    @property
+    def config_path(self) -> Path:
+        """`--config`, else `$BINDINGS_ETL_CONFIG`, else `./config.yaml`."""
+        return self.config or Path(os.environ.get("BINDINGS_ETL_CONFIG") or "config.yaml")
+
+    def settings(self) -> "Settings":
+        """Set up logs, then read the configuration.
+
+        Raises:
+            ConfigurationError: with every fault of the file.
+        """
+        from etl import config, logs
+
+        logs.configure(self.log_format, self.log_level)
+        return config.load(self.config_path)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
+    if value is not None:
+        setattr(ctx.find_object(Common), str(param.name), value)
+
+
+GLOBAL_OPTIONS: list[click.Parameter] = [
+    click.Option(
+        ["--config"],
+        type=click.Path(path_type=Path, dir_okay=False),
+        expose_value=False,
+        callback=_keep,
+        help="Configuration file. Default: $BINDINGS_ETL_CONFIG, else ./config.yaml.",
+    ),
+    click.Option(
+        ["--log-format"],
+        type=click.Choice(["auto", "console", "json"]),
+        expose_value=False,
+        callback=_keep,
+        help="auto: console on a terminal, JSON otherwise.",
+    ),
+    click.Option(
+        ["--log-level"],
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        expose_value=False,
+        callback=_keep,
+        help="Default: info.",
+    ),
+]
+
+
+class Command(click.Command):
+    """A command that also takes the global options after its name."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *GLOBAL_OPTIONS]
+
+
+def service_option() -> Callable[[F], F]:
+    """`--service IS…`, repeatable."""
+    return click.option(
+        "--service", "services", multiple=True, metavar="IS…", callback=_check_service, help="Only this service (repeat)."
+    )
+
+
+def json_option() -> Callable[[F], F]:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+
+
+def parse_moment(value: str) -> datetime:
+    """A moment on the command line, ISO 8601; without a zone it is UTC."""
+    try:
+        moment = datetime.fromisoformat(value)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value!r} is not an ISO 8601 time, e.g. 2026-11-01 or 2026-11-01T09:30:00Z") from None
+
+
+def _check_service(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    import re
+
+    for sid in value:
+        if not re.fullmatch(r"IS[0-9a-fA-F]{32}", sid):
+            raise click.BadParameter(f"{sid!r} is not a service SID (IS and 32 hexadecimal digits)")
+    return tuple(dict.fromkeys(value))

@@ -1,0 +1,65 @@
+"""Progress of a run on a terminal; nothing in cron."""
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from etl.sync.run import Board
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+_SECONDS_BETWEEN_LOOKS = 0.25
+
+
+@contextmanager
+def showing_progress(board: Board) -> Iterator[None]:
+    """Show what the scans on the board have read, when standard error is a terminal.
+
+    The scans are looked at from here and need not report: their hot path stays free of it.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[pages]:,} pages"),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TextColumn("{task.fields[speed]:,.0f} rows/s"),
+        TextColumn("services"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    ended = threading.Event()
+    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as progress:
+        task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0)
+        looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)
+        looker.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            looker.join()
+
+
+def _look(board: Board, progress: "Progress", task: "TaskID", ended: threading.Event) -> None:
+    while True:
+        over = ended.wait(_SECONDS_BETWEEN_LOOKS)
+        scans = board.scans
+        rows = sum(scan.counters.fetched for scan in scans)
+        progress.update(
+            task,
+            total=len(scans) or None,
+            completed=sum(scan.ended for scan in scans),
+            pages=sum(scan.counters.pages for scan in scans),
+            rows=rows,
+            speed=rows / max(progress.tasks[0].elapsed or 0.0, 0.001),
+        )
+        if over:
+            return

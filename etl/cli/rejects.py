@@ -1,0 +1,132 @@
+"""`rejects list`, `retry` and `discard`: the quarantine. Payloads hold identities and stay out unless asked for."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+
+from etl.cli import render
+from etl.cli.options import Command, Common, json_option, service_option
+from etl.cli.signals import leave, listening_to_signals
+from etl.errors import EtlError
+from etl.stopping import Stop
+from etl.sync.outcome import RunOutcome, sentence
+from etl.sync.rejects import MODE, Retried, retry
+from etl.warehouse import migration, quarantine
+from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.quarantine import Line
+
+T = TypeVar("T")
+
+_LISTED = ("id", "chat_service_sid", "sid", "reason", "first_seen_at", "last_seen_at")
+
+
+@click.group("rejects", short_help="The quarantine: list, retry, discard.")
+def rejects() -> None:
+    """Look after the rows that could not be loaded."""
+
+
+@rejects.command("list", cls=Command)
+@service_option()
+@json_option()
+@click.option("--payload", is_flag=True, help="With --json: also the raw rows, which hold identities.")
+@click.pass_obj
+def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, payload: bool) -> None:
+    """List the open rejects."""
+    if payload and not as_json:
+        raise click.UsageError("--payload goes with --json: raw rows hold identities and are not for the terminal")
+    lines = _in_warehouse(common, lambda warehouse: warehouse.read(lambda conn: quarantine.read_open(conn, services)))
+    if as_json:
+        click.echo(render.to_json({"rejects": [_as_json(line, payload=payload) for line in lines]}))
+    elif lines:
+        click.echo(render.table(_LISTED, [[getattr(line, name) for name in _LISTED] for line in lines]))
+    else:
+        click.echo("no open rejects")
+
+
+@rejects.command("retry", cls=Command)
+@service_option()
+@json_option()
+@click.pass_obj
+def retry_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> int:
+    """Ask the API for each open reject by its SID, and publish what can be loaded today.
+
+    What the API has no more is resolved. A row whose SID cannot be read waits for a program that can read it.
+    """
+    started_at = datetime.now(UTC)
+    try:
+        settings = common.settings()
+        stop = Stop(settings.run.deadline_seconds)
+        with listening_to_signals(stop):
+            outcome, retried = retry(settings, services, stop)
+    except EtlError as error:
+        if as_json:
+            click.echo(render.failed_run_json(error, MODE, started_at, dry_run=False))
+        raise
+    click.echo(render.to_json(outcome.as_json()) if as_json else _describe(outcome, retried))
+    code = outcome.exit_code or (3 if any(one.unanswered for one in retried) else 0)
+    if stop.requested:
+        leave(code)
+    return code
+
+
+@rejects.command("discard", cls=Command)
+@service_option()
+@json_option()
+@click.pass_obj
+def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> None:
+    """Mark the open rejects as resolved. A run that meets such a row again opens it again."""
+
+    def discard(warehouse: Warehouse) -> int:
+        return warehouse.transact(lambda conn: quarantine.close_open(conn, services, warehouse.engine.now(conn)))
+
+    number = _in_warehouse(common, discard)
+    click.echo(render.to_json({"discarded": number}) if as_json else f"{_count(number, 'open reject')} discarded")
+
+
+commands: dict[str, click.Command] = {"rejects": rejects}
+
+
+def _in_warehouse(common: Common, work: Callable[[Warehouse], T]) -> T:
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    try:
+        warehouse.read(migration.require_head)
+        return work(warehouse)
+    finally:
+        warehouse.close()
+
+
+def _as_json(line: Line, *, payload: bool) -> dict[str, Any]:
+    shown = line._asdict()
+    if not payload:
+        del shown["payload"]
+    return shown
+
+
+def _describe(outcome: RunOutcome, retried: Sequence[Retried]) -> str:
+    if not retried:
+        return "no open rejects"
+    rows = [
+        (verdict.id, one.scope.chat_service_sid, verdict.sid, verdict.result, verdict.reason)
+        for one in retried
+        for verdict in one.verdicts
+    ]
+    parts = [f"run {outcome.run_id}: {outcome.mode} {outcome.status}"]
+    if rows:
+        parts.append(render.table(("id", "chat_service_sid", "sid", "result", "reason"), rows))
+    parts += [_summary(one) for one in retried]
+    return "\n".join(parts)
+
+
+def _summary(one: Retried) -> str:
+    if one.error:
+        return f"{one.scope.chat_service_sid}: {one.status}: {sentence(one.error)}"
+    results = [verdict.result for verdict in one.verdicts]
+    counted = (f"{results.count(name)} {name}" for name in ("loaded", "gone", "rejected", "unanswered"))
+    return f"{one.scope.chat_service_sid}: {', '.join(counted)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,46 @@
+"""`report`: one page with charts, for people."""
+
+import os
+from pathlib import Path
+
+import click
+
+from etl.cli.options import Command, Common
+from etl.errors import ConfigurationError
+from etl.report.figures import read_figures
+from etl.report.page import render_page
+from etl.stopping import Stop
+from etl.warehouse import migration
+from etl.warehouse.connection import open_warehouse
+
+
+@click.command("report", cls=Command, short_help="One self-contained page with charts for people.")
+@click.option(
+    "--out", required=True, metavar="FILE.html", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it."
+)
+@click.pass_obj
+def report(common: Common, out: Path) -> None:
+    """Write one HTML page with charts: it loads nothing, runs no script, and names no person."""
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    try:
+        warehouse.read(migration.require_head)
+        figures = warehouse.read(lambda conn: read_figures(conn, warehouse.engine.now(conn)))
+    finally:
+        warehouse.close()
+    _write(out, render_page(figures))
+    click.echo(f"{out} written")
+
+
+def _write(out: Path, page: str) -> None:
+    """Whole or not at all: somebody may be reading the page of yesterday."""
+    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(page, encoding="utf-8")
+        unfinished.replace(out)
+    except OSError as cause:
+        unfinished.unlink(missing_ok=True)
+        raise ConfigurationError(f"--out {out} cannot be written: {cause.strerror}") from cause
+
+
+commands: dict[str, click.Command] = {"report": report}

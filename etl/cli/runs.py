@@ -1,0 +1,99 @@
+"""`sync` and `backfill`."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+from etl.cli import render
+from etl.cli.options import Command, Common, json_option, parse_moment, service_option
+from etl.cli.progress import showing_progress
+from etl.cli.signals import leave, listening_to_signals
+from etl.domain.scope import Shard
+from etl.stopping import Stop
+from etl.sync.context import Request
+from etl.sync.run import Board, execute
+
+# What the ledger's column for the scope has room for, besides a filter by identity and by time.
+_LONGEST_TYPES = 120
+
+
+@click.command("sync", cls=Command, short_help="One scheduled run over every configured service.")
+@service_option()
+@click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat).")
+@click.option("--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing.")
+@json_option()
+@click.option("--allow-mass-delete", is_flag=True, help="Lift the delete guard for this run.")
+@click.option("--fresh", is_flag=True, help="Do not go on where an interrupted scan stopped.")
+@click.option(
+    "--shard", metavar="I/N", callback=lambda _c, _p, value: _shard(value), help="Only part I (0…N-1) of N equal parts."
+)
+@click.pass_obj
+def sync(common: Common, /, as_json: bool, **options: Any) -> int:
+    """Read every configured service and publish what changed."""
+    return _run(common, Request(mode="sync", **options), as_json=as_json)
+
+
+@click.command("backfill", cls=Command, short_help="One-off load of a chosen scope.")
+@service_option()
+@click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat).")
+@click.option("--type", "binding_types", multiple=True, metavar="TYPE", help="Only this binding type, e.g. apn (repeat).")
+@click.option("--identity", "identities", multiple=True, metavar="X", help="Only this identity (repeat).")
+@click.option(
+    "--since", metavar="T", callback=lambda _c, _p, value: _moment(value), help="Only rows whose date_updated is T or later."
+)
+@click.option(
+    "--until", metavar="T", callback=lambda _c, _p, value: _moment(value), help="Only rows whose date_updated is before T."
+)
+@click.option("--fresh", is_flag=True, help="Do not go on where an interrupted scan stopped.")
+@click.option("--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing.")
+@json_option()
+@click.pass_obj
+def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
+    """Load a chosen scope once: resumable, and beside the scheduled sync without harm.
+
+    A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes nothing.
+    Times are ISO 8601, e.g. 2026-11-01 or 2026-11-01T09:30:00Z; without a zone they are UTC.
+    """
+    options["binding_types"] = tuple(sorted({kind.strip().lower() for kind in options["binding_types"]}))
+    if len(",".join(options["binding_types"])) > _LONGEST_TYPES:
+        raise click.BadParameter(
+            f"more than {_LONGEST_TYPES} characters of types; load them in several goes", param_hint="--type"
+        )
+    options["identities"] = tuple(dict.fromkeys(options["identities"]))
+    return _run(common, Request(mode="backfill", **options), as_json=as_json)
+
+
+commands = {"sync": sync, "backfill": backfill}
+
+
+def _run(common: Common, request: Request, *, as_json: bool) -> int:
+    started_at = datetime.now(UTC)
+    try:
+        settings = common.settings()
+        stop = Stop(settings.run.deadline_seconds)
+        board = Board()
+        with listening_to_signals(stop), showing_progress(board):
+            outcome = execute(settings, request, stop, board)
+    except Exception as error:
+        if as_json:
+            click.echo(render.failed_run_json(error, request.mode, started_at, dry_run=request.dry_run))
+        raise
+    click.echo(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
+    if stop.requested:
+        leave(outcome.exit_code)
+    return outcome.exit_code
+
+
+def _shard(value: str | None) -> Shard | None:
+    if value is None:
+        return None
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    if match is None or not int(match[1]) < int(match[2]):
+        raise click.BadParameter(f"{value!r} is not I/N with 0 ≤ I < N, e.g. 0/8")
+    return Shard(int(match[1]), int(match[2]))
+
+
+def _moment(value: str | None) -> datetime | None:
+    return None if value is None else parse_moment(value)

@@ -1,0 +1,124 @@
+"""`migrate`, `purge` and `erase`: the commands that change the warehouse besides a run."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from etl.cli import render
+from etl.cli.options import Command, Common, parse_moment
+from etl.config import Settings
+from etl.stopping import Stop
+from etl.warehouse import migration
+from etl.warehouse.connection import Warehouse, open_warehouse
+
+_UNITS = {"h": "hours", "d": "days", "w": "weeks"}
+
+
+@click.command("migrate", cls=Command, short_help="Bring the warehouse to the newest revision.")
+@click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead, for review.")
+@click.option("--check", "only_check", is_flag=True, help="Only say whether the warehouse is at the newest revision.")
+@click.pass_obj
+def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
+    """Create or update the warehouse's tables and views."""
+    from etl.warehouse.tables import HEAD
+
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    try:
+        if as_sql:
+            click.echo(migration.print_sql(warehouse.dialect))
+        elif only_check:
+            warehouse.read(migration.require_head)
+            click.echo(f"{warehouse.name} is at the newest revision, {HEAD}")
+        else:
+            before, after = migration.upgrade(warehouse, settings.warehouse.database_schema)
+            moved = (
+                f"brought from {before or 'nothing'} to {after}"
+                if before != after
+                else f"already at the newest revision, {after}"
+            )
+            click.echo(f"{warehouse.name}: {moved}")
+    finally:
+        warehouse.close()
+    return 0
+
+
+@click.command("purge", cls=Command, short_help="Remove soft-deleted rows and their history for good.")
+@click.option(
+    "--deleted-before",
+    required=True,
+    metavar="AGE|TIME",
+    callback=lambda _c, _p, value: _parse_cutoff(value),
+    help="An age such as 30d, 12h or 4w, or an ISO 8601 time such as 2026-11-01 (UTC).",
+)
+@click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
+@click.pass_obj
+def purge(common: Common, deleted_before: datetime, dry_run: bool) -> None:
+    """Remove what was deleted before a moment, for good.
+
+    Soft-deleted rows with their history, the history of hard-deleted SIDs, and resolved rejects.
+    """
+    from etl.sync import removal
+
+    counted = _in_warehouse(common, lambda _settings, warehouse: removal.purge(warehouse, deleted_before, dry_run=dry_run))
+    done = "would be removed" if dry_run else "removed"
+    click.echo(f"deleted before {deleted_before:%Y-%m-%d %H:%M:%S} UTC, {done}:\n{_describe(counted)}")
+
+
+@click.command("erase", cls=Command, short_help="Remove every trace of one identity.")
+@click.option(
+    "--identity", required=True, metavar="X", callback=lambda _c, _p, value: _check_identity(value), help="Exactly as at Twilio."
+)
+@click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
+@click.pass_obj
+def erase(common: Common, identity: str, dry_run: bool) -> None:
+    """Remove every trace of one identity: current rows, history, quarantine, and unfinished scans that met it.
+
+    The API gives the identity again at the next sync, unless it is deleted at Twilio too.
+    """
+    from etl.sync import removal
+
+    counted = _in_warehouse(common, lambda settings, warehouse: removal.erase(settings, warehouse, identity, dry_run=dry_run))
+    done = "would be removed" if dry_run else "removed"
+    click.echo(f"every trace of the identity, {done}:\n{_describe(counted)}")
+    click.echo("the next sync loads it again, unless the user and its bindings are deleted at Twilio too", err=True)
+
+
+commands: dict[str, click.Command] = {"migrate": migrate, "purge": purge, "erase": erase}
+
+
+def _in_warehouse(common: Common, work: Callable[[Settings, Warehouse], dict[str, int]]) -> dict[str, int]:
+    settings = common.settings()
+    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
+    try:
+        warehouse.read(migration.require_head)
+        return work(settings, warehouse)
+    finally:
+        warehouse.close()
+
+
+def _parse_cutoff(value: str) -> datetime:
+    age = re.fullmatch(r"(\d{1,9})([hdw])", value)
+    if age is None:
+        return parse_moment(value)
+    try:
+        return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
+
+
+def _check_identity(value: str) -> str:
+    """An empty value is a variable that was not set. What is wrong is said without repeating the value."""
+    if not value:
+        raise click.BadParameter("the identity is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("the identity is not valid UTF-8") from None
+    return value
+
+
+def _describe(counted: Mapping[str, int]) -> str:
+    return render.table(("table", "rows"), counted.items())

@@ -1,0 +1,1 @@
+"""Figures from the warehouse as one HTML page for people."""

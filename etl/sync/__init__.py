@@ -1,0 +1,1 @@
+"""Use cases: they own the order of things and every transaction."""

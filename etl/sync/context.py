@@ -1,0 +1,59 @@
+"""What all scans of a run share."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from etl.config import Settings
+from etl.domain.normalize import Rules
+from etl.domain.scope import Scope, Shard
+from etl.stopping import Stop
+from etl.twilio.client import Client
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for on the command line."""
+
+    mode: str = "sync"
+    services: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    binding_types: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    dry_run: bool = False
+    allow_mass_delete: bool = False
+    fresh: bool = False
+    shard: Shard | None = None
+
+    def scope_of(self, account: str, chat_service_sid: str) -> Scope:
+        """The scope of one service under this request."""
+        return Scope(account, chat_service_sid, self.binding_types, self.identities, self.since, self.until)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What all scans of a run share."""
+
+    settings: Settings
+    request: Request
+    warehouse: Warehouse
+    stop: Stop
+    holder: Holder | None
+    """None in a dry run, which holds no lease and writes nothing."""
+
+
+def rules_for(settings: Settings, client: Client, scope: Scope) -> Rules:
+    """How rows of this scope are brought into normal form."""
+    privacy = settings.privacy
+    return Rules(
+        account=scope.account,
+        account_sid=client.account.account_sid,
+        chat_service_sid=scope.chat_service_sid,
+        map_legacy=settings.normalize.legacy_message_types == "map",
+        identity=privacy.identity,
+        endpoint=privacy.endpoint,
+        key=privacy.key.get_secret_value().encode() if privacy.key else b"",
+    )

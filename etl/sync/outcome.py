@@ -1,0 +1,142 @@
+"""What came of a run, and what that means to the caller (contract §2)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from etl import errors
+from etl.domain.counters import Counters
+from etl.domain.scope import Scope
+
+
+@dataclass
+class ScanOutcome:
+    """What came of one scan."""
+
+    scope: Scope
+    status: str = "interrupted"
+    complete: bool = False
+    resumed: bool = False
+    counters: Counters = field(default_factory=Counters)
+    error: Exception | None = None
+    kept: str | None = None
+    """Why nothing was deleted although something was absent."""
+    ended: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's object of one service."""
+        return {
+            "account": self.scope.account,
+            "chat_service_sid": self.scope.chat_service_sid or None,
+            "scope": self.scope.label,
+            "status": self.status,
+            "complete": self.complete,
+            "resumed": self.resumed,
+            **asdict(self.counters),
+            "error": describe(self.error),
+        }
+
+
+@dataclass(frozen=True)
+class RunOutcome:
+    """What came of a run."""
+
+    run_id: int | None
+    mode: str
+    started_at: datetime
+    finished_at: datetime
+    dry_run: bool
+    scans: Sequence[ScanOutcome]
+    stopped_exit_code: int | None = None
+    stopped: bool = False
+
+    @property
+    def totals(self) -> Counters:
+        """All scans together."""
+        totals = Counters()
+        for scan in self.scans:
+            totals.add(scan.counters)
+        return totals
+
+    @property
+    def status(self) -> str:
+        """The run's status in the ledger."""
+        found = {scan.status for scan in self.scans}
+        if self.stopped and ("interrupted" in found or not found):
+            return "interrupted"
+        if "failed" in found:
+            return "partial" if found & {"published", "refused"} else "failed"
+        if "refused" in found:
+            return "refused"
+        if "locked" in found:
+            return "partial" if "published" in found else "locked"
+        return "succeeded"
+
+    @property
+    def exit_code(self) -> int:
+        """See the contract's table; of several, the first of 4, 3, 5, 6."""
+        found = {scan.status for scan in self.scans}
+        if self.status == "interrupted":
+            return self.stopped_exit_code or 3
+        if "failed" in found:
+            return self._exit_code_of_failure(found)
+        if "refused" in found:
+            return 5
+        return 6 if "locked" in found else 0
+
+    def _exit_code_of_failure(self, found: set[str]) -> int:
+        if found & {"published", "refused"}:
+            return 3
+        causes = [scan.error for scan in self.scans if scan.status == "failed"]
+        if all(isinstance(cause, errors.WarehouseError) for cause in causes):
+            return errors.WarehouseError.exit_code
+        if not all(isinstance(cause, errors.EtlError) for cause in causes):
+            return errors.EtlError.exit_code
+        return errors.SourceError.exit_code
+
+    @property
+    def error(self) -> str | None:
+        """The first thing that went wrong, in a sentence."""
+        wrong = [scan for scan in self.scans if scan.error is not None and scan.status != "skipped"]
+        if not wrong:
+            return None
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        return f"{wrong[0].scope.chat_service_sid or wrong[0].scope.account}: {sentence(wrong[0].error)}{more}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {
+            "run_id": self.run_id,
+            "mode": self.mode,
+            "status": self.status,
+            "started_at": as_zulu(self.started_at),
+            "finished_at": as_zulu(self.finished_at),
+            "dry_run": self.dry_run,
+            "totals": asdict(self.totals),
+            "services": [scan.as_json() for scan in self.scans],
+        }
+
+
+def describe(error: Exception | None) -> dict[str, Any] | None:
+    """An error as the contract's `--json` shows it."""
+    if error is None:
+        return None
+    return {
+        "type": type(error).__name__,
+        "message": sentence(error),
+        "twilio_code": getattr(error, "twilio_code", None),
+        "request_id": getattr(error, "request_id", None),
+    }
+
+
+def sentence(error: BaseException | None) -> str:
+    """Our own errors speak for themselves; of any other only the class is told, since its text may quote a row."""
+    if isinstance(error, errors.EtlError):
+        return str(error)
+    return f"a fault of bindings-etl itself ({type(error).__name__}); run with --log-level debug and report it"
+
+
+def as_zulu(moment: datetime) -> str:
+    """UTC as `2026-11-23T09:42:00.123Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,70 @@
+"""What operators take out of the warehouse for good: old deleted rows, and every trace of one identity."""
+
+import socket
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+import structlog
+
+from etl.config import Settings
+from etl.domain.normalize import Rules
+from etl.domain.scope import Scope
+from etl.warehouse import leases, ledger, retention
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder
+
+log = structlog.get_logger()
+
+
+def purge(warehouse: Warehouse, deleted_before: datetime, *, dry_run: bool) -> dict[str, int]:
+    """Take out what was deleted before a moment; gives how many rows, by table."""
+    removal = retention.deleted_before(deleted_before)
+    if dry_run:
+        return warehouse.read(lambda conn: retention.count(conn, removal))
+    counted = warehouse.transact(lambda conn: retention.remove(conn, removal))
+    log.info("warehouse.purged", deleted_before=f"{deleted_before:%Y-%m-%dT%H:%M:%SZ}", **counted)
+    return counted
+
+
+def erase(settings: Settings, warehouse: Warehouse, identity: str, *, dry_run: bool) -> dict[str, int]:
+    """Take out every trace of an identity; gives how many rows, by table.
+
+    Raises:
+        LeaseHeld: a run works on a service that holds a trace, and would write it again; nothing was done.
+    """
+    forms = _stored_forms(settings, identity)
+
+    def count(conn: sa.Connection) -> dict[str, int]:
+        return retention.count(conn, retention.find_traces(conn, warehouse.engine, identity, forms).removal)
+
+    def take_out(conn: sa.Connection) -> dict[str, int]:
+        traces = retention.find_traces(conn, warehouse.engine, identity, forms)
+        holder = Holder(str(uuid.uuid4()), 0, socket.gethostname()[:255], settings.run.lease_seconds)
+        _lock_out_runs(conn, warehouse, holder, traces.services)
+        return retention.remove(conn, traces.removal)
+
+    if dry_run:
+        return warehouse.read(count)
+    counted = warehouse.transact(take_out)
+    log.info("identity.erased", **counted)
+    return counted
+
+
+def _stored_forms(settings: Settings, identity: str) -> set[str]:
+    """As it is, and as a hash when there is a key: what is stored may be older than today's privacy rules."""
+    if settings.privacy.key is None:
+        return {identity}
+    rules = Rules("", "", "", key=settings.privacy.key.get_secret_value().encode())
+    return {identity, rules.treat("hmac", identity) or identity}
+
+
+def _lock_out_runs(conn: sa.Connection, warehouse: Warehouse, holder: Holder, services: Sequence[str]) -> None:
+    """Take and give back the lease of each service, so that none of them is worked on until this transaction ends."""
+    for sid in services:
+        scope = Scope("", sid)
+        lapsed = leases.acquire(conn, warehouse.engine, holder, scope)
+        now = warehouse.engine.now(conn)
+        ledger.close_abandoned(conn, [one.run_id for one in lapsed], scope, now)
+        leases.release(conn, holder, scope)

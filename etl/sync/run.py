@@ -1,0 +1,232 @@
+"""A run: which scopes there are, all their scans side by side, and the ledger around them (contract §5)."""
+
+import socket
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import sqlalchemy as sa
+import structlog
+
+from etl import config, errors
+from etl.config import Settings
+from etl.domain.scope import Scope, in_shard
+from etl.stopping import Stop
+from etl.sync.context import Context, Request
+from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
+from etl.sync.plan import Plan
+from etl.sync.scan import Scan
+from etl.twilio.client import Client
+from etl.twilio.conversations import discover_services
+from etl.warehouse import leases, ledger, migration
+from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.leases import Holder
+
+log = structlog.get_logger()
+
+# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10.
+_PATIENCE_AFTER_STOP_SECONDS = 8.0
+
+
+class Board:
+    """The scans of a run, as they come up; for whoever shows progress."""
+
+    def __init__(self) -> None:
+        self._scans: list[ScanOutcome] = []
+
+    def add(self, outcome: ScanOutcome) -> ScanOutcome:
+        """A scan is planned."""
+        self._scans.append(outcome)
+        return outcome
+
+    @property
+    def scans(self) -> Sequence[ScanOutcome]:
+        """All of them, in the order in which they came up."""
+        return tuple(self._scans)
+
+
+def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> RunOutcome:
+    """Do what was asked for.
+
+    Raises:
+        ConfigurationError: the request names something that is not configured.
+        WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
+    """
+    accounts = choose_accounts(settings, request)
+    started_at = datetime.now(UTC)
+    with ExitStack() as opened:
+        warehouse = opened.enter_context(closing(open_warehouse(settings.warehouse, settings.retry, stop)))
+        clients = [opened.enter_context(closing(Client(account, settings.retry, stop))) for account in accounts]
+        warehouse.read(migration.require_head)
+        holder = None if request.dry_run else start_run(settings, request.mode, warehouse)
+        context = Context(settings, request, warehouse, stop, holder)
+        with _heartbeat(context):
+            _scan_all(context, clients, board)
+        _note_unknown_services(request, board)
+        outcome = RunOutcome(
+            run_id=holder.run_id if holder else None,
+            mode=request.mode,
+            started_at=started_at,
+            finished_at=datetime.now(UTC),
+            dry_run=request.dry_run,
+            scans=board.scans,
+            stopped=stop.requested,
+            stopped_exit_code=stop.exit_code,
+        )
+        finish_run(warehouse, outcome)
+    return outcome
+
+
+def _note_unknown_services(request: Request, board: Board) -> None:
+    """A service that was named and that no account has must not pass in silence."""
+    found = {outcome.scope.chat_service_sid for outcome in board.scans}
+    if request.shard is None and "" not in found:
+        for sid in set(request.services) - found:
+            error = errors.ServiceNotFound("no configured account has this service; check the SID and `services`")
+            board.add(ScanOutcome(Scope("", sid), "failed", error=error, ended=True))
+
+
+def choose_accounts(settings: Settings, request: Request) -> list[config.Account]:
+    """The accounts that the request is about.
+
+    Raises:
+        ConfigurationError: it names an account, or a service, that is not configured.
+    """
+    names = {account.name for account in settings.accounts}
+    if unknown := set(request.accounts) - names:
+        unknown_ones, known_ones = ", ".join(sorted(unknown)), ", ".join(sorted(names))
+        raise errors.ConfigurationError(f"--account {unknown_ones}: not configured; there are {known_ones}")
+    chosen = [account for account in settings.accounts if not request.accounts or account.name in request.accounts]
+    if not request.services:
+        return chosen
+    listed = {sid for account in chosen if account.services != "all" for sid in account.services}
+    unlisted = set(request.services) - listed
+    if unlisted and not any(account.services == "all" for account in chosen):
+        raise errors.ConfigurationError(f"--service {', '.join(sorted(unlisted))}: not among the configured services")
+    return [account for account in chosen if _asked_of(account, request, listed)]
+
+
+def _asked_of(account: config.Account, request: Request, listed: set[str]) -> bool:
+    if account.services == "all":
+        return bool(set(request.services) - listed)
+    return bool(set(request.services) & set(account.services))
+
+
+def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
+    """Open the run's line in the ledger, after closing those that killed runs left; gives what its leases are held by."""
+    host = socket.gethostname()[:255]
+    this = version("bindings-etl")
+
+    def start(conn: sa.Connection) -> int:
+        now = warehouse.engine.now(conn)
+        ledger.close_orphaned(conn, now, settings.run.lease_seconds)
+        return ledger.start_run(conn, mode=mode, version=this, host=host, now=now)
+
+    run_id = warehouse.transact(start)
+    log.info("run.started", run_id=run_id, mode=mode, version=this)
+    return Holder(str(uuid.uuid4()), run_id, host, settings.run.lease_seconds)
+
+
+def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
+    """Close the run's line, if it has one; a warehouse that is gone by then costs only the line."""
+    run_id = outcome.run_id
+    if run_id is not None:
+        ending = ledger.Ending(outcome.status, outcome.totals, error=outcome.error)
+        try:
+            warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn)))
+        except errors.EtlError as error:
+            log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))
+    log.info("run.finished", run_id=run_id, status=outcome.status, exit_code=outcome.exit_code, **vars(outcome.totals))
+
+
+@contextmanager
+def _heartbeat(context: Context) -> Iterator[None]:
+    """Prolongs the leases while no batch is due."""
+    holder, warehouse = context.holder, context.warehouse
+    if holder is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(holder.lease_seconds / 3):
+            try:
+                warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder))
+            except errors.EtlError as error:  # the scans find out for themselves, inside their own transactions
+                log.warning("lease.unrenewed", run_id=holder.run_id, reason=sentence(error))
+
+    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _scan_all(context: Context, clients: Sequence[Client], board: Board) -> None:
+    """All accounts side by side, each with its own client, throttle and failures."""
+    pool = ThreadPoolExecutor(max(1, len(clients)), "account")
+    _wait_for([pool.submit(_scan_account, context, client, board) for client in clients], context.stop)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _scan_account(context: Context, client: Client, board: Board) -> None:
+    account = client.account
+    try:
+        scopes = _scopes_of(context, client)
+    except Exception as error:  # the one boundary: an account that cannot be read costs that account
+        status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
+        board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
+        request_id = getattr(error, "request_id", None)
+        log.error(  # noqa: TRY400 - the frames go to the debug level
+            "account.failed",
+            account=account.name,
+            error=type(error).__name__,
+            message=sentence(error),
+            twilio_request_id=request_id,
+        )
+        log.debug("account.traceback", exc_info=error)
+        return
+    kind = Plan if context.request.dry_run else Scan
+    planned = [(scope, board.add(ScanOutcome(scope))) for scope in scopes]
+    pool = ThreadPoolExecutor(account.concurrency, "scan")
+    _wait_for([pool.submit(_scan, kind(context, client, scope, outcome), outcome) for scope, outcome in planned], context.stop)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _scan(scan: Scan | Plan, outcome: ScanOutcome) -> None:
+    try:
+        scan.execute()
+    finally:
+        outcome.ended = True
+
+
+def _scopes_of(context: Context, client: Client) -> list[Scope]:
+    account, request = client.account, context.request
+    if account.services != "all":
+        services = [sid for sid in account.services if not request.services or sid in request.services]
+    else:
+        services = discover_services(client)
+        log.info("services.discovered", account=account.name, services=len(services))
+        if request.services:
+            services = [sid for sid in services if sid in request.services]
+    scopes = [request.scope_of(account.name, sid) for sid in services]
+    if account.partition_by_type:
+        scopes = [part for scope in scopes for part in scope.partitions()]
+    return in_shard(scopes, request.shard)
+
+
+def _wait_for(tasks: Sequence[Future[None]], stop: Stop) -> None:
+    """Until all are done; after a stop, no longer than patience lasts. A fault of the program itself comes out here."""
+    waiting = set(tasks)
+    while waiting and not stop.requested:
+        _, waiting = wait(waiting, timeout=0.2)
+    _, late = wait(waiting, timeout=_PATIENCE_AFTER_STOP_SECONDS)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
+    if late:
+        log.warning("run.left_behind", scans=len(late))

@@ -1,0 +1,323 @@
+"""One scan: lease, pages into batches, absences settled, everything published in one transaction.
+
+    open ─► read (a transaction per batch) ─► settle absences (no transaction: asks the API) ─► publish (one transaction)
+
+A crash at any instant leaves the published tables whole: what is staged is either found again by the next run or thrown away.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+
+import sqlalchemy as sa
+import structlog
+
+from etl import errors
+from etl.domain.binding import Key, Reject, Row
+from etl.domain.counters import Counters
+from etl.domain.guard import draw_sample
+from etl.domain.normalize import Normalizer, split
+from etl.domain.scope import Scope
+from etl.sync.absence import Inquiry, Settlement, settle
+from etl.sync.chain import Batch, Chain
+from etl.sync.context import Context, rules_for
+from etl.sync.outcome import ScanOutcome, sentence
+from etl.twilio.client import Client
+from etl.twilio.conversations import list_bindings
+from etl.twilio.paging import Step
+from etl.warehouse import leases, ledger, quarantine, staging
+from etl.warehouse.ledger import Ending, Progress
+from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
+
+log = structlog.get_logger()
+
+# After these, going on at the stored link would meet the same again.
+_NOT_RESUMABLE = (errors.MalformedPage, errors.ForeignLink, errors.RepeatedLink, errors.NotTheApi, errors.RequestRefused)
+
+
+class Scan:
+    """One listing of one scope. Used by one thread."""
+
+    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome) -> None:
+        assert context.holder is not None  # noqa: S101 - a dry run uses `Plan`
+        self._context = context
+        self._warehouse = context.warehouse
+        self._engine = context.warehouse.engine
+        self._holder = context.holder
+        self._client = client
+        self._scope = scope
+        self._rules = rules_for(context.settings, client, scope)
+        self._normalizer = Normalizer(self._rules)
+        self._outcome = outcome
+        self._counters = outcome.counters
+        self._scan_id = 0
+        self._progress = Progress(0, "", 0, 0)
+        self._unreadable = 0
+        self._passed_over = 0
+        self._log = log.bind(
+            run_id=self._holder.run_id, account=scope.account, chat_service_sid=scope.chat_service_sid, scope=scope.label
+        )
+
+    def execute(self) -> None:
+        """Do it all; what came of it is in the outcome, also after an error."""
+        try:
+            self._context.stop.check()
+            self._warehouse.transact(self._open)
+        except errors.EtlError as error:
+            self._end_unopened(error)
+            return
+        try:
+            self._read()
+            self._publish(self._settle())
+        except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with that service
+            self._end_badly(error)
+
+    # open
+
+    def _open(self, conn: sa.Connection) -> None:
+        lapsed = leases.acquire(conn, self._engine, self._holder, self._scope)
+        now = self._engine.now(conn)
+        ledger.close_abandoned(conn, [one.run_id for one in lapsed if one.run_id != self._holder.run_id], self._scope, now)
+        self._scan_id = ledger.start_scan(conn, self._holder.run_id, self._scope, now)
+        stored = self._find_progress(conn)
+        self._outcome.resumed = stored is not None
+        self._progress = stored or Progress(self._scan_id, "", 0, 0)
+        staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id))
+        ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
+
+    def _find_progress(self, conn: sa.Connection) -> Progress | None:
+        if self._context.request.fresh:
+            return None
+        horizon = ledger.resume_horizon(self._engine.now(conn), self._context.settings.run.resume_within_seconds)
+        return ledger.find_progress(conn, self._scope, self._rules.digest().hex(), horizon)
+
+    # read
+
+    def _read(self) -> None:
+        self._log.info("scan.started", resumed=self._outcome.resumed)
+        try:
+            self._read_from(self._progress.next_link or None)
+        except errors.PageTokenRefused as error:
+            if not self._outcome.resumed:
+                raise
+            self._log.warning("scan.restarted", reason=sentence(error))
+            self._warehouse.transact(self._start_over)
+            self._read_from(None)
+        self._outcome.complete = not self._outcome.resumed
+
+    def _read_from(self, link: str | None) -> None:
+        with Chain(lambda: self._steps(link), self._counters, self._context.stop) as chain:
+            for batch in chain.batches():
+                self._commit(batch)
+
+    def _steps(self, link: str | None) -> Iterator[Step]:
+        steps = list_bindings(self._client, self._scope, self._counters, link)
+        for number, step in enumerate(steps):
+            if link is not None and number == 0 and not step.page.rows:
+                raise _EmptyResume("the page at the stored link is empty, so its token is no longer good")
+            yield step
+
+    def _start_over(self, conn: sa.Connection) -> None:
+        leases.renew(conn, self._engine, self._holder, self._scope)
+        staging.discard(conn, [self._progress.stage_id])
+        self._outcome.resumed = False
+        self._progress = Progress(self._scan_id, "", 0, 0)
+        ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, self._engine.now(conn))
+
+    def _commit(self, batch: Batch) -> None:
+        keys, unreadable = self._normalizer.keys(batch.rows)
+        progress = replace(
+            self._progress,
+            # The last batch does not move the link: should the process die before it publishes, these pages are read again.
+            next_link=batch.next_link or self._progress.next_link,
+            pages=self._progress.pages + batch.pages,
+            fetched=self._progress.fetched + len(batch.rows),
+        )
+        rejects = self._transact_once(progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress))
+        self._progress = progress
+        self._unreadable += len(unreadable)
+        self._counters.rejected += len(unreadable) + len(rejects)
+        self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows), rejected=len(unreadable) + len(rejects))
+
+    def _transact_once(self, progress: Progress, work: Callable[[sa.Connection], list[Reject]]) -> list[Reject]:
+        """A batch whose commit went through while the answer to it was lost must not be put by twice."""
+
+        def unless_done(conn: sa.Connection) -> list[Reject]:
+            done = ledger.require_progress(conn, progress.stage_id) >= progress.pages
+            return [] if done else work(conn)
+
+        return self._warehouse.transact(unless_done)
+
+    def _stage(
+        self, conn: sa.Connection, keys: Collection[Key], unreadable: Sequence[Reject], progress: Progress
+    ) -> list[Reject]:
+        rows, rejects = self._shape_differing(conn, keys)
+        staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages, [key.sid for key in keys], rows)
+        now = self._engine.now(conn)
+        quarantine.record(conn, self._holder.run_id, self._scope, [*unreadable, *rejects], now)
+        ledger.move_progress(conn, progress, now)
+        leases.renew(conn, self._engine, self._holder, self._scope)
+        return rejects
+
+    def _shape_differing(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[list[Row], list[Reject]]:
+        """Only rows whose bytes are not those of last time are looked into; then their content decides."""
+        if not keys:
+            return [], []
+        stored = staging.find_differing(conn, self._engine, keys)
+        shaped, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
+        changed = [row for row in shaped if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)]
+        asked_for = [row for row in changed if self._scope.holds(row.date_updated)] if self._scope.dated else changed
+        self._passed_over += len(changed) - len(asked_for)
+        return asked_for, rejects
+
+    # settle
+
+    def _settle(self) -> Settlement:
+        if not (self._outcome.complete and self._scope.may_delete):
+            return Settlement()
+        if self._unreadable:
+            self._outcome.kept = f"{self._unreadable} rows without a readable SID prove no absence; nothing was deleted"
+            self._log.warning("deletes.unproven", reason=self._outcome.kept)
+            return Settlement()
+        rules = self._context.settings.deletes
+        absent, active = self._warehouse.transact(self._count_absent)
+        settlement = settle(
+            Inquiry(self._client, self._scope, self._counters, self._context.stop),
+            rules,
+            absent,
+            active,
+            lambda: self._warehouse.transact(self._draw_absent),
+            allow_mass_delete=self._context.request.allow_mass_delete,
+        )
+        if settlement.refused:
+            self._log.warning("deletes.refused", reason=settlement.refused)
+        elif absent and not settlement.deletes and rules.mode != "ignore":
+            self._outcome.kept = "the API did not answer for all of a sample of the absent bindings; the next run asks again"
+            self._log.warning("deletes.unproven", reason=self._outcome.kept)
+        if settlement.alive or settlement.unknown:
+            self._take_back(settlement)
+        return settlement
+
+    @property
+    def _stored_identities(self) -> list[str]:
+        """The scope's identities as the warehouse holds them; none when privacy drops them, and then none can be absent."""
+        treated = (self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities)
+        return [identity for identity in treated if identity is not None]
+
+    def _count_absent(self, conn: sa.Connection) -> tuple[int, int]:
+        absent = staging.count_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
+        return absent, staging.count_active(conn, self._scope.chat_service_sid) if absent else 0
+
+    def _draw_absent(self, conn: sa.Connection) -> list[str]:
+        stream = staging.iterate_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
+        return draw_sample(stream, self._context.settings.deletes.confirm_limit)
+
+    def _take_back(self, settlement: Settlement) -> None:
+        """What is alive is published as read; what is unknown counts as met, so that it stays for the next run."""
+        alive, _ = self._normalizer.keys(list(settlement.alive))
+        progress = replace(self._progress, pages=self._progress.pages + 1)
+
+        def take_back(conn: sa.Connection) -> list[Reject]:
+            staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages + 1, settlement.unknown, [])
+            return self._stage(conn, alive.values(), [], progress)
+
+        rejects = self._transact_once(progress, take_back)
+        self._counters.rejected += len(rejects)
+        self._log.info("absences.taken_back", alive=len(alive), unknown=len(settlement.unknown))
+
+    # publish
+
+    def _publish(self, settlement: Settlement) -> None:
+        self._outcome.status = "refused" if settlement.refused else "published"
+        self._outcome.kept = settlement.refused or self._outcome.kept
+        counted = self._warehouse.transact(lambda conn: self._publish_in(conn, settlement))
+        vars(self._counters).update(vars(counted))
+        self._log.info(f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted))
+
+    def _publish_in(self, conn: sa.Connection, settlement: Settlement) -> Counters:
+        if (counted := ledger.find_publication(conn, self._scan_id)) is not None:
+            return counted
+        leases.renew(conn, self._engine, self._holder, self._scope)
+        now = self._engine.now(conn)
+        stage_id = self._progress.stage_id
+        ledger.require_progress(conn, stage_id)
+        order = Publication(self._holder.run_id, stage_id, self._scope, self._stored_identities, now)
+        met, repeated = staging.count_met(conn, self._engine, stage_id)
+        if repeated:
+            staging.drop_superseded(conn, self._engine, stage_id)
+        changes = publish_staged(conn, self._engine, order)
+        mode = self._context.settings.deletes.mode
+        deleted = publish_deletes(conn, self._engine, order, mode) if settlement.deletes and mode != "ignore" else 0
+        quarantine.resolve(conn, self._engine, self._holder.run_id, self._scope, stage_id, now, complete=self._outcome.complete)
+        rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
+        unchanged = max(0, met - sum(changes) - rejected - self._passed_over - len(settlement.unknown))
+        counted = replace(self._counters, **changes._asdict(), deleted=deleted, unchanged=unchanged)
+        staging.discard(conn, [stage_id, *ledger.overlapping_stages(conn, self._scope, besides=stage_id)])
+        ledger.finish_scan(conn, self._scan_id, self._ending(counted), now)
+        leases.release(conn, self._holder, self._scope)
+        return counted
+
+    def _ending(self, counters: Counters) -> Ending:
+        outcome = self._outcome
+        return Ending(
+            status=outcome.status,
+            counters=counters,
+            error=sentence(outcome.error) if outcome.error else outcome.kept,
+            complete=outcome.complete,
+            resumed=outcome.resumed,
+            twilio_request_id=getattr(outcome.error, "request_id", None),
+        )
+
+    # when it does not go well
+
+    def _end_unopened(self, error: errors.EtlError) -> None:
+        self._note(error)
+        if isinstance(error, errors.LeaseHeld):
+            self._try_to_write(self._write_unopened)
+
+    def _write_unopened(self, conn: sa.Connection) -> None:
+        now = self._engine.now(conn)
+        scan_id = ledger.start_scan(conn, self._holder.run_id, self._scope, now)
+        ledger.finish_scan(conn, scan_id, self._ending(self._counters), now)
+
+    def _end_badly(self, error: Exception) -> None:
+        self._outcome.complete = False
+        self._note(error)
+        self._try_to_write(lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE)))
+
+    def _write_bad_end(self, conn: sa.Connection, *, resumable: bool) -> None:
+        if not resumable:
+            staging.discard(conn, [self._progress.stage_id])
+        ledger.finish_scan(conn, self._scan_id, self._ending(self._counters), self._engine.now(conn))
+        leases.release(conn, self._holder, self._scope)
+
+    def _try_to_write(self, work: Callable[[sa.Connection], None]) -> None:
+        """The warehouse itself may be what failed; then the lease runs out and the next run tidies up."""
+        try:
+            self._warehouse.transact(work)
+        except errors.EtlError as error:
+            self._log.warning("ledger.unwritten", reason=sentence(error))
+
+    def _note(self, error: Exception) -> None:
+        self._outcome.error = error
+        self._outcome.status = self._status_of(error)
+        report = self._log.info if self._outcome.status in ("interrupted", "skipped") else self._log.error
+        report(
+            f"scan.{self._outcome.status}",
+            error=type(error).__name__,
+            message=sentence(error),
+            twilio_request_id=getattr(error, "request_id", None),
+        )
+        self._log.debug("scan.traceback", exc_info=error)
+
+    def _status_of(self, error: Exception) -> str:
+        if isinstance(error, errors.Interrupted):
+            return "interrupted"
+        if isinstance(error, errors.LeaseHeld | errors.LeaseLost):
+            return "locked"
+        if isinstance(error, errors.RequestRefused) and self._client.account.partition_by_type and self._scope.binding_types:
+            return "skipped"  # a type that this server does not know; the other partitions go on
+        return "failed"
+
+
+class _EmptyResume(errors.PageTokenRefused):
+    """A damaged token need not raise an error: the page is simply empty (facts §2.4)."""

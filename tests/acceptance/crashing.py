@@ -1,0 +1,56 @@
+"""Runs command lines in forked children that end at once, as if killed, at the N-th thing they do with the database.
+
+    python -m tests.acceptance.crashing
+
+Each line on standard input is `{"arguments": […], "at": N or null}`; each answer is the exit code. One process serves all of a
+trial's crashes, so that the program is loaded once and not for every N.
+"""
+
+import json
+import os
+import sys
+from itertools import count
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.cli.app import run
+from etl.sync import run as _loaded_beforehand  # noqa: F401
+from etl.warehouse import migration as _too  # noqa: F401
+
+CRASHED = 9
+
+
+def watch(at: int | None) -> None:
+    """End the process before the `at`-th statement or commit; what was sent before stands as the database has it."""
+    steps = count(1)
+
+    def step(*_: Any) -> None:
+        if next(steps) == at:
+            os._exit(CRASHED)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", step)
+    sa.event.listen(sa.Engine, "commit", step)
+
+
+def crash(arguments: list[str], at: int | None) -> int:
+    """One command line in a child of its own; gives its exit code."""
+    child = os.fork()
+    if child == 0:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        watch(at)
+        os._exit(run(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        print(crash(order["arguments"], order["at"]), flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""What may stand between a client and its server: a pipe that breaks, drips or stays silent, and a proxy as companies have."""
+
+import asyncio
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+Handler = Callable[["Listener", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@dataclass
+class Listener:
+    """A loopback port, and what came to it."""
+
+    port: int = 0
+    connections: int = 0
+    heads: list[str] = field(default_factory=list)
+    """Heads of requests, for those handlers that read them."""
+
+    @property
+    def url(self) -> str:
+        """Its address as an HTTP origin."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@contextmanager
+def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
+    """Serve `handler` from a thread while the context lasts."""
+    listener, loop, ready = Listener(), asyncio.new_event_loop(), threading.Event()
+
+    async def serve(stopping: asyncio.Event) -> None:
+        async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            listener.connections += 1
+            with suppress(OSError, EOFError, asyncio.CancelledError):
+                await handler(listener, reader, writer)
+            writer.transport.abort()
+
+        server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
+        listener.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await stopping.wait()
+        server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    stopping = asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(stopping),), daemon=True)
+    thread.start()
+    assert ready.wait(5)
+    try:
+        yield listener
+    finally:
+        loop.call_soon_threadsafe(stopping.set)
+        thread.join()
+        loop.close()
+
+
+async def stay_silent(_listener: Listener, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    """Accept, take everything, never answer."""
+    while await reader.read(4096):
+        pass
+
+
+def answer_with(raw: bytes | Callable[[Listener], bytes]) -> Handler:
+    """The same bytes for every request, whatever it is; made of the listener's own address, if need be."""
+
+    async def handle(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        listener.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        writer.write(raw if isinstance(raw, bytes) else raw(listener))
+        await writer.drain()
+
+    return handle
+
+
+def pass_on(target: str) -> Handler:
+    """A plain pipe to `target`."""
+    return _piping(target, lambda _listener, _number: _copy)
+
+
+def drip(target: str, seconds: float) -> Handler:
+    """A pipe that gives the answer byte by byte: head, body and all."""
+
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while byte := await reader.read(1):
+            writer.write(byte)
+            await writer.drain()
+            await asyncio.sleep(seconds)
+
+    return _piping(target, lambda _listener, _number: slowly)
+
+
+def reset_after(target: str, size: int, *, times: int) -> Handler:
+    """A pipe whose first `times` connections are reset when so many bytes of answers have passed."""
+
+    async def shortly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readexactly(size))
+        await writer.drain()
+        connection: socket.socket = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    return _piping(target, lambda _listener, number: shortly if number <= times else _copy)
+
+
+async def forward(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """An HTTP proxy: tunnels on CONNECT, else sends one request on and closes."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    listener.heads.append(head)
+    method, target, _ = head.split(" ", 2)
+    place = urlsplit(f"//{target}" if method == "CONNECT" else target)
+    upstream_reader, upstream = await asyncio.open_connection(place.hostname, place.port)
+    if method == "CONNECT":
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+    else:
+        path = target.partition(place.netloc)[2]
+        upstream.write(head.replace(target, path, 1).replace("\r\n", "\r\nConnection: close\r\n", 1).encode())
+    await _both_ways(_copy(reader, upstream), _copy(upstream_reader, writer), upstream)
+
+
+Copy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def _piping(target: str, back: Callable[[Listener, int], Copy]) -> Handler:
+    place = urlsplit(target)
+
+    async def handle(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = listener.connections
+        upstream_reader, upstream = await asyncio.open_connection(place.hostname, place.port)
+        await _both_ways(_copy(reader, upstream), back(listener, number)(upstream_reader, writer), upstream)
+
+    return handle
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+async def _both_ways(there: Awaitable[None], back: Awaitable[None], upstream: asyncio.StreamWriter) -> None:
+    tasks = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        upstream.transport.abort()

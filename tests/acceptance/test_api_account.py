@@ -1,0 +1,312 @@
+"""One account's dealings with the API: how much it asks for, how long it waits, how it signs in, and what it finds there."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from etl.simulator import Fault, World
+from etl.simulator.replies import Reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial
+from tests.acceptance.witness import assert_complete, assert_failed, events, last_run, last_scan, report_on
+
+MakeTrial = Callable[..., Trial]
+
+
+def listed(trial: Trial) -> None:
+    """Name the services in the configuration, so that discovery is not in the way, and read one after the other."""
+    trial.account |= {"services": list(trial.world.services), "concurrency": 1}
+
+
+def sizes_asked(trial: Trial, service_sid: str) -> list[str]:
+    """The page size of each request for a service's bindings, in their order."""
+    return [request.parameters["PageSize"][0] for request in trial.simulator.requests if service_sid in request.path]
+
+
+# --- page size ---
+
+
+def test_a_size_that_is_cut_down_is_followed_down(make_trial: MakeTrial) -> None:
+    """Who concludes "last page" from a page shorter than asked for reads the first page only, and deletes the rest."""
+    trial = make_trial(bindings=(230, 120), max_page_size=40)
+    listed(trial)
+    assert_complete(trial, trial.sync())
+    first, second = trial.world.services
+    assert sizes_asked(trial, first) == ["100"] + ["40"] * 5
+    assert sizes_asked(trial, second) == ["40"] * 3
+
+
+@pytest.mark.parametrize(("most", "asked"), [(100, ["1000", "100"]), (50, ["1000", "100", "50"])])
+@pytest.mark.parametrize("oversize", ["refuse", "refuse20001"])
+def test_a_size_that_is_refused_is_lowered_for_all(make_trial: MakeTrial, oversize: str, most: int, asked: list[str]) -> None:
+    """Twilio lowered its limit without a word; the night it does so again must not be a night without data."""
+    trial = make_trial(bindings=(230, 120), max_page_size=most, oversize=oversize)
+    listed(trial)
+    trial.account["page_size"] = 1000
+    result = trial.sync()
+    assert_complete(trial, result)
+    first, second = trial.world.services
+    assert sizes_asked(trial, first)[: len(asked)] == asked
+    assert set(sizes_asked(trial, second)) == {str(most)}
+    assert result.totals["retries"] == 0
+
+
+def test_a_size_that_is_refused_to_the_end_is_told(make_trial: MakeTrial) -> None:
+    """When no size is small enough the operator has to hear what to change."""
+    trial = make_trial(bindings=(230,), max_page_size=20, oversize="refuse")
+    listed(trial)
+    said = assert_failed(trial, trial.sync(expect=4), next(iter(trial.world.services)), "PageSizeRefused")
+    assert said["error"]["twilio_code"] == 20007
+    assert "page_size" in said["error"]["message"]
+
+
+def test_a_thousand_a_page_works_where_it_is_allowed(make_trial: MakeTrial) -> None:
+    """Ten times fewer requests is what makes the first load of a large service quick."""
+    trial = make_trial(bindings=(2300,), max_page_size=1000)
+    listed(trial)
+    trial.account["page_size"] = 1000
+    result = trial.sync()
+    assert_complete(trial, result)
+    assert (result.totals["pages"], result.totals["requests"]) == (3, 3)
+
+
+# --- waiting ---
+
+
+def test_seconds_asked_for_are_waited_beyond_the_longest_single_wait(make_trial: MakeTrial) -> None:
+    """A server that says how long it needs is believed: coming back earlier only feeds the overload."""
+    trial = make_trial(bindings=(60,), faults=[Fault("throttle-retry-after", times=1, seconds=0.6)])
+    assert trial.settings["retry"]["max_wait_seconds"] < 0.6
+    result = trial.sync()
+    assert_complete(trial, result)
+    (event,) = events(result, "retry.scheduled")
+    assert (event["wait_seconds"], event["status"], event["attempt"]) == (0.6, 429, 1)
+
+
+def test_a_date_asked_for_is_waited_for(make_trial: MakeTrial) -> None:
+    """Retry-After has two forms; read as none, the date would mean no wait at all."""
+    trial = make_trial(bindings=(60,), faults=[Fault("throttle-retry-date", times=1, seconds=1)])
+    result = trial.sync()
+    assert_complete(trial, result)
+    (event,) = events(result, "retry.scheduled")
+    assert 0 < event["wait_seconds"] <= 2  # what is left of it when the answer is read
+
+
+@pytest.mark.parametrize("name", ["throttle-retry-after", "throttle-retry-date"])
+def test_a_wait_beyond_the_total_is_not_begun(make_trial: MakeTrial, name: str) -> None:
+    """A server that asks for an hour must not hold the run for an hour, nor be asked again before."""
+    trial = make_trial(bindings=(60,), faults=[Fault(name, seconds=3600)])
+    started = time.monotonic()
+    result = trial.sync(expect=4)
+    assert time.monotonic() - started < 5
+    said = assert_failed(trial, result, next(iter(trial.world.services)), "Throttled")
+    assert (said["requests"], said["retries"], events(result, "retry.scheduled")) == (1, 0, [])
+
+
+@pytest.mark.parametrize("name", ["error-503", "throttle", "reset", "slow"])
+def test_a_run_against_a_broken_api_ends_in_time(make_trial: MakeTrial, name: str) -> None:
+    """Whatever the API does, the total time of a request bounds it: tries, waits, and an answer that never comes."""
+    trial = make_trial(bindings=(60,), faults=[Fault(name, seconds=30)])
+    listed(trial)
+    trial.settings["retry"] = {"attempts": 100, "timeout_seconds": 30, "max_wait_seconds": 0.2, "max_total_seconds": 1.5}
+    started = time.monotonic()
+    result = trial.sync(expect=4)
+    assert time.monotonic() - started < 3
+    said = report_on(result, next(iter(trial.world.services)))
+    assert said["error"]["type"] in ("Unavailable", "Throttled")
+    assert last_run(trial)["status"] == "failed"
+
+
+# --- throttling ---
+
+
+def test_requests_in_flight_shrink_on_429_and_grow_back(make_trial: MakeTrial) -> None:
+    """The limit is shared with the customer's live traffic: not giving way harms it, never growing back takes all night."""
+    trial = make_trial(bindings=(300,) * 8, max_concurrent=1, latency_ms=3)
+    trial.account |= {"concurrency": 8, "page_size": 5, "services": list(trial.world.services)}
+    trial.settings["retry"]["attempts"] = 40
+    api: Any = trial.front._app
+
+    def lift_the_limit(request: Request) -> Reply | None:
+        if request.number == 150:
+            trial.simulator.limits.max_concurrent = None
+            api.most_in_flight = 0
+        return None
+
+    trial.front.watch = lift_the_limit
+    result = trial.sync()
+    assert_complete(trial, result)
+    limits = [event["limit"] for event in events(result, "retry.scheduled") if event["status"] == 429]
+    assert limits[0] <= 4
+    assert min(limits) == 1
+    assert api.most_in_flight >= 6
+    (closed,) = events(result, "account.closed")
+    assert closed["highest_concurrent_requests"] >= 6
+
+
+def test_429_at_low_concurrency_ends_complete(make_trial: MakeTrial) -> None:
+    """An account that allows one request at a time is still an account that can be read."""
+    trial = make_trial(bindings=(60,) * 6, max_concurrent=1, latency_ms=2)
+    trial.account |= {"concurrency": 6, "page_size": 20}
+    trial.settings["retry"]["attempts"] = 40
+    assert_complete(trial, trial.sync())
+
+
+# --- signing in ---
+
+
+def test_an_auth_token_signs_in(make_trial: MakeTrial) -> None:
+    """Accounts without API keys sign in with account SID and token."""
+    trial = make_trial(bindings=(60,))
+    del trial.account["api_key"], trial.account["api_secret"]
+    trial.account["auth_token"] = trial.world.auth_token
+    assert_complete(trial, trial.sync())
+
+
+@pytest.mark.parametrize("services", ["all", "listed"])
+def test_a_wrong_key_is_told_and_tried_once(make_trial: MakeTrial, services: str) -> None:
+    """A wrong key does not get right by trying; an API may lock out who tries for long."""
+    trial = make_trial(bindings=(60,))
+    if services == "listed":
+        listed(trial)
+    trial.account["api_secret"] = "f" * 32
+    result = trial.sync(expect=4)
+    (said,) = result.json["services"]
+    assert (said["error"]["type"], said["error"]["twilio_code"]) == ("CredentialsRefused", 20003)
+    assert len(trial.simulator.requests) == 1
+    assert said["error"]["message"] in last_run(trial)["error"]
+
+
+@pytest.mark.parametrize("field", ["api_key", "api_secret"])
+@pytest.mark.parametrize("spoil", ["{} ", "\t{}", "{}\n", " "])
+def test_stray_whitespace_is_found_before_anything_is_sent(make_trial: MakeTrial, field: str, spoil: str) -> None:
+    """It is Twilio's listed cause of 401, and nobody sees it in a log."""
+    trial = make_trial(bindings=(1,))
+    secret = trial.account[field]
+    trial.account[field] = spoil.format(secret)
+    result = trial.sync(expect=2)
+    assert f"accounts[0].{field}" in result.err
+    assert secret not in result.err + result.out
+    assert len(trial.simulator.requests) == 0
+
+
+def test_rows_of_another_account_are_not_loaded(make_trial: MakeTrial) -> None:
+    """A key of another account than configured would fill the warehouse with somebody else's users."""
+    trial = make_trial(bindings=(60,))
+    trial.account["account_sid"] = "AC" + "0" * 32
+    result = trial.sync()
+    assert (result.totals["rejected"], result.totals["inserted"]) == (60, 0)
+    reasons = trial.query("SELECT DISTINCT reason FROM rejected_bindings")
+    assert reasons == [{"reason": "account_sid names another account than the one that was read"}]
+    assert trial.stored() == {}
+
+
+# --- discovery ---
+
+
+def test_services_are_discovered_over_several_pages(make_trial: MakeTrial) -> None:
+    """With "all" a service that is not found is never read, and nobody misses it."""
+    trial = make_trial(bindings=(3, 4, 0, 5, 6))
+    trial.account["page_size"] = 2
+    result = trial.sync()
+    assert_complete(trial, result)
+    assert len(result.json["services"]) == 5
+    assert sum(request.path == "/v1/Services" for request in trial.simulator.requests) == 3
+
+
+def test_an_account_without_services_is_no_error(make_trial: MakeTrial) -> None:
+    """A fresh account has none; its nightly job must not page anybody."""
+    trial = make_trial(bindings=())
+    assert trial.sync().json["services"] == []
+
+
+def test_a_service_that_is_deleted_after_discovery_fails_alone(make_trial: MakeTrial) -> None:
+    """Services come and go while a run goes on; the others are read, and what was loaded of the lost one stays."""
+    trial = make_trial(bindings=(60, 40, 30))
+    trial.sync()
+    before = trial.expected()
+    _, lost, _ = trial.world.services
+
+    def delete(request: Request) -> Reply | None:
+        if request.is_listing and request.service == lost:
+            trial.world.remove_service(lost)
+        return None
+
+    trial.front.watch = delete
+    result = trial.sync(expect=3)
+    assert_failed(trial, result, lost, "ServiceNotFound")
+    assert result.json["status"] == last_run(trial)["status"] == "partial"
+    assert [one["status"] for one in result.json["services"]].count("published") == 2
+    assert trial.stored() == before
+
+
+# --- several accounts ---
+
+
+def add_account(trial: Trial, name: str, world: World) -> dict[str, Any]:
+    """Serve one more world, and configure it as an account."""
+    trial.simulator.worlds.append(world)
+    account = trial.account | {
+        "name": name, "account_sid": world.account_sid, "api_key": world.api_key, "api_secret": world.api_secret,
+    }  # fmt: skip
+    trial.settings["accounts"].append(account)
+    return account
+
+
+def make_world(seed: int, *bindings: int) -> World:
+    world = World(seed)
+    for number in bindings:
+        world.add_service(number)
+    return world
+
+
+def sids_of(*worlds: World) -> set[str]:
+    return {sid for world in worlds for service in world.services.values() for sid in service.bindings}
+
+
+def stored_sids(trial: Trial, account: str) -> set[str]:
+    return {row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE account = :account", account=account)}
+
+
+def test_many_accounts_are_read_side_by_side(make_trial: MakeTrial) -> None:
+    """Each account has its own key, and its rows carry its name; mixed up, they could never be told apart again."""
+    trial = make_trial(bindings=(60, 40))
+    second, third = make_world(2, 30), make_world(3, 20, 25)
+    add_account(trial, "second", second)
+    add_account(trial, "third", third)
+    result = trial.sync()
+    assert result.json["status"] == "succeeded"
+    for name, world in (("main", trial.world), ("second", second), ("third", third)):
+        assert stored_sids(trial, name) == sids_of(world)
+        assert all(last_scan(trial, sid)["account"] == name for sid in world.services)
+
+
+@pytest.mark.parametrize("case", ["wrong key", "fault"])
+def test_one_account_that_cannot_be_read_costs_that_account(make_trial: MakeTrial, case: str) -> None:
+    """One customer's revoked key must not leave all the others without data."""
+    trial = make_trial(bindings=(60, 40))
+    second = make_world(2, 30)
+    account = add_account(trial, "second", second)
+    if case == "wrong key":
+        account["api_secret"] = "f" * 32
+    else:
+        trial.simulator.faults.add("forbidden", account=second.account_sid, on="services")
+    result = trial.sync(expect=3)
+    assert result.json["status"] == last_run(trial)["status"] == "partial"
+    (failed,) = [one for one in result.json["services"] if one["status"] == "failed"]
+    assert (failed["account"], failed["chat_service_sid"]) == ("second", None)
+    assert failed["error"]["message"] in last_run(trial)["error"]
+    assert stored_sids(trial, "main") == sids_of(trial.world)
+    assert stored_sids(trial, "second") == set()
+
+
+def test_no_account_that_can_be_read_ends_with_4(make_trial: MakeTrial) -> None:
+    """Exit 3 would tell that something was published."""
+    trial = make_trial(bindings=(60,))
+    add_account(trial, "second", make_world(2, 30))["api_secret"] = "f" * 32
+    trial.account["api_secret"] = "e" * 32
+    result = trial.sync(expect=4)
+    assert {one["error"]["type"] for one in result.json["services"]} == {"CredentialsRefused"}
+    assert last_run(trial)["status"] == "failed"

@@ -1,0 +1,306 @@
+"""Below HTTP: connections that break, drip or stay silent, certificates, proxies, and places where nothing may ever arrive."""
+
+import json
+import ssl
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.acceptance.fault_proxy import (
+    Listener,
+    answer_with,
+    drip,
+    forward,
+    listening,
+    pass_on,
+    reset_after,
+    stay_silent,
+)  # fmt: skip
+from tests.acceptance.trial import Result, Trial
+from tests.acceptance.witness import assert_complete, assert_failed
+
+MakeTrial = Callable[..., Trial]
+
+
+@pytest.fixture
+def one_service(make_trial: MakeTrial) -> Trial:
+    """One service of 230 bindings, named in the configuration, so that discovery is not in the way."""
+    return naming_services(make_trial(bindings=(230,)))
+
+
+def naming_services(trial: Trial) -> Trial:
+    trial.account["services"] = list(trial.world.services)
+    return trial
+
+
+def only_service(trial: Trial) -> str:
+    return next(iter(trial.world.services))
+
+
+def sync_apart(trial: Trial, expect: int = 0, **environment: str) -> Result:
+    """`sync --json` in a process with an environment of its own."""
+    return trial.wait_for(trial.start("sync", "--json", environment=environment), expect=expect)
+
+
+# --- connections that go wrong ---
+
+
+def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Trial) -> None:
+    """Load balancers drop connections; half a page taken for a whole one would lose its other half."""
+    with listening(reset_after(one_service.simulator.base_url, 20_000, times=2)) as proxy:
+        one_service.account["base_url"] = proxy.url
+        result = one_service.sync()
+    assert_complete(one_service, result)
+    assert result.totals["retries"] == 2
+    assert proxy.connections == 3
+
+
+def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> None:
+    """Each byte renews an ordinary read timeout, so a dripping server, even in its headers, would hold a run for ever."""
+    one_service.settings["retry"] |= {"timeout_seconds": 0.5, "attempts": 2}
+    with listening(drip(one_service.simulator.base_url, 0.1)) as proxy:
+        one_service.account["base_url"] = proxy.url
+        started = time.monotonic()
+        result = one_service.sync(expect=4)
+    assert time.monotonic() - started < 5
+    said = assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+    assert "ReadTimeout" in said["error"]["message"]
+    assert said["requests"] == 2
+
+
+def test_a_socket_that_never_answers_ends_within_the_time_limit(one_service: Trial) -> None:
+    """A half-open connection sends nothing at all; without a limit the nightly run would still hang in the morning."""
+    one_service.settings["retry"] |= {"timeout_seconds": 0.3, "attempts": 2}
+    with listening(stay_silent) as proxy:
+        one_service.account["base_url"] = proxy.url
+        result = one_service.sync(expect=4)
+    assert proxy.connections == 2
+    assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+
+
+def test_a_tls_handshake_that_never_answers_ends_within_the_time_limit(one_service: Trial) -> None:
+    """The handshake has waits of its own, and they need the same limit."""
+    one_service.settings["retry"] |= {"timeout_seconds": 0.3, "attempts": 2}
+    with listening(stay_silent) as proxy:
+        one_service.account["base_url"] = f"https://127.0.0.1:{proxy.port}"
+        result = one_service.sync(expect=4)
+    assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+
+
+def test_nobody_at_the_address(one_service: Trial) -> None:
+    """A refused connection is a sentence and exit 4, never a traceback."""
+    with listening(stay_silent) as gone:
+        pass
+    one_service.account["base_url"] = gone.url
+    one_service.settings["retry"]["attempts"] = 2
+    result = one_service.sync(expect=4)
+    said = assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+    assert gone.url in said["error"]["message"]
+
+
+def test_a_host_that_cannot_be_looked_up(one_service: Trial) -> None:
+    """A mistyped host is the operator's to mend; called a fault of the program, it would be reported to us."""
+    one_service.account["base_url"] = f"https://{'a' * 70}.invalid"
+    one_service.settings["retry"]["attempts"] = 1
+    result = one_service.sync(expect=4)
+    assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+    ],
+    ids=["not-http", "nothing", "bad-length", "bad-chunk", "not-gzip", "endless-header"],
+)
+def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: bytes) -> None:
+    """Anything may listen on a mistyped port; exit 1 would send people to our issue tracker instead of their configuration."""
+    one_service.settings["retry"]["attempts"] = 2
+    with listening(answer_with(raw)) as proxy:
+        one_service.account["base_url"] = proxy.url
+        result = one_service.sync(expect=4)
+    assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Twilio-Concurrent-Requests: \xb2", "Twilio-Concurrent-Requests: " + "9" * 5000, "Twilio-Request-Id: RQ<script>", "X: \xff"],
+    ids=["odd-digit", "huge-number", "odd-id", "odd-letter"],
+)
+def test_odd_headers_are_passed_over(one_service: Trial, header: str) -> None:
+    """A diagnostic header that cannot be read must not cost the page that came with it."""
+    body = b'{"bindings": [], "meta": {"key": "bindings", "next_page_url": null}}'
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{header}\r\nConnection: close\r\n\r\n"
+    with listening(answer_with(head.encode("latin-1") + body)) as server:
+        one_service.account["base_url"] = server.url
+        assert one_service.sync().json["services"][0]["complete"]
+
+
+# --- places where nothing may arrive ---
+
+
+@pytest.mark.parametrize("name", ["foreign-host", "redirect"])
+def test_credentials_never_reach_another_place(make_trial: MakeTrial, name: str) -> None:
+    """Whoever can write a link into an answer could otherwise collect the account's key; not even a connection may be made."""
+    trial = naming_services(make_trial(bindings=(230,)))
+    with listening(stay_silent) as stranger:
+        trial.simulator.faults.add(name, target=stranger.url)
+        result = trial.sync(expect=4)
+        time.sleep(0.05)
+        assert stranger.connections == 0
+    assert_failed(trial, result, only_service(trial), "NotTheApi" if name == "redirect" else "ForeignLink")
+    if name == "foreign-host":
+        assert stranger.url in result.json["services"][0]["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://{stranger}{path}?Page=1&PageToken=PT1",
+        "//{stranger}{path}?Page=1&PageToken=PT1",
+        "http://{home}@{stranger}{path}?Page=1",
+        "http://{stranger}\\@{home}{path}?Page=1",
+        "http:{stranger}{path}?Page=1",
+        "\\\\{stranger}{path}?Page=1",
+        "ftp://{home}{path}?Page=1",
+        "file:///etc/passwd",
+        "javascript:alert(1)",
+        "http://{home}{path}/../../../../v2/Keys?Page=1",
+        "http://{home}{path}%2f..?Page=1",
+        "http://{home}/v1/Services?Page=1",
+        "http://{home}:0{path}?Page=1",
+        "http://[::1{path}",
+        "http://{home}.evil.invalid{path}?Page=1",
+    ],
+)
+def test_no_spelling_of_a_foreign_link_is_followed(make_trial: MakeTrial, link: str) -> None:
+    """Two parsers that disagree about a URL are how credentials leak; every doubtful spelling ends the scan instead."""
+    trial = naming_services(make_trial(bindings=(1,)))
+    path = f"/v1/Services/{only_service(trial)}/Bindings"
+    with listening(stay_silent) as stranger:
+
+        def page(server: Listener) -> bytes:
+            written = link.format(stranger=f"127.0.0.1:{stranger.port}", home=f"127.0.0.1:{server.port}", path=path)
+            body = json.dumps({"bindings": [], "meta": {"key": "bindings", "next_page_url": written}}).encode()
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+        with listening(answer_with(page)) as server:
+            trial.account["base_url"] = server.url
+            result = trial.sync(expect=4)
+            assert (stranger.connections, len(server.heads)) == (0, 1)
+    assert_failed(trial, result, only_service(trial), "ForeignLink", request_id=False)
+
+
+# --- certificates ---
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """A certificate authority of the test's own, as `authority.pem` in the test's folder."""
+    made = trustme.CA()
+    made.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    return made
+
+
+def serving_tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def small(make_trial: MakeTrial) -> Trial:
+    """One page of bindings, so that no link, which names the plain simulator, is followed."""
+    trial = naming_services(make_trial(bindings=(60,)))
+    trial.settings["retry"]["attempts"] = 2
+    return trial
+
+
+def test_tls_with_a_trusted_certificate(small: Trial, authority: trustme.CA) -> None:
+    """Companies have authorities of their own; SSL_CERT_FILE has to be enough for them."""
+    with listening(pass_on(small.simulator.base_url), serving_tls(authority, "localhost")) as server:
+        small.account["base_url"] = f"https://localhost:{server.port}"
+        result = sync_apart(small, SSL_CERT_FILE=str(small.folder / "authority.pem"))
+    assert_complete(small, result)
+
+
+@pytest.mark.parametrize("case", ["self-signed", "wrong-name"])
+def test_tls_with_a_certificate_that_proves_nothing(small: Trial, authority: trustme.CA, case: str) -> None:
+    """Credentials sent to whoever answers would be worse than no TLS at all; asking again would not help either."""
+    name = "localhost" if case == "self-signed" else "elsewhere.example"
+    trusted = {"SSL_CERT_FILE": str(small.folder / "authority.pem")} if case == "wrong-name" else {}
+    with listening(pass_on(small.simulator.base_url), serving_tls(authority, name)) as server:
+        small.account["base_url"] = f"https://localhost:{server.port}"
+        result = sync_apart(small, expect=4, **trusted)
+    said = assert_failed(small, result, only_service(small), "NotTheApi", request_id=False)
+    assert "certificate" in said["error"]["message"]
+    assert (said["requests"], said["retries"], len(small.simulator.requests)) == (1, 0, 0)
+
+
+def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Trial) -> None:
+    """A mistyped SSL_CERT_FILE is the operator's to mend, so it has to be named, with exit 2."""
+    small.account["base_url"] = "https://localhost:9"
+    result = sync_apart(small, expect=2, SSL_CERT_FILE=str(small.folder / "no-such-file.pem"))
+    assert "SSL_CERT_FILE" in result.err
+
+
+# --- proxies ---
+
+
+@pytest.fixture
+def proxy() -> Iterator[Listener]:
+    with listening(forward) as listener:
+        yield listener
+
+
+def test_an_http_proxy_of_the_environment_is_used(small: Trial, proxy: Listener) -> None:
+    """In many companies nothing gets out but through the proxy, and its password may hold any character."""
+    address = f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}"
+    assert_complete(small, sync_apart(small, HTTP_PROXY=address, http_proxy=address))
+    assert proxy.heads
+    assert all(head.startswith(f"GET {small.simulator.base_url}/v1/Services/") for head in proxy.heads)
+    assert f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}".lower() in proxy.heads[0].lower()
+
+
+def test_an_https_proxy_of_the_environment_tunnels(small: Trial, proxy: Listener, authority: trustme.CA) -> None:
+    """A proxy may carry TLS but never look into it: it must see a CONNECT, and no credentials of the account."""
+    with listening(pass_on(small.simulator.base_url), serving_tls(authority, "localhost")) as server:
+        small.account["base_url"] = f"https://localhost:{server.port}"
+        result = sync_apart(small, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(small.folder / "authority.pem"))
+    assert_complete(small, result)
+    assert [head.splitlines()[0] for head in proxy.heads] == [f"CONNECT localhost:{server.port} HTTP/1.1"]
+    assert "authorization" not in proxy.heads[0].lower()
+
+
+@pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "elsewhere.example,127.0.0.1"])
+def test_no_proxy_exempts(small: Trial, proxy: Listener, exempt: str) -> None:
+    """What the operator exempts must not go through the proxy."""
+    result = sync_apart(small, HTTP_PROXY=proxy.url, http_proxy=proxy.url, NO_PROXY=exempt, no_proxy=exempt)
+    assert_complete(small, result)
+    assert proxy.connections == 0
+
+
+def test_a_proxy_that_refuses_is_told_apart(small: Trial, authority: trustme.CA) -> None:
+    """A proxy's refusal must not pass for Twilio's: the remedy is elsewhere."""
+    refusal = answer_with(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    with listening(refusal) as refusing:
+        small.account["base_url"] = "https://localhost:9"
+        result = sync_apart(small, expect=4, HTTPS_PROXY=refusing.url)
+    assert "proxy" in result.json["services"][0]["error"]["message"]
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "socks5://127.0.0.1:1080", "http://[::1", "http://"])
+def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(small: Trial, address: str) -> None:
+    """A proxy variable that cannot be read is the operator's to mend, so it has to be named, with exit 2."""
+    result = sync_apart(small, expect=2, HTTP_PROXY=address, http_proxy=address)
+    assert "HTTP_PROXY" in result.err
+    assert "Traceback" not in result.err

@@ -1,0 +1,244 @@
+"""`backfill`, partitions, shards: a chosen part of the bindings, and nothing else, is read, written and deleted (contract §2)."""
+
+import time
+from collections.abc import Callable
+from random import Random
+
+import pytest
+
+from etl.simulator.replies import Reply, error
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial, changes, plain
+
+MakeTrial = Callable[..., Trial]
+
+ALL_TYPES = ("apn", "fcm", "gcm", "twilsock")
+
+
+def of_types(trial: Trial, *kinds: str) -> dict[str, dict[str, object]]:
+    """The world's bindings of these types, as the warehouse has to show them."""
+    return {sid: row for sid, row in trial.expected().items() if row["binding_type"] in kinds}
+
+
+def refuse_type(trial: Trial, kind: str) -> None:
+    """A server that does not know this type any more."""
+
+    def watch(request: Request) -> Reply | None:
+        refused = kind in request.parameters.get("BindingType", [])
+        return error(20001, f"Invalid BindingType {kind}") if refused else None
+
+    trial.front.watch = watch
+
+
+def test_a_backfill_of_everything_is_a_sync(make_trial: MakeTrial) -> None:
+    """Without filters a backfill proves absence like any complete scan."""
+    trial = make_trial((60, 40), max_page_size=25)
+    assert trial.backfill().json["mode"] == "backfill"
+    trial.assert_equal_to_world()
+    for service in trial.services:
+        service.touch(3)
+        service.delete(2)
+    assert changes(trial.backfill()) == {"updated": 6, "deleted": 4}
+    trial.assert_equal_to_world()
+    assert changes(trial.sync()) == {}
+
+
+@pytest.mark.parametrize("types", [("apn",), ("gcm", "twilsock"), ("APN", "fcm")])
+def test_types_are_read_and_nothing_else(make_trial: MakeTrial, types: tuple[str, ...]) -> None:
+    """Rows of other types must be neither loaded nor deleted by a backfill of some types."""
+    trial = make_trial((60, 40), max_page_size=25)
+    options = [option for kind in types for option in ("--type", kind)]
+    kinds = [kind.lower() for kind in types]
+    trial.backfill(*options)
+    assert trial.stored() == of_types(trial, *kinds)
+    trial.sync()
+    before = trial.stored()
+    for service in trial.services:
+        service.delete(15)
+    trial.backfill(*options)
+    others = {sid: row for sid, row in before.items() if row["binding_type"] not in kinds}
+    assert trial.stored() == others | of_types(trial, *kinds)
+
+
+def test_identities_are_read_and_nothing_else(make_trial: MakeTrial) -> None:
+    """A backfill of one person must not touch another, nor delete what it never asked for."""
+    trial = make_trial((60,), max_page_size=25)
+    trial.sync()
+    before = trial.stored()
+    service = trial.services[0]
+    who = [service.bindings[sid]["identity"] for sid in service.sids()[:2]]
+    service.touch(60)
+    gone = [sid for sid, row in before.items() if row["identity"] == who[0]][:1]
+    service.remove(gone)
+    trial.backfill("--identity", who[0], "--identity", who[1])
+    others = {sid: row for sid, row in before.items() if row["identity"] not in who}
+    assert trial.stored() == others | {sid: row for sid, row in trial.expected().items() if row["identity"] in who}
+    [scan] = trial.query("SELECT scope FROM sync_scans ORDER BY id DESC LIMIT 1")
+    assert not any(name in scan["scope"] for name in who)
+
+
+@pytest.mark.parametrize("rules", [{"identity": "hmac", "key": "0123456789abcdef"}, {"identity": "drop"}])
+def test_deletes_of_an_identity_find_it_however_it_is_stored(make_trial: MakeTrial, rules: dict[str, str]) -> None:
+    """Hashed, an identity's rows must still be found when they are gone; dropped, none may be taken for another's."""
+    trial = make_trial((60,))
+    trial.settings["privacy"] = rules
+    trial.sync()
+    service = trial.services[0]
+    sid = service.sids()[0]
+    who = service.bindings[sid]["identity"]
+    service.remove([sid])
+    deleted = {"deleted": 1} if rules["identity"] == "hmac" else {}
+    assert changes(trial.backfill("--identity", who)) == deleted
+    assert len(trial.stored()) == 60 - len(deleted)
+
+
+def test_an_identity_that_is_not_plain_is_asked_for_as_it_is(make_trial: MakeTrial) -> None:
+    """Spaces, ampersands and letters of other alphabets must reach the API whole."""
+    trial = make_trial((20,))
+    who = "Zoë & Søn + 100% / ?x=1#y"
+    sid = trial.services[0].sids()[5]
+    trial.services[0].change(sid, identity=who)
+    trial.backfill("--identity", who)
+    assert trial.stored().keys() == {sid}
+
+
+def test_a_row_that_left_the_filter_is_alive(make_trial: MakeTrial) -> None:
+    """A binding that changed its identity is no longer under the old one, and not gone for that."""
+    trial = make_trial((20,))
+    trial.sync()
+    service = trial.services[0]
+    sid = service.sids()[0]
+    who = service.bindings[sid]["identity"]
+    service.change(sid, identity="somebody else")
+    assert changes(trial.backfill("--identity", who)) == {"updated": 1}
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize(
+    ("since", "until"), [("2022-06-01", None), (None, "2022-06-01T12:00:00Z"), ("2021-01-01T00:00:00+02:00", "2023-01-01")]
+)
+def test_dates_choose_rows_and_delete_nothing(make_trial: MakeTrial, since: str | None, until: str | None) -> None:
+    """Rows outside the span are passed over; what is gone inside it cannot be told from what moved out of it."""
+    trial = make_trial((80,), max_page_size=25)
+    options = [*(("--since", since) if since else ()), *(("--until", until) if until else ())]
+    low = {"2022-06-01": "2022-06-01 00:00:00.000000", "2021-01-01T00:00:00+02:00": "2020-12-31 22:00:00.000000"}.get(
+        since or "", "0"
+    )
+    high = {"2022-06-01T12:00:00Z": "2022-06-01 12:00:00.000000", "2023-01-01": "2023-01-01 00:00:00.000000"}.get(
+        until or "", "9"
+    )
+    result = trial.backfill(*options)
+    chosen = {sid: row for sid, row in trial.expected().items() if low <= row["date_updated"] < high}
+    assert trial.stored() == chosen
+    assert result.totals["inserted"] == len(chosen)
+    trial.sync()
+    trial.services[0].delete(10)
+    assert changes(trial.backfill(*options)) == {}
+    assert len(trial.stored()) == 80
+
+
+@pytest.mark.parametrize("types", [(), ("apn",)])
+def test_partitions_together_are_the_whole(make_trial: MakeTrial, types: tuple[str, ...]) -> None:
+    """A chain per type is faster, and must come to the same as one chain."""
+    trial = make_trial((60, 40), max_page_size=10)
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    trial.assert_equal_to_world()
+    for service in trial.services:
+        service.touch(6)
+        service.delete(6)
+    trial.backfill(*(option for kind in types for option in ("--type", kind)))
+    if not types:
+        trial.assert_equal_to_world()
+    trial.sync()
+    trial.assert_equal_to_world()
+    freshness = trial.query("SELECT last_complete_at FROM service_freshness")
+    assert all(row["last_complete_at"] for row in freshness)
+
+
+def test_partitions_leave_types_that_are_not_known_today(make_trial: MakeTrial) -> None:
+    """Rows of another type are not seen by any partition, and are not gone for that."""
+    trial = make_trial((40,), max_page_size=10)
+    service = trial.services[0]
+    new = service.sids()[3]
+    service.change(new, binding_type="web-push")
+    trial.sync()
+    trial.assert_equal_to_world()
+    trial.account["partition_by_type"] = True
+    service.remove([new])
+    assert changes(trial.sync()) == {}
+    assert new in trial.stored()
+
+
+def test_a_row_that_changes_its_type_moves_between_partitions(make_trial: MakeTrial) -> None:
+    """Absent from one chain and present in another, such a row exists."""
+    trial = make_trial((40,), max_page_size=10)
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    service = trial.services[0]
+    [sid] = [sid for sid in service.sids() if service.bindings[sid]["binding_type"] == "apn"][:1]
+    service.change(sid, binding_type="fcm")
+    trial.sync()
+    trial.assert_equal_to_world()
+    [now] = trial.query("SELECT deleted_at, binding_type FROM bindings WHERE sid = :sid", sid=sid)
+    assert plain("binding_type", now["binding_type"]) == "fcm"
+    assert len(trial.query("SELECT id FROM binding_versions WHERE sid = :sid", sid=sid)) == 1
+
+
+def test_a_type_that_the_server_refuses_is_skipped(make_trial: MakeTrial) -> None:
+    """Google ended gcm; a server that no longer takes that filter must not cost the other types."""
+    trial = make_trial((40,), max_page_size=10)
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    before = of_types(trial, "gcm")
+    assert before
+    refuse_type(trial, "gcm")
+    trial.services[0].touch(10)
+    result = trial.sync()
+    assert {told["scope"]: told["status"] for told in result.json["services"]} == {
+        f"type:{kind}": "skipped" if kind == "gcm" else "published" for kind in ALL_TYPES
+    }
+    assert (result.json["status"], of_types(trial, "gcm").keys()) == ("succeeded", before.keys())
+    assert trial.stored() == of_types(trial, "apn", "fcm", "twilsock") | before
+
+
+@pytest.mark.parametrize(("parts", "partition"), [(1, False), (2, False), (3, True), (7, False)])
+def test_shards_together_are_the_whole(make_trial: MakeTrial, parts: int, partition: bool) -> None:
+    """Each service (or partition) belongs to exactly one shard, whatever their number."""
+    trial = make_trial((12, 9, 5, 0), max_page_size=10)
+    trial.account["partition_by_type"] = partition
+    told = [scan for part in range(parts) for scan in trial.sync("--shard", f"{part}/{parts}").json["services"]]
+    scopes = [(scan["chat_service_sid"], scan["scope"]) for scan in told]
+    assert len(scopes) == len(set(scopes)) == 4 * (4 if partition else 1)
+    trial.assert_equal_to_world()
+    trial.services[0].delete(2)
+    assert sum(trial.sync("--shard", f"{part}/{parts}").totals["deleted"] for part in range(parts)) == 2
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.slow
+def test_shards_run_side_by_side(make_trial: MakeTrial, postgres18_url: str) -> None:
+    """The shards of one schedule start at the same minute on several machines."""
+    trial = make_trial((30, 25, 20, 15, 10), url=postgres18_url, max_page_size=10)
+    processes = [trial.start("sync", "--json", "--shard", f"{part}/3") for part in range(3)]
+    results = [trial.wait_for(process) for process in processes]
+    assert sum(result.totals["inserted"] for result in results) == 100
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_shard_that_dies_is_done_by_its_next_start(make_trial: MakeTrial, postgres18_url: str, seed: int) -> None:
+    """Four processes share one warehouse; one is killed anywhere, the others do not wait for it, and its part is done later."""
+    trial = make_trial((40, 90, 70, 30, 50, 60), max_page_size=10, url=postgres18_url, latency_ms=5)
+    luck = Random(seed)
+    processes = [trial.start("sync", "--shard", f"{part}/4") for part in range(4)]
+    victim, at = luck.randrange(4), luck.uniform(0.5, 1.2)
+    time.sleep(at)
+    processes[victim].kill()
+    for part, process in enumerate(processes):
+        process.communicate()
+        assert part == victim or process.returncode == 0
+    trial.expire_leases()
+    trial.sync("--shard", f"{victim}/4")
+    trial.assert_equal_to_world()

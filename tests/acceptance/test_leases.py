@@ -1,0 +1,139 @@
+"""One run at a time per service, by a lease in the warehouse that a killed process frees by itself (contract §5.8)."""
+
+import signal
+from collections.abc import Callable
+from subprocess import Popen
+
+import pytest
+
+from etl.simulator.replies import Reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Result, Trial, changes
+
+MakeTrial = Callable[..., Trial]
+
+ON_BOTH = pytest.mark.parametrize("url_fixture", ["sqlite_url", "postgres18_url"])
+
+
+@pytest.fixture
+def stocked(url_fixture: str, make_trial: MakeTrial, request: pytest.FixtureRequest) -> Trial:
+    """Two services, in the engine of the moment, that are not loaded yet."""
+    return make_trial((30, 20), url=request.getfixturevalue(url_fixture), max_page_size=10)
+
+
+def at_page(trial: Trial, page: int, act: Callable[[Request], object]) -> None:
+    """Do something once, while the first service's page is asked for."""
+    done: list[bool] = []
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_listing and request.page == page and request.service == trial.services[0].sid and not done:
+            done.append(True)
+            act(request)
+        return None
+
+    trial.front.watch = watch
+
+
+@ON_BOTH
+def test_of_two_runs_at_once_one_works(stocked: Trial) -> None:
+    """Two crons that overlap must not write the same service twice; the second says who is at work, and ends."""
+    others: list[Result] = []
+    at_page(stocked, 1, lambda _: others.append(stocked.wait_for(stocked.start("sync", "--json"), expect=None)))
+    stocked.account["services"] = [stocked.services[0].sid]
+    first = stocked.sync()
+    [second] = others
+    assert second.code == 6
+    assert second.json["status"] == "locked"
+    [told] = second.json["services"]
+    assert (told["status"], told["complete"], told["error"]["type"]) == ("locked", False, "LeaseHeld")
+    assert f"run {first.json['run_id']} on " in told["error"]["message"]
+    assert changes(second) == {}
+    assert changes(first) == {"inserted": 30}
+    ledger = stocked.query("SELECT id, status FROM sync_runs ORDER BY id")
+    assert [run["status"] for run in ledger] == ["succeeded", "locked"]
+    assert stocked.stored() == stocked.expected([stocked.services[0].sid])
+    assert stocked.query("SELECT * FROM sync_leases WHERE owner <> ''") == []
+
+
+def test_a_backfill_beside_a_sync_says_who_is_at_work(make_trial: MakeTrial) -> None:
+    """A backfill of a service that a sync is reading steps back, and does the services that are free."""
+    trial = make_trial((30, 20), max_page_size=10)
+    busy, free = (service.sid for service in trial.services)
+    others: list[Result] = []
+    at_page(trial, 1, lambda _: others.append(trial.wait_for(trial.start("backfill", "--json"), expect=None)))
+    first = trial.sync("--service", busy)
+    [second] = others
+    assert second.code == 6
+    assert {sid: told["status"] for sid, told in second.services.items()} == {busy: "locked", free: "published"}
+    assert f"run {first.json['run_id']} on " in second.services[busy]["error"]["message"]
+    trial.assert_equal_to_world()
+
+
+def test_backfills_of_different_types_work_side_by_side(make_trial: MakeTrial) -> None:
+    """Types that cannot hold the same binding need not wait for each other."""
+    trial = make_trial((40,), max_page_size=5)
+    others: list[Result] = []
+    at_page(trial, 1, lambda _: others.append(trial.wait_for(trial.start("backfill", "--type", "fcm", "--json"), expect=None)))
+    trial.backfill("--type", "apn")
+    assert [other.code for other in others] == [0]
+    wanted = {sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")}
+    assert trial.stored() == wanted
+
+
+@ON_BOTH
+def test_the_lease_of_a_killed_process_frees_itself(stocked: Trial) -> None:
+    """Nobody should have to delete a row by hand because a machine went down."""
+    stocked.settings["run"] = {"lease_seconds": 1}
+    killed: list[Popen[str]] = []
+    at_page(stocked, 1, lambda _: killed[0].send_signal(signal.SIGKILL))
+    killed.append(stocked.start("sync"))
+    stocked.wait_for(killed[0], expect=-signal.SIGKILL)
+    held = stocked.query("SELECT run_id FROM sync_leases WHERE owner <> ''")
+    assert held
+    while (result := stocked.sync(expect=None)).code == 6:  # until the second is over, by the warehouse's clock
+        assert {told["status"] for told in result.json["services"]} & {"locked"}
+    assert result.code == 0
+    stocked.assert_equal_to_world()
+    assert stocked.query("SELECT status FROM sync_runs WHERE id = :id", id=held[0]["run_id"]) == [{"status": "interrupted"}]
+
+
+@ON_BOTH
+def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Trial) -> None:
+    """A process that slept past its lease must not publish over the one that took it."""
+    lost, kept = stocked.services
+    stocked.account["concurrency"] = 1
+
+    def take(_: Request) -> None:
+        stocked.execute(
+            "UPDATE sync_leases SET owner = 'somebody else' WHERE chat_service_sid = :sid AND owner <> ''", sid=lost.sid
+        )
+
+    at_page(stocked, 2, take)
+    result = stocked.sync(expect=6)
+    told = result.services[lost.sid]
+    assert (told["status"], told["error"]["type"]) == ("locked", "LeaseLost")
+    assert result.services[kept.sid]["status"] == "published"
+    assert stocked.stored() == stocked.expected([kept.sid])
+    # What the other one holds is his to give back.
+    assert [lease["owner"] for lease in stocked.query("SELECT owner FROM sync_leases WHERE owner <> ''")] == ["somebody else"]
+
+
+def test_a_lease_is_renewed_while_the_api_is_slow(make_trial: MakeTrial) -> None:
+    """A slow answer is no death: the lease must be prolonged while nothing arrives."""
+    trial = make_trial((30,), max_page_size=10)
+    trial.settings["run"] = {"lease_seconds": 1}
+    renewed: list[bool] = []
+
+    def wait_for_renewal(_: Request) -> None:
+        def expiry() -> list[dict[str, object]]:
+            return trial.query("SELECT expires_at FROM sync_leases WHERE owner <> ''")
+
+        first = expiry()
+        while expiry() == first:
+            pass
+        renewed.append(True)
+
+    at_page(trial, 1, wait_for_renewal)
+    trial.sync()
+    assert renewed == [True]
+    trial.assert_equal_to_world()

@@ -1,0 +1,132 @@
+"""`report`: the page for people."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.trial import Trial
+
+# Attributes that make a browser fetch something.
+LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href", "formaction"}
+EVIL = "<script>alert('1')</script>&\""
+
+
+class Page(HTMLParser):
+    """The tags of a page, each with its attributes, and its text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+
+def report(trial: Trial, folder: Path) -> str:
+    out = folder / "report.html"
+    trial.run("report", "--out", str(out))
+    return out.read_text(encoding="utf-8")
+
+
+def with_changes(trial: Trial) -> None:
+    trial.sync()
+    service = next(iter(trial.world.services.values()))
+    service.touch(5)
+    service.delete(2)
+    service.change(service.sids()[0], date_updated="never")
+    trial.sync()
+
+
+def test_the_page_loads_nothing_and_runs_nothing(trial: Trial, tmp_path: Path) -> None:
+    """A page that fetches fonts or scripts tells strangers who reads it, and is blank where there is no network."""
+    with_changes(trial)
+    html = report(trial, tmp_path)
+    page = Page(html)
+    assert page.open == []
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
+    assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name in LOADING or name.startswith("on")]
+    assert not re.search(r"https?://|@import|url\(", html)
+
+
+def test_what_comes_from_data_is_escaped(trial: Trial, tmp_path: Path) -> None:
+    """A binding type or an error text that holds markup would run in the reader's browser."""
+    with_changes(trial)
+    trial.execute("UPDATE bindings SET binding_type = :evil, account = :evil", evil=EVIL)
+    trial.execute("UPDATE sync_runs SET error = :evil, mode = :evil, status = :evil", evil=EVIL)
+    trial.execute("UPDATE sync_scans SET account = :evil", evil=EVIL)
+    trial.execute("UPDATE rejected_bindings SET reason = :evil", evil=EVIL)
+    html = report(trial, tmp_path)
+    assert "<script" not in html
+    assert EVIL in Page(html).text
+
+
+def test_the_page_names_nobody(trial: Trial, tmp_path: Path) -> None:
+    """A page that is passed around must not carry identities or endpoints."""
+    with_changes(trial)
+    html = report(trial, tmp_path)
+    people = trial.query("SELECT identity, endpoint FROM bindings")
+    assert not [one for one in people if one["identity"] in html or one["endpoint"] in html]
+
+
+def test_the_figures_are_those_of_the_warehouse(trial: Trial, tmp_path: Path) -> None:
+    """A chart that shows other numbers than the tables misleads everybody who trusts it."""
+    with_changes(trial)
+    text = " ".join(Page(report(trial, tmp_path)).text.split())
+    (line,) = trial.query("SELECT count(*) AS active, count(DISTINCT identity) AS people FROM bindings WHERE deleted_at IS NULL")
+    assert f"active bindings {line['active']}" in text
+    for row in trial.query("SELECT chat_service_sid, active FROM service_freshness"):
+        assert f"main, {row['chat_service_sid']}: {row['active']}" in text
+    by_type = "SELECT chat_service_sid AS place, binding_type AS kind, count(*) AS n FROM active_bindings GROUP BY 1, 2"
+    for row in trial.query(by_type):
+        assert f"main, {row['place']}, {row['kind']}: {row['n']}" in text
+    assert re.search(r": 5 updated .*: 2 deleted", text)
+    assert "date_updated is not a date that can be read" in text
+
+
+def test_every_chart_says_what_it_shows(trial: Trial, tmp_path: Path) -> None:
+    """Who cannot see a chart has only its title and its description."""
+    with_changes(trial)
+    html = report(trial, tmp_path)
+    charts = re.findall(r"<svg .*?</svg>", html, re.DOTALL)
+    assert len(charts) == 4
+    for chart in charts:
+        assert 'role="img"' in chart
+        (named,) = re.findall(r'aria-labelledby="([^"]+)"', chart)
+        assert all(re.search(rf'id="{name}">[^<]+<', chart) for name in named.split())
+
+
+def test_an_empty_warehouse_has_a_page_too(trial: Trial, tmp_path: Path) -> None:
+    """Somebody who looks before the first run must not meet an error."""
+    page = Page(report(trial, tmp_path))
+    assert page.open == []
+    assert "No service was read yet." in page.text
+
+
+def test_the_page_of_before_stays_when_the_new_one_cannot_be_written(trial: Trial, tmp_path: Path) -> None:
+    """A half-written page would replace a good one before the eyes of its readers."""
+    result = trial.run("report", "--out", str(tmp_path / "nowhere" / "report.html"), expect=2)
+    assert "cannot be written" in result.err
+    report(trial, tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if "report" in path.name] == ["report.html"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--out",)])
+def test_a_place_is_needed(trial: Trial, arguments: tuple[str, ...]) -> None:
+    """A page that lands on a terminal helps nobody."""
+    assert trial.run("report", *arguments, expect=2).out == ""

@@ -1,0 +1,187 @@
+"""A long load that is killed goes on where it was; nothing is lost and nothing doubled (contract §5.1, §5.3)."""
+
+import signal
+from collections.abc import Callable
+from random import Random
+from subprocess import Popen
+
+import pytest
+
+from etl.simulator.replies import Reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial, changes
+
+MakeTrial = Callable[..., Trial]
+
+BATCH = 50
+"""Pages that are committed together; what is killed before loses no more than these, and those read ahead."""
+
+
+def kill_at(trial: Trial, pages: int, *arguments: str, once_stored: int = 0) -> int:
+    """Start a run and kill it when it asks for so many pages of bindings, and has stored so many; gives how many it asked for."""
+    asked = 0
+    process: list[Popen[str]] = []
+
+    def watch(request: Request) -> Reply | None:
+        nonlocal asked
+        asked += request.is_listing
+        if asked == pages:
+            while once_stored and trial.query("SELECT max(pages) AS n FROM scan_progress") != [{"n": once_stored}]:
+                pass
+            process[0].send_signal(signal.SIGKILL)
+        return None
+
+    trial.front.watch = watch
+    process.append(trial.start(*arguments))
+    trial.wait_for(process[0], expect=-signal.SIGKILL)
+    trial.front.watch = None
+    trial.expire_leases()
+    return asked
+
+
+@pytest.fixture
+def long(make_trial: MakeTrial) -> Trial:
+    """A service of 130 pages, killed at the 120th: two batches are stored, and nothing is published."""
+    trial = make_trial((130,), max_page_size=1)
+    kill_at(trial, 120, "sync", once_stored=2 * BATCH)
+    assert trial.stored() == {}
+    return trial
+
+
+def test_a_killed_scan_goes_on(long: Trial) -> None:
+    """Reading a million rows again because a node was drained would never come to an end."""
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (True, False, 30, 130)
+    assert [(scan["status"], bool(scan["resumed"])) for scan in long.query("SELECT * FROM sync_scans ORDER BY id")] == [
+        ("interrupted", False), ("published", True),
+    ]  # fmt: skip
+    long.assert_equal_to_world()
+
+
+def test_a_resumed_scan_that_is_killed_goes_on_again(make_trial: MakeTrial) -> None:
+    """A load that needs five attempts must need no more than its pages and a batch or two for each of them."""
+    trial = make_trial((260,), max_page_size=1)
+    luck = Random(7)
+    asked = [kill_at(trial, luck.randint(2 * BATCH + 5, 2 * BATCH + 15), "backfill") for _ in range(2)]
+    [told] = trial.backfill().json["services"]
+    assert told["resumed"]
+    assert sum(asked) + told["pages"] <= 260 + 2 * 2 * BATCH
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_a_backfill_killed_at_random_ends_right(make_trial: MakeTrial, seed: int) -> None:
+    """Whenever it is killed, and however often, the warehouse ends up equal to the world."""
+    trial = make_trial((200, 60), max_page_size=1, seed=seed)
+    luck = Random(seed)
+    for _ in range(5):
+        kill_at(trial, luck.randint(1, 110), "backfill")
+        expected = trial.expected()
+        assert trial.stored().items() <= expected.items()
+    trial.backfill()
+    trial.assert_equal_to_world()
+
+
+def test_what_changes_between_the_halves_is_followed(long: Trial) -> None:
+    """Rows that were read before the kill and changed since are old for one run and right with the next."""
+    service = long.services[0]
+    service.touch(15)
+    service.grow(6)
+    service.delete(7)
+    long.sync()
+    long.sync()
+    long.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("fault", ["token-expired", "token-empty"])
+def test_a_link_that_is_no_longer_good_begins_anew(long: Trial, fault: str) -> None:
+    """Tokens do not last for ever; an expired one, or an empty page in its place, must not pass for the end of the listing."""
+    long.simulator.faults.add(fault, times=1)
+    long.services[0].delete(3)
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["inserted"]) == (False, True, 127)
+    long.assert_equal_to_world()
+
+
+def test_a_link_that_leads_behind_the_last_row_begins_anew(long: Trial) -> None:
+    """When all rows behind the link are deleted in between, the empty page there must do no harm."""
+    service = long.services[0]
+    service.remove(service.sids()[90:])
+    [told] = long.sync().json["services"]
+    assert told["complete"]
+    long.assert_equal_to_world()
+
+
+def test_fresh_begins_anew(long: Trial) -> None:
+    """`--fresh` is for those who want deletes to be found now."""
+    [told] = long.sync("--fresh").json["services"]
+    assert (told["resumed"], told["complete"], told["pages"]) == (False, True, 130)
+    long.assert_equal_to_world()
+
+
+def test_resuming_can_be_switched_off(long: Trial) -> None:
+    """`resume_within_seconds: 0` means that every scan begins at the first page."""
+    long.settings["run"] = {"resume_within_seconds": 0}
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["pages"]) == (False, True, 130)
+    long.assert_equal_to_world()
+
+
+def test_an_old_scan_is_not_gone_on_with(long: Trial) -> None:
+    """After `resume_within_seconds` what was read is too old to be published beside what is read now."""
+    long.execute("UPDATE scan_progress SET updated_at = '2026-01-01 00:00:00.000000'")
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["pages"]) == (False, 130)
+    long.assert_equal_to_world()
+
+
+def test_other_rules_begin_anew(long: Trial) -> None:
+    """Half a service with identities and half without would break the promise of `privacy`."""
+    long.settings["privacy"] = {"identity": "drop"}
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["inserted"]) == (False, 130)
+    assert {row["identity"] for row in long.stored().values()} == {None}
+
+
+def test_what_another_run_published_makes_the_stored_half_worthless(long: Trial) -> None:
+    """A backfill that reads the same rows later knows better; the older half must not be published over it."""
+    service = long.services[0]
+    service.touch(130)
+    long.backfill("--type", "apn")
+    [told] = long.sync().json["services"]
+    assert not told["resumed"]
+    long.assert_equal_to_world()
+
+
+def test_rows_that_were_rejected_before_the_kill_stay_open(make_trial: MakeTrial) -> None:
+    """A bad row of the first half was not read again by the second; that does not mean that it loaded."""
+    trial = make_trial((130,), max_page_size=1)
+    service = trial.services[0]
+    bad = service.sids()[3]
+    service.put(service.bindings[bad] | {"date_created": "never"})
+    kill_at(trial, 120, "sync", once_stored=2 * BATCH)
+    result = trial.sync()
+    [told] = result.json["services"]
+    assert told["resumed"]
+    assert changes(result) == {"inserted": 129}
+    assert told["unchanged"] == 0
+    [line] = trial.query("SELECT sid, resolved_at FROM rejected_bindings")
+    assert line == {"sid": bad, "resolved_at": None}
+    service.change(bad, date_created="2023-01-01T00:00:00Z")
+    trial.sync()
+    assert trial.query("SELECT sid FROM rejected_bindings WHERE resolved_at IS NULL") == []
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.slow
+def test_twenty_kills_cost_at_most_twenty_batches(make_trial: MakeTrial) -> None:
+    """A load on a machine that is drained again and again has to come to its end, and must not read for ever."""
+    trial = make_trial((200,), max_page_size=1, latency_ms=5)
+    luck = Random(20)
+    kills = [luck.randint(1, 45) for _ in range(18)] + [BATCH + 10, BATCH + 10]  # two of them live to store a batch
+    luck.shuffle(kills)
+    asked = sum(kill_at(trial, pages, "backfill") for pages in kills)
+    last = trial.backfill().json["services"][0]
+    assert asked + last["pages"] <= 200 + 20 * (BATCH + 1)
+    trial.assert_equal_to_world()

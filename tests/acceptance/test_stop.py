@@ -1,0 +1,197 @@
+"""Asked to stop, a run ends soon, leaves nothing half, and the next one goes on (contract §2, 130 and 143)."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from subprocess import Popen
+
+import pytest
+
+from etl.simulator.replies import Reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial, changes
+
+MakeTrial = Callable[..., Trial]
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+class Gate:
+    """Lets listings through up to a page; what asks for it, or a later one, waits there until the gate is opened."""
+
+    def __init__(self, trial: Trial, page: int) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        self._page = page
+        trial.front.watch = self._watch
+
+    def _watch(self, request: Request) -> Reply | None:
+        if request.is_listing and request.page >= self._page:
+            self.reached.set()
+            self._open.wait(60)
+        return None
+
+    def open(self) -> None:
+        self._open.set()
+
+
+@pytest.fixture
+def gates() -> Iterator[list[Gate]]:
+    """Gates to be opened in the end, so that no thread of the simulator is left waiting."""
+    made: list[Gate] = []
+    yield made
+    for gate in made:
+        gate.open()
+
+
+def stop_at(trial: Trial, gates: list[Gate], page: int, *signals: signal.Signals, command: str = "sync") -> "Popen[str]":
+    """Start a run and send signals once it has asked for this page, which is not answered."""
+    gate = Gate(trial, page)
+    gates.append(gate)
+    process = trial.start(command, "--json")
+    assert gate.reached.wait(30)
+    for number in signals:
+        process.send_signal(number)
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_stops_the_run_and_the_next_one_goes_on(
+    make_trial: MakeTrial, gates: list[Gate], number: signal.Signals
+) -> None:
+    """Kubernetes and Ctrl-C come without warning: what was read is kept, nothing is half, no lease is left, the rest follows."""
+    trial = make_trial((90,), max_page_size=10)
+    process = stop_at(trial, gates, 6, number)
+    result = trial.wait_for(process, expect=CODES[number])
+    gates[0].open()
+    assert result.json["status"] == "interrupted"
+    [told] = result.json["services"]
+    assert (told["status"], told["complete"], told["error"]["type"]) == ("interrupted", False, "Interrupted")
+    assert trial.stored() == {}
+    assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["interrupted"]
+    assert [scan["status"] for scan in trial.query("SELECT status FROM sync_scans")] == ["interrupted"]
+    assert trial.query("SELECT * FROM sync_leases WHERE owner <> ''") == []
+    trial.front.watch = None
+    [told] = trial.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (True, False, 3, 90)
+    assert [bool(scan["resumed"]) for scan in trial.query("SELECT resumed FROM sync_scans ORDER BY id")] == [False, True]
+    trial.assert_equal_to_world()
+
+
+def test_a_resumed_scan_deletes_nothing(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """Between the two halves rows may have moved from one into the other; only a scan in one go proves absence."""
+    trial = make_trial((90,), max_page_size=10)
+    trial.sync()
+    service = trial.services[0]
+    gone = service.delete(8)
+    service.touch(20)
+    trial.wait_for(stop_at(trial, gates, 4, signal.SIGTERM), expect=143)
+    gates[0].open()
+    trial.front.watch = None
+    assert changes(trial.sync()) == {"updated": 20}
+    assert trial.stored().keys() >= set(gone)
+    assert changes(trial.sync()) == {"deleted": 8}
+    trial.assert_equal_to_world()
+
+
+def test_a_second_signal_ends_at_once(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """Whoever presses Ctrl-C twice does not want to wait; what is committed is whole all the same."""
+    trial = make_trial((90,), max_page_size=10)
+    process = stop_at(trial, gates, 6, signal.SIGINT, signal.SIGINT)
+    trial.wait_for(process, expect=130)
+    assert trial.stored() == {}
+    gates[0].open()
+    trial.front.watch = None
+    trial.expire_leases()
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("timeout", [1, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_signal_while_services_are_listed(make_trial: MakeTrial, gates: list[Gate], timeout: int) -> None:
+    """A stop may come before any service is known, and while a socket hangs; the run ends soon all the same."""
+    trial = make_trial((10,))
+    trial.settings["retry"]["timeout_seconds"] = timeout
+    gate = Gate(trial, 99)
+    gates.append(gate)
+    asked = threading.Event()
+
+    def watch(request: Request) -> Reply | None:
+        asked.set()
+        gate._open.wait(60)
+        return None
+
+    trial.front.watch = watch
+    process = trial.start("sync", "--json")
+    assert asked.wait(30)
+    process.send_signal(signal.SIGTERM)
+    process.wait(20)
+    result = trial.wait_for(process, expect=143)
+    assert result.json["status"] == "interrupted"
+    assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["interrupted"]
+
+
+def test_a_signal_while_absences_are_confirmed(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """Two hundred questions take their time; a stop among them deletes nothing, and publishes nothing half."""
+    trial = make_trial((60,), max_page_size=10)
+    trial.sync()
+    before = trial.image()
+    trial.services[0].touch(5)
+    trial.services[0].delete(10)
+    gate = Gate(trial, 99)
+    gates.append(gate)
+    asked = threading.Event()
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_lookup:
+            asked.set()
+            gate._open.wait(60)
+        return None
+
+    trial.front.watch = watch
+    process = trial.start("sync", "--json")
+    assert asked.wait(30)
+    process.send_signal(signal.SIGTERM)
+    trial.wait_for(process, expect=143)
+    after = trial.image()
+    assert (after["bindings"], after["binding_versions"]) == (before["bindings"], before["binding_versions"])
+    gate.open()
+    trial.front.watch = None
+    trial.sync("--fresh")
+    trial.assert_equal_to_world()
+
+
+def test_services_that_were_done_stay_done(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """A stop costs the service that is being read, and none that is published."""
+    trial = make_trial((20, 90), max_page_size=10)
+    done, cut = (service.sid for service in trial.services)
+    process = stop_at(trial, gates, 6)
+    while not trial.query("SELECT id FROM sync_scans WHERE status = 'published'"):
+        pass
+    process.send_signal(signal.SIGTERM)
+    result = trial.wait_for(process, expect=143)
+    assert {sid: told["status"] for sid, told in result.services.items()} == {done: "published", cut: "interrupted"}
+    assert trial.stored() == trial.expected([done])
+
+
+def test_the_deadline_stops_a_run_like_a_signal(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """`run.deadline_seconds` keeps a run from growing into the next one; it too resumes."""
+    trial = make_trial((90,), max_page_size=10)
+    trial.settings["run"] = {"deadline_seconds": 2}
+    result = trial.wait_for(stop_at(trial, gates, 6), expect=3)
+    assert result.json["status"] == "interrupted"
+    assert trial.query("SELECT * FROM sync_leases WHERE owner <> ''") == []
+    gates[0].open()
+    trial.front.watch = None
+    trial.settings["run"] = {}
+    [told] = trial.sync().json["services"]
+    assert (told["resumed"], told["pages"]) == (True, 3)
+    trial.assert_equal_to_world()
+
+
+def test_a_deadline_that_is_not_reached_changes_nothing(make_trial: MakeTrial) -> None:
+    """A generous deadline must leave a run as it is."""
+    trial = make_trial((20,))
+    trial.settings["run"] = {"deadline_seconds": 600}
+    trial.sync()
+    trial.assert_equal_to_world()

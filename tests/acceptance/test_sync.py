@@ -1,0 +1,313 @@
+"""The main job: what a run promises (contract §5.1, §5.2), over real HTTP; SQLite, and PostgreSQL where the engine matters."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+from etl.simulator import Fault
+from etl.simulator.replies import Reply, json_reply
+from tests.acceptance.front import Request
+from tests.acceptance.trial import Trial, changes
+
+MakeTrial = Callable[..., Trial]
+
+ON_BOTH = pytest.mark.parametrize("url_fixture", ["sqlite_url", "postgres18_url"])
+
+
+@pytest.fixture
+def stocked(url_fixture: str, make_trial: MakeTrial, request: pytest.FixtureRequest) -> Trial:
+    """A first load of two small services."""
+    trial = make_trial((60, 40), url=request.getfixturevalue(url_fixture), max_page_size=25)
+    trial.sync()
+    return trial
+
+
+def test_a_first_load_holds_the_whole_world(trial: Trial) -> None:
+    """A page, a service or a column that is lost on the way would show here."""
+    result = trial.sync()
+    assert result.totals["inserted"] == len(trial.expected()) == 350
+    trial.assert_equal_to_world()
+    assert trial.query("SELECT * FROM binding_versions") == []
+
+
+def test_a_repeat_writes_no_row(trial: Trial) -> None:
+    """Rewriting what did not change would wear out the warehouse and every replica of it."""
+    trial.sync()
+    before = trial.image()
+    result = trial.sync()
+    assert result.totals["unchanged"] == 350
+    assert changes(result) == {}
+    after = trial.image()
+    for table in ("bindings", "binding_versions", "rejected_bindings"):
+        assert after[table] == before[table], table
+
+
+def test_a_repeat_changes_no_byte_of_the_tables_in_sqlite(trial: Trial) -> None:
+    """A row written with the values it had before is a write all the same; SQLite's own triggers see it."""
+    trial.sync()
+    with sqlite3.connect(trial.folder / "warehouse.sqlite") as db:
+        for table in ("bindings", "binding_versions"):
+            for event in ("INSERT", "UPDATE", "DELETE"):
+                db.execute(
+                    f"CREATE TRIGGER no_{event}_{table} BEFORE {event} ON {table} BEGIN SELECT RAISE(ABORT, 'row written'); END"
+                )
+    db.close()
+    assert trial.sync().totals["unchanged"] == 350
+
+
+def test_a_repeat_writes_no_row_in_postgresql(make_trial: MakeTrial, postgres18_url: str) -> None:
+    """An upsert that rewrites rows in place is invisible in their columns, and bloats the table with every run."""
+    trial = make_trial((60, 40), url=postgres18_url)
+    trial.sync()
+    versions = "SELECT sid, xmin::text AS xmin, ctid::text AS ctid FROM bindings ORDER BY sid"
+    before = (trial.query(versions), written(trial))
+    trial.sync()
+    assert (trial.query(versions), written(trial)) == before
+
+
+def written(trial: Trial) -> list[dict[str, Any]]:
+    """PostgreSQL's own count of rows written, once every session of the run has ended and handed its figures in."""
+    while trial.query(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'bindings-etl' AND datname = current_database()"
+    ):
+        pass
+    return trial.query(
+        "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+        " WHERE relname IN ('bindings', 'binding_versions') ORDER BY relname"
+    )
+
+
+@ON_BOTH
+def test_changes_deletes_and_returns_are_followed(stocked: Trial) -> None:
+    """Each kind of change has its own way through the program; a missed one would leave the warehouse wrong for ever."""
+    for service in stocked.services:
+        service.delete(3)
+        service.touch(7)
+        service.grow(5)
+    assert changes(stocked.sync()) == {"inserted": 10, "updated": 14, "deleted": 6}
+    stocked.assert_equal_to_world()
+    for service in stocked.services:
+        service.bring_back(2)
+    assert changes(stocked.sync()) == {"restored": 4}
+    stocked.assert_equal_to_world()
+
+
+@ON_BOTH
+def test_another_order_of_message_types_is_no_change(stocked: Trial) -> None:
+    """The types are a set; taking their order for content would flood the history."""
+    before = stocked.image()["bindings"]
+    assert all(service.shuffle_message_types(10) for service in stocked.services)
+    assert changes(stocked.sync()) == {}
+    assert stocked.image()["bindings"] == before
+
+
+@ON_BOTH
+def test_history_tells_every_image_and_when_it_held(stocked: Trial) -> None:
+    """A gap or an overlap in a SID's history would give an analyst two answers, or none, for one moment."""
+    service = stocked.services[0]
+    [sid] = service.sids()[:1]
+    first = stocked.stored()[sid]
+    service.change(sid, endpoint="second")
+    stocked.sync()
+    back = service.bindings[sid]
+    service.remove([sid])
+    stocked.sync()
+    service.put(back)
+    stocked.sync()
+    past = stocked.query("SELECT * FROM binding_versions WHERE sid = :sid ORDER BY id", sid=sid)
+    assert [(one["change"], one["endpoint"]) for one in past] == [
+        ("updated", first["endpoint"]), ("deleted", "second"), ("restored", "second"),
+    ]  # fmt: skip
+    [now] = stocked.query("SELECT * FROM bindings WHERE sid = :sid", sid=sid)
+    borders = [past[0]["first_seen_at"], *(one["valid_to"] for one in past)]
+    assert [*(one["valid_from"] for one in past), now["changed_at"]] == borders
+    assert (now["deleted_at"], now["endpoint"]) == (None, "second")
+    assert {one["first_seen_at"] for one in [*past, now]} == {borders[0]}
+    runs = [run["id"] for run in stocked.query("SELECT id FROM sync_runs ORDER BY id")]
+    assert [one["run_id"] for one in [*past, now]] == [*runs[1:], runs[-1]]
+    told = stocked.query("SELECT * FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid)
+    assert [bool(one["is_deleted"]) for one in told] == [False, False, True, False]
+    assert [str(one["valid_to"]) for one in told[:-1]] == [str(one["valid_from"]) for one in told[1:]]
+    assert told[-1]["valid_to"] is None
+
+
+@ON_BOTH
+def test_a_deleted_row_keeps_its_content_and_says_when(stocked: Trial) -> None:
+    """Soft deletion that loses the row's content, or stamps rows that were deleted before, would be a hard one in disguise."""
+    before = stocked.stored()
+    gone = stocked.services[0].delete(4)
+    stocked.sync()
+    deleted = stocked.query("SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid")
+    assert [one["sid"] for one in deleted] == sorted(gone)
+    assert all(one["deleted_at"] == one["changed_at"] for one in deleted)
+    assert stocked.stored("deleted_at IS NOT NULL") == {sid: before[sid] for sid in gone}
+    stocked.sync()
+    assert (
+        stocked.query("SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid")
+        == deleted
+    )
+
+
+@ON_BOTH
+def test_hard_deletes_take_the_row_out_and_a_return_is_a_restore(stocked: Trial) -> None:
+    """The last image of a hard-deleted row lives in the history alone; its return must find `first_seen_at` there."""
+    stocked.settings["deletes"] = {"mode": "hard"}
+    service = stocked.services[0]
+    [sid] = service.delete(1)
+    [before] = stocked.query("SELECT * FROM bindings WHERE sid = :sid", sid=sid)
+    assert changes(stocked.sync()) == {"deleted": 1}
+    assert stocked.query("SELECT * FROM bindings WHERE sid = :sid", sid=sid) == []
+    [last] = stocked.query("SELECT * FROM binding_versions WHERE sid = :sid", sid=sid)
+    assert (last["change"], last["content_hash"]) == ("deleted", before["content_hash"])
+    assert service.bring_back(1) == [sid]
+    assert changes(stocked.sync()) == {"restored": 1}
+    [after] = stocked.query("SELECT * FROM bindings WHERE sid = :sid", sid=sid)
+    assert after["first_seen_at"] == before["first_seen_at"]
+    told = stocked.query("SELECT is_deleted FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid)
+    assert [bool(one["is_deleted"]) for one in told] == [False, True, False]
+    stocked.assert_equal_to_world()
+
+
+def test_ignored_deletes_stay_active_and_cost_no_request(make_trial: MakeTrial) -> None:
+    """`mode: ignore` is for those whose table is an archive; a deletion there would be a loss."""
+    trial = make_trial((60,))
+    trial.sync()
+    before = trial.image()["bindings"]
+    trial.settings["deletes"] = {"mode": "ignore", "max_fraction": 0, "min_rows": 0}
+    trial.services[0].delete(50)
+    result = trial.sync()
+    assert changes(result) == {}
+    assert result.totals["requests"] == result.totals["pages"] == 1
+    assert trial.image()["bindings"] == before
+
+
+@pytest.mark.parametrize("page_size", [1, 7, 50, 1000])
+def test_the_page_size_does_not_change_the_result(make_trial: MakeTrial, page_size: int) -> None:
+    """A size that does not divide the number of rows, or that the server lowers, would lose the rows at the seams."""
+    trial = make_trial((50, 13), max_page_size=50)
+    trial.account["page_size"] = page_size
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("oversize", ["refuse", "refuse20001"])
+def test_a_refused_page_size_is_followed_down(make_trial: MakeTrial, oversize: str) -> None:
+    """Twilio lowered the maximum once without notice; the next run has to go on with smaller pages."""
+    trial = make_trial((120,), max_page_size=50, oversize=oversize)
+    trial.account["page_size"] = 1000
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("order", ["sid", "updated"])
+def test_the_order_of_rows_does_not_change_the_result(make_trial: MakeTrial, order: str) -> None:
+    """The API documents no order; a program that leans on one works by luck."""
+    trial = make_trial((130, 30), order=order, max_page_size=40)
+    trial.sync()
+    for service in trial.services:
+        service.touch(9)
+        service.delete(5)
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("quirk", ["empty-page", "duplicate-rows", "error-503:3", "throttle:3"])
+def test_quirks_of_the_api_hide_no_change(make_trial: MakeTrial, quirk: str) -> None:
+    """What the API is known to do now and then may neither lose a change nor delete a row that is there."""
+    trial = make_trial((90, 30), max_page_size=10)
+    trial.sync()
+    for service in trial.services:
+        service.touch(5)
+        service.delete(2)
+    trial.simulator.faults.add(quirk)
+    assert changes(trial.sync()) == {"updated": 10, "deleted": 4}
+    trial.assert_equal_to_world()
+
+
+def test_a_relative_next_link_is_followed(make_trial: MakeTrial) -> None:
+    """Twilio's older APIs give path and query only; such a link must not end the listing."""
+    trial = make_trial((45,), max_page_size=10)
+    trial.simulator.faults.add("relative-link")
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("fault", ["loop", "loop-long"])
+def test_a_repeated_link_ends_the_listing(make_trial: MakeTrial, fault: str) -> None:
+    """A link that leads back would keep the run from ever ending."""
+    trial = make_trial((45,), max_page_size=10)
+    trial.simulator.faults.add(fault)
+    [service] = trial.sync(expect=4).json["services"]
+    assert (service["status"], service["complete"], service["error"]["type"]) == ("failed", False, "RepeatedLink")
+    assert trial.stored() == {}
+
+
+def test_a_repeated_page_under_new_links_ends_the_listing(make_trial: MakeTrial) -> None:
+    """A link that counts up and leads to the same rows for ever is never the same, and the listing never at its end."""
+    trial = make_trial((45,), max_page_size=10)
+    trial.front.watch = lambda request: same_page(trial, request) if request.is_listing else None
+    [service] = trial.sync(expect=4).json["services"]
+    assert (service["error"]["type"], service["requests"]) == ("RepeatedLink", 2)
+
+
+def same_page(trial: Trial, request: Request) -> Reply:
+    """Row one, and a link to the next page that shows it again."""
+    row = next(iter(trial.services[0].bindings.values()))
+    link = f"{trial.simulator.base_url}{request.path}?PageSize=10&Page={request.page + 1}&PageToken=PT0"
+    return json_reply({"meta": {"key": "bindings", "page_size": 10, "next_page_url": link}, "bindings": [row]})
+
+
+def test_a_field_not_known_today_goes_to_extra(make_trial: MakeTrial) -> None:
+    """A new field of the API must neither break the load nor be lost."""
+    trial = make_trial((20,))
+    trial.sync()
+    trial.simulator.faults.add("unknown-field")
+    assert changes(trial.sync()) == {"updated": 20}
+    assert {str(row["extra"]) for row in trial.stored().values()} == {str({"device": {"model": "phone", "os": 17.2}})}
+
+
+@ON_BOTH
+def test_the_time_zone_of_the_machine_changes_nothing(stocked: Trial) -> None:
+    """A laptop on the other side of the world must see the same rows as unchanged, and stamp its own in UTC."""
+    stocked.services[0].touch(1)
+    [latest] = stocked.query("SELECT max(changed_at) AS at FROM bindings")
+    result = stocked.wait_for(stocked.start("sync", "--json", environment={"TZ": "Pacific/Kiritimati"}))
+    assert (changes(result), result.totals["unchanged"]) == ({"updated": 1}, 99)
+    stocked.assert_equal_to_world()
+    [newest] = stocked.query("SELECT max(changed_at) AS at FROM bindings")
+    hour = timedelta(hours=1)
+    assert timedelta() < datetime.fromisoformat(str(newest["at"])) - datetime.fromisoformat(str(latest["at"])) < hour
+
+
+def test_many_batches_publish_as_one(make_trial: MakeTrial) -> None:
+    """A scan of several batches shows nothing until its last page is read, and then everything at once."""
+    trial = make_trial((130,), max_page_size=1)
+    seen: list[int] = []
+    trial.simulator.faults.add(Fault("slow", when=lambda asked: looked(trial, seen, asked.page)))
+    trial.sync()
+    assert set(seen) == {0}
+    trial.assert_equal_to_world()
+
+
+def looked(trial: Trial, seen: list[int], page: int) -> bool:
+    """What a reader sees while page 60 or 125 is asked for, when one or two batches are staged; strikes never."""
+    if page in (60, 125):
+        [count] = trial.query("SELECT count(*) AS n FROM bindings")
+        seen.append(count["n"])
+    return False
+
+
+def test_a_copy_of_the_file_taken_at_any_time_is_whole(make_trial: MakeTrial) -> None:
+    """Whoever backs up the SQLite file between two runs has to get the warehouse and not a part of it."""
+    trial = make_trial((30,))
+    trial.sync()
+    copy = trial.folder / "copy.sqlite"
+    shutil.copy(trial.folder / "warehouse.sqlite", copy)
+    assert sorted(path.name for path in trial.folder.iterdir()) == ["config.yaml", "copy.sqlite", "warehouse.sqlite"]
+    with sqlite3.connect(copy) as db:
+        assert db.execute("SELECT count(*) FROM bindings").fetchone() == (30,)
+    db.close()

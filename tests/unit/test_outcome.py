@@ -1,0 +1,151 @@
+"""What a run ends with: status, exit code and JSON (contract §2)."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from etl import errors
+from etl.cli import render
+from etl.domain.counters import Counters
+from etl.domain.scope import Scope
+from etl.sync.outcome import RunOutcome, ScanOutcome
+
+BEGAN = datetime(2026, 11, 23, 9, 42, 0, 123456, tzinfo=UTC)
+ENDED = datetime(2026, 11, 23, 9, 43, 0, tzinfo=UTC)
+COUNTERS = ["pages", "requests", "retries", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected"]
+
+
+def scan(status: str, number: int = 0, error: Exception | None = None, **counted: int) -> ScanOutcome:
+    return ScanOutcome(Scope("main", f"IS{number:032x}"), status, counters=Counters(**counted), error=error)
+
+
+def run(*statuses: str | ScanOutcome, stopped: bool = False, exit_code: int | None = None) -> RunOutcome:
+    scans = [one if isinstance(one, ScanOutcome) else scan(one, error=cause(one)) for one in statuses]
+    return RunOutcome(7, "sync", BEGAN, ENDED, dry_run=False, scans=scans, stopped=stopped, stopped_exit_code=exit_code)
+
+
+def cause(status: str) -> Exception | None:
+    return {"failed": errors.Unavailable("HTTP 503"), "locked": errors.LeaseHeld("held")}.get(status)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "exit_code"),
+    [
+        ((), "succeeded", 0),
+        (("published",), "succeeded", 0),
+        (("published", "skipped"), "succeeded", 0),
+        (("published", "failed"), "partial", 3),
+        (("refused", "failed"), "partial", 3),
+        (("failed",), "failed", 4),
+        (("failed", "failed"), "failed", 4),
+        (("failed", "locked"), "failed", 4),
+        (("refused",), "refused", 5),
+        (("published", "refused"), "refused", 5),
+        (("refused", "locked"), "refused", 5),
+        (("locked",), "locked", 6),
+        (("published", "locked"), "partial", 6),
+        (("published", "failed", "refused", "locked"), "partial", 3),
+    ],
+)
+def test_the_exit_code_says_how_it_went(statuses: tuple[str, ...], status: str, exit_code: int) -> None:
+    """Schedulers decide by it; of several, the first of 4, 3, 5, 6."""
+    outcome = run(*statuses)
+    assert (outcome.status, outcome.exit_code) == (status, exit_code)
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_signal_is_told_by_its_own_code(code: int) -> None:
+    """130 and 143 are what a shell expects of SIGINT and SIGTERM."""
+    outcome = run("published", "interrupted", stopped=True, exit_code=code)
+    assert (outcome.status, outcome.exit_code) == ("interrupted", code)
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [(errors.WarehouseUnreachable("no connection"), 7), (errors.CredentialsRefused("HTTP 401"), 4), (ZeroDivisionError(), 1)],
+)
+def test_where_nothing_could_be_read_the_cause_decides(error: Exception, exit_code: int) -> None:
+    """A database that is down is not a fault of the API, and a bug is neither."""
+    assert run(scan("failed", error=error)).exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (errors.EtlError, 1),
+        (errors.ConfigurationError, 2),
+        (errors.SourceError, 4),
+        (errors.WarehouseOutdated, 7),
+        (errors.WarehouseUnreachable, 7),
+        (errors.LeaseHeld, 6),
+    ],
+)
+def test_each_error_has_the_exit_code_of_the_contract(error: type[errors.EtlError], exit_code: int) -> None:
+    """An error that ends the program before any service is read."""
+    assert error.exit_code == exit_code
+
+
+def test_the_json_is_the_contract_s() -> None:
+    """Names are fixed: other programs read them."""
+    error = errors.Throttled("HTTP 429, code 20429: …", status=429, twilio_code=20429, request_id="RQ1")
+    document = json.loads(
+        render.to_json(run(scan("published", 1, pages=2, inserted=5), scan("failed", 2, error, pages=1)).as_json())
+    )
+    assert {name: document[name] for name in ("run_id", "mode", "status", "started_at", "finished_at", "dry_run")} == {
+        "run_id": 7,
+        "mode": "sync",
+        "status": "partial",
+        "started_at": "2026-11-23T09:42:00.123Z",
+        "finished_at": "2026-11-23T09:43:00.000Z",
+        "dry_run": False,
+    }
+    assert list(document["totals"]) == COUNTERS
+    assert (document["totals"]["pages"], document["totals"]["inserted"]) == (3, 5)
+    good, bad = document["services"]
+    assert {"account", "chat_service_sid", "status", "complete", "error", *COUNTERS} <= good.keys()
+    assert (good["account"], good["chat_service_sid"], good["error"]) == ("main", f"IS{1:032x}", None)
+    assert bad["error"] == {"type": "Throttled", "message": "HTTP 429, code 20429: …", "twilio_code": 20429, "request_id": "RQ1"}
+
+
+def test_a_run_that_could_not_begin_has_the_same_shape() -> None:
+    """`--json` gives one object also when the run fails."""
+    failed = json.loads(render.failed_run_json(errors.WarehouseOutdated("run migrate"), "sync", BEGAN, dry_run=True))
+    assert run().as_json().keys() <= failed.keys()
+    assert (failed["status"], failed["services"], failed["totals"]) == ("failed", [], dict.fromkeys(COUNTERS, 0))
+    assert failed["error"]["message"] == "run migrate"
+
+
+def test_a_foreign_error_is_told_by_its_class_only() -> None:
+    """Its text may quote a row, and `error` goes to the ledger and to standard output (contract §5.6)."""
+    outcome = run(scan("failed", error=ValueError("row of ada@example.com")))
+    assert "ada" not in f"{outcome.as_json()} {outcome.error} {render.run_summary(outcome)}"
+    assert "ValueError" in str(outcome.error)
+
+
+def test_the_summary_shows_every_service_and_what_was_not_done() -> None:
+    """What a person reads after a run by hand."""
+    error = errors.Unavailable("HTTP 503: try again later", request_id="RQ503")
+    text = render.run_summary(run(scan("published", 1, inserted=1234567), scan("failed", 2, error)))
+    assert f"IS{1:032x}" in text
+    assert "1,234,567" in text
+    assert "HTTP 503: try again later (request RQ503)" in text
+    assert "total" in text
+
+
+def test_a_table_lines_up() -> None:
+    """Numbers are compared by eye, so they stand to the right."""
+    assert render.table(("name", "rows"), [("a", 5), ("long name", 1200)]).splitlines() == [
+        "name        rows",
+        "a              5",
+        "long name  1,200",
+    ]
+    assert render.table(("name", "rows"), []) == "name  rows"
+
+
+def test_counters_add_up() -> None:
+    """Totals of a run are sums over its scans; a counter left out would be lost."""
+    totals = Counters()
+    totals.add(Counters(*range(1, 11)))
+    totals.add(Counters(*range(1, 11)))
+    assert list(vars(totals).items()) == list(zip(COUNTERS, range(2, 21, 2), strict=True))
