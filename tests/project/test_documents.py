@@ -1,0 +1,107 @@
+"""The project's own papers are true."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+import yaml
+
+from docs import dictionary
+from etl.cli.app import app
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(group: click.Group = app, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    """Every command by its path, groups included."""
+    context = click.Context(group)
+    found: dict[tuple[str, ...], click.Command] = {}
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        found[*path, name] = command
+        if isinstance(command, click.Group):
+            found |= commands(command, (*path, name))
+    return found
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+
+
+def shown_command_lines() -> list[tuple[str, str]]:
+    """Every `bindings-etl …` in a code block or between backticks, with the page that shows it."""
+    lines = []
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+        for block in re.findall(r"```(?:sh|cron)\n(.*?)```", text, re.DOTALL):
+            lines += [(page.name, line) for line in block.splitlines()]
+        lines += [(page.name, code) for code in re.findall(r"`(bindings-etl [^`]+)`", text)]
+    return [(page, line[line.index("bindings-etl ") :]) for page, line in lines if re.search(r"(^|\s)bindings-etl ", line)]
+
+
+@pytest.mark.parametrize(("page", "line"), shown_command_lines())
+def test_every_command_line_shown_is_understood(page: str, line: str) -> None:
+    """A command line in the papers that the program does not take would fail in front of a newcomer."""
+    words = shlex.split(re.split(r"\s#|>>|\|", line)[0])[1:]
+    command: click.Command = app
+    known = options_of(app)
+    for word in words:
+        if (isinstance(command, click.Group) and not word.startswith("-") and word in commands(command)) or (
+            isinstance(command, click.Group) and (word,) in commands(command)
+        ):
+            command = commands(command)[word,]
+            known |= options_of(command)
+        elif word.startswith("--"):
+            assert word.split("=")[0] in known, f"{page}: {line}"
+
+
+def test_every_command_and_option_stands_in_the_readme() -> None:
+    """What the README does not name, nobody finds."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path, command in commands().items():
+        assert " ".join(path) in readme, path
+        for option in options_of(command) - options_of(app) - {"--payload", "--dir"}:
+            assert option in readme, (path, option)
+
+
+def test_every_command_helps() -> None:
+    """A command without help is a riddle at three in the morning."""
+    for path, command in commands().items():
+        assert command.help, path
+
+
+def test_links_between_papers_lead_somewhere() -> None:
+    """A dead link in the papers sends its reader away."""
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_data_dictionary_is_current() -> None:
+    """The dictionary is what analysts trust; it has to say what the tables say."""
+    page = dictionary.PAGE.read_text(encoding="utf-8")
+    assert page == dictionary.put_into(page), "run `make docs`"
+
+
+@pytest.mark.parametrize("manifest", sorted((ROOT / "deploy").rglob("*.yaml")), ids=lambda path: path.name)
+def test_manifests_call_what_exists(manifest: Path) -> None:
+    """A manifest with a wrong option would fail only in the cluster."""
+    document = yaml.safe_load(manifest.read_text(encoding="utf-8"))
+    specification = document["spec"].get("jobTemplate", document)["spec"]["template"]["spec"]
+    arguments = specification["containers"][0]["args"]
+    assert (arguments[0],) in commands()
+    assert {word for word in arguments if word.startswith("--")} <= options_of(commands()[arguments[0],])
+    assert specification["terminationGracePeriodSeconds"] >= 10
+
+
+def test_version_is_told_in_a_blink() -> None:
+    """`--version` has to work without a configuration and without loading what it does not need."""
+    script = "import sys; from etl.cli.app import run; code = run(['--version']); print(code, 'sqlalchemy' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert re.fullmatch(r"bindings-etl \d+\.\d+\.\d+\n0 False\n", told)
