@@ -1,0 +1,1 @@
+"""Side-by-side measurements of whole runs; see README.md."""

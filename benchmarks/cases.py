@@ -1,0 +1,50 @@
+"""What is measured: worlds, who takes part, and which runs follow each other in one database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from benchmarks.world import World
+
+FIRST, REPEAT, CHANGED_RUN = "first load", "repeat, no change", "repeat, 1 % changed"
+EVERYONE = ("floor-fetch", "floor-load", "ours", "sdk", "dlt", "singer")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One world, read by some contestants in a row of phases."""
+
+    name: str
+    title: str
+    world: World
+    contestants: tuple[str, ...]
+    phases: tuple[str, ...]
+    store: str = "postgres"
+    concurrency: int = 4
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case("page-100", "100 rows a page", World(), EVERYONE, (FIRST, REPEAT, CHANGED_RUN)),
+        Case("page-1000", "1000 rows a page", World(page_size=1000), EVERYONE, (FIRST, REPEAT, CHANGED_RUN)),
+        Case("grow-10k", "10 k rows", World(rows_per_service=2_500), ("ours",), (FIRST, REPEAT)),
+        Case("grow-100k", "100 k rows", World(), ("ours",), (FIRST, REPEAT)),
+        Case("grow-1m", "1 M rows", World(rows_per_service=250_000), ("ours",), (FIRST, REPEAT)),
+        Case(
+            "latency",
+            "150 ms a page, 8 services of 50 pages",
+            World(services=8, rows_per_service=5_000, latency_ms=150),
+            ("floor-fetch", "ours"),
+            (FIRST, REPEAT),
+            concurrency=8,
+        ),
+        Case("sqlite", "into SQLite", World(), ("ours",), (FIRST, REPEAT, CHANGED_RUN), store="sqlite"),
+        Case("duckdb", "into DuckDB", World(), ("ours",), (FIRST, REPEAT, CHANGED_RUN), store="duckdb"),
+    )
+}
+
+
+def shrink(case: Case) -> Case:
+    """A tenth of the rows: for a look at whether everything works, not for figures."""
+    return replace(case, world=replace(case.world, rows_per_service=case.world.rows_per_service // 10))

@@ -1,0 +1,1 @@
+"""The same figures as a terminal table, markdown and a picture."""

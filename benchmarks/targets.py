@@ -1,0 +1,110 @@
+"""What this project has set itself, and whether the figures reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from benchmarks.cases import CASES, CHANGED_RUN, FIRST, REPEAT
+from benchmarks.samples import Samples
+
+MAIN = "page-100"
+LATENCY = CASES["latency"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One line: a goal and what was measured; None where it was not."""
+
+    title: str
+    goal: float
+    at_least: bool
+    unit: str
+    value: float | None
+
+    @property
+    def reached(self) -> bool | None:
+        if self.value is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+    @property
+    def verdict(self) -> str:
+        return {None: "not measured", True: "reached", False: "NOT reached"}[self.reached]
+
+    def goal_text(self) -> str:
+        return f"{'≥' if self.at_least else '≤'} {self.goal:g}{self.unit}"
+
+    def value_text(self) -> str:
+        return "-" if self.value is None else f"{self.value:.2f}{self.unit}"
+
+
+def judge(samples: Samples, startup: Sequence[float]) -> list[Target]:
+    return [
+        *_judge_speed(samples),
+        *_judge_latency(samples),
+        *_judge_memory(samples),
+        *_judge_growth(samples),
+        Target("`bindings-etl --version`, CPU", 0.25, False, " s", median(startup) if startup else None),
+    ]
+
+
+def _judge_speed(samples: Samples) -> list[Target]:
+    def against(phase: str, other: str) -> float | None:
+        return samples.ratio((MAIN, phase, "ours"), (MAIN, phase, other))
+
+    one_percent = samples.ratio((MAIN, CHANGED_RUN, "ours"), (MAIN, REPEAT, "ours"))
+    return [
+        Target(
+            "first load of 100 k rows, rows/s against the load floor",
+            0.65,
+            True,
+            " x",
+            against(FIRST, "floor-load"),
+        ),
+        Target("first load, against dlt", 4, True, " x", against(FIRST, "dlt")),
+        Target("first load, against twilio SDK + SQLAlchemy", 2.2, True, " x", against(FIRST, "sdk")),
+        Target("repeat without change, against the fetch floor", 0.65, True, " x", against(REPEAT, "floor-fetch")),
+        Target("repeat without change, against dlt", 6.5, True, " x", against(REPEAT, "dlt")),
+        Target("repeat with 1 % changed, against repeat without change", 0.85, True, " x", one_percent),
+    ]
+
+
+def _judge_latency(samples: Samples) -> list[Target]:
+    world = LATENCY.world
+    per_row = world.latency_ms / 1000 / world.page_size / world.services
+    overhead = samples.median(LATENCY.name, FIRST, "ours", lambda sample: sample.wall / (sample.rows * per_row))
+    title = f"{LATENCY.title}: time against nothing but waiting ({world.rows * per_row:g} s)"
+    return [Target(title, 1.15, False, " x", overhead)]
+
+
+def _judge_memory(samples: Samples) -> list[Target]:
+    def peak(case: str) -> float | None:
+        phases = (samples.median(case, phase, "ours", lambda s: s.peak_bytes / 1e6) for phase in (FIRST, REPEAT))
+        return max((found for found in phases if found), default=None)
+
+    small, large = peak(MAIN) or peak("grow-100k"), peak("grow-1m")
+    return [
+        Target("peak memory at 100 k rows", 150, False, " MB", small),
+        Target(
+            "peak memory at 1 M rows, against 100 k",
+            1.1,
+            False,
+            " x",
+            large / small if large and small else None,
+        ),
+    ]
+
+
+def _judge_growth(samples: Samples) -> list[Target]:
+    return [
+        Target(
+            f"{phase}: rows/s at 1 M rows against 100 k",
+            0.85,
+            True,
+            " x",
+            samples.ratio(("grow-1m", phase, "ours"), ("grow-100k", phase, "ours")),
+        )
+        for phase in (FIRST, REPEAT)
+    ]
