@@ -236,6 +236,8 @@ class Scan:
     def _publish_in(self, conn: sa.Connection, settlement: Settlement) -> Counters:
         if (counted := ledger.find_publication(conn, self._scan_id)) is not None:
             return counted
+        if self._scope.binding_types:
+            leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
         leases.renew(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
         stage_id = self._progress.stage_id

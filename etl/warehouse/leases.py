@@ -14,7 +14,8 @@ from etl.errors import LeaseHeld, LeaseLost
 from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import sync_leases
 
-# Taken first by whoever wants any lease of a service, so that two cannot both find the service free.
+# Locked first by whoever wants any lease of a service, so that two cannot both find the service free; and by whoever publishes
+# a part of it, so that two parts do not publish one row in the same moment.
 _GATE = "(gate)"
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -42,7 +43,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     Raises:
         LeaseHeld: a live run works on an overlapping scope; nothing was changed.
     """
-    _enter_gate(conn, engine, scope.chat_service_sid)
+    enter_gate(conn, engine, scope.chat_service_sid)
     now = engine.now(conn)
     mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
     others = conn.execute(sa.select(sync_leases).where(mine, sync_leases.c.scope != _GATE)).all()
@@ -61,6 +62,24 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     else:
         conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
     return [Lapsed(other.run_id) for other in in_the_way]
+
+
+def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
+    """Wait until nobody else is at the gate of this service, and stay there until the transaction ends."""
+    columns = ("chat_service_sid", "scope", "owner", "run_id", "host", "acquired_at", "expires_at")
+    long_ago = sa.literal(_LONG_AGO, sync_leases.c.expires_at.type)
+    gate = sa.select(
+        sa.literal(chat_service_sid),
+        sa.literal(_GATE),
+        sa.literal(""),
+        sa.literal(0, sa.BigInteger),
+        sa.literal(""),
+        long_ago,
+        long_ago,
+    )
+    conn.execute(engine.insert_unless_there(sync_leases, columns, gate))
+    this = (sync_leases.c.chat_service_sid == chat_service_sid) & (sync_leases.c.scope == _GATE)
+    conn.execute(_locking(engine, sa.select(sync_leases.c.owner).where(this)))
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:
@@ -104,23 +123,6 @@ def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]
     """Every lease that is held now."""
     held = sa.select(sync_leases).where(sync_leases.c.scope != _GATE, sync_leases.c.expires_at > engine.now(conn))
     return list(conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all())
-
-
-def _enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
-    columns = ("chat_service_sid", "scope", "owner", "run_id", "host", "acquired_at", "expires_at")
-    long_ago = sa.literal(_LONG_AGO, sync_leases.c.expires_at.type)
-    gate = sa.select(
-        sa.literal(chat_service_sid),
-        sa.literal(_GATE),
-        sa.literal(""),
-        sa.literal(0, sa.BigInteger),
-        sa.literal(""),
-        long_ago,
-        long_ago,
-    )
-    conn.execute(engine.insert_unless_there(sync_leases, columns, gate))
-    this = (sync_leases.c.chat_service_sid == chat_service_sid) & (sync_leases.c.scope == _GATE)
-    conn.execute(_locking(engine, sa.select(sync_leases.c.owner).where(this)))
 
 
 def _locking(engine: Engine, query: sa.Select[tuple[str]]) -> sa.Select[tuple[str]]:

@@ -38,7 +38,9 @@ class Changes(NamedTuple):
 
 def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> Changes:
     """Staged rows into `bindings`, the images they replace into `binding_versions`."""
-    changes, returned = _count_changes(conn, order)
+    changes, returned, current = _count_changes(conn, order)
+    if current:
+        _drop_current(conn, order)
     if not any(changes):
         return changes
     if changes.updated or changes.restored:
@@ -80,18 +82,26 @@ def _staged(order: Publication) -> sa.ColumnElement[bool]:
     return scan_staged.c.stage_id == order.stage_id
 
 
-def _count_changes(conn: sa.Connection, order: Publication) -> tuple[Changes, int]:
-    """Counts by what is stored now; `returned` are inserts of SIDs that a hard delete had taken out."""
+def _count_changes(conn: sa.Connection, order: Publication) -> tuple[Changes, int, int]:
+    """Counts by what is stored now, which may have changed since a batch was compared.
+
+    After the changes come the inserts of SIDs that a hard delete had taken out, and the rows that are stored as they are.
+    """
     pairs = scan_staged.outerjoin(bindings, bindings.c.sid == scan_staged.c.sid)
     is_new = bindings.c.sid.is_(None)
     was_deleted = bindings.c.deleted_at.is_not(None)
-    query = (
-        sa.select(_count(is_new), _count(~is_new & ~was_deleted), _count(~is_new & was_deleted), _count(is_new & _taken_out()))
-        .select_from(pairs)
-        .where(_staged(order))
-    )
-    inserted, updated, restored, returned = (int(count or 0) for count in conn.execute(query).one())
-    return Changes(inserted, updated, restored), returned
+    is_current = ~is_new & ~was_deleted & (bindings.c.content_hash == scan_staged.c.content_hash)
+    conditions = (is_new, ~is_new & ~was_deleted & ~is_current, ~is_new & was_deleted, is_new & _taken_out(), is_current)
+    query = sa.select(*map(_count, conditions)).select_from(pairs).where(_staged(order))
+    inserted, updated, restored, returned, current = (int(count or 0) for count in conn.execute(query).one())
+    return Changes(inserted, updated, restored), returned, current
+
+
+def _drop_current(conn: sa.Connection, order: Publication) -> None:
+    """Another part of the service has published these rows since: a binding that changes its type is met by two of them."""
+    same = (bindings.c.sid == scan_staged.c.sid) & (bindings.c.content_hash == scan_staged.c.content_hash)
+    is_current = sa.exists().where(same, bindings.c.deleted_at.is_(None))
+    conn.execute(sa.delete(scan_staged).where(_staged(order), is_current))
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:

@@ -7,6 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from etl.domain.scope import Scope
+from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
 from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, day, sent, sid
 
@@ -256,3 +257,53 @@ def test_two_publishers_at_once_publish_both_wholly(press: Press) -> None:
     images = "SELECT v.change AS why, count(*) AS n FROM binding_versions AS v GROUP BY 1 ORDER BY 1"
     assert press.rows(images) == [{"why": "deleted", "n": 160}, {"why": "updated", "n": 2 * (260 + 220)}]
     assert press.left_over() == 0
+
+
+def test_a_row_that_two_parts_have_read_is_published_once(press: Press) -> None:
+    """A binding that changes its type while partitions are read is met by two of them: one change is not two versions."""
+    press.scan([sent(1)])
+    parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
+    for part in parts:
+        part.warehouse.transact(lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")]))
+    assert [part.warehouse.transact(part.publish) for part in parts] == [Tally(updated=1), Tally()]
+    assert press.bindings("binding_type", "changed_at", "run_id") == [("fcm", day(2), 2)]
+    assert press.versions("binding_type", "valid_to", "change") == [("apn", day(2), "updated")]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+def test_parts_of_a_service_publish_one_after_the_other(press: Press) -> None:
+    """Two that publish one row in the same moment would both keep the image that only one of them replaces."""
+    press.scan([sent(1)])
+    parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
+    for part in parts:
+        part.warehouse.transact(lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")]))
+    tallies: list[Tally] = []
+
+    def publish(part: Press) -> None:
+        tallies.append(part.warehouse.transact(lambda conn: enter_and_publish(conn, part)))
+
+    late = threading.Thread(target=publish, args=(parts[1],))
+
+    def publish_while_the_other_waits(conn: sa.Connection) -> Tally:
+        tally = enter_and_publish(conn, parts[0])
+        late.start()
+        late.join(timeout=0.5)
+        return tally
+
+    assert press.warehouse.transact(publish_while_the_other_waits) == Tally(updated=1)
+    late.join()
+    assert tallies == [Tally()]
+    assert press.versions("binding_type", "change") == [("apn", "updated")]
+
+
+def enter_and_publish(conn: sa.Connection, part: Press) -> Tally:
+    """As a scan of one type does."""
+    leases.enter_gate(conn, part.warehouse.engine, SERVICE)
+    return part.publish(conn)
+
+
+def part_of(press: Press, kind: str, *, scans: int) -> Press:
+    """A scan of one type of the same service, with a number of its own."""
+    part = Press(press.warehouse, Scope("main", SERVICE, (kind,)))
+    part.scans = scans
+    return part
