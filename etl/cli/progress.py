@@ -2,10 +2,12 @@
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from etl.sync.outcome import ScanOutcome
 from etl.sync.run import Board
 
 if TYPE_CHECKING:
@@ -35,10 +37,11 @@ def showing_progress(board: Board) -> Iterator[None]:
         TextColumn("services"),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     ended = threading.Event()
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as progress:
-        task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0)
+        task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0, left="")
         looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)
         looker.start()
         try:
@@ -53,13 +56,28 @@ def _look(board: Board, progress: "Progress", task: "TaskID", ended: threading.E
         over = ended.wait(_SECONDS_BETWEEN_LOOKS)
         scans = board.scans
         rows = sum(scan.counters.fetched for scan in scans)
+        speed = rows / max(progress.tasks[0].elapsed or 0.0, 0.001)
         progress.update(
             task,
             total=len(scans) or None,
             completed=sum(scan.ended for scan in scans),
             pages=sum(scan.counters.pages for scan in scans),
             rows=rows,
-            speed=rows / max(progress.tasks[0].elapsed or 0.0, 0.001),
+            speed=speed,
+            left=describe_time_left(scans, speed),
         )
         if over:
             return
+
+
+def describe_time_left(scans: Sequence[ScanOutcome], speed: float) -> str:
+    """Such as `0:01:30 left` at `speed` rows/s; nothing when a scan goes on whose size nobody knows, as in a first load."""
+    sizes = [(scan.expected, scan.counters.fetched) for scan in scans if not scan.ended]
+    if not sizes or not speed:
+        return ""
+    left = 0
+    for expected, fetched in sizes:
+        if expected is None:
+            return ""
+        left += max(0, expected - fetched)
+    return f"{timedelta(seconds=round(left / speed))} left"

@@ -5,7 +5,7 @@ Everything that decides about deletes reads it from here.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
 
@@ -30,6 +30,11 @@ class Scope:
     def dated(self) -> bool:
         """Narrowed by time, which the API cannot do: rows outside are read and passed over."""
         return self.since is not None or self.until is not None
+
+    @property
+    def undated(self) -> "Scope":
+        """The scope whose pages are read: all that the API can narrow."""
+        return replace(self, since=None, until=None)
 
     @property
     def may_delete(self) -> bool:

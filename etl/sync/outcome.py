@@ -23,6 +23,8 @@ class ScanOutcome:
     kept: str | None = None
     """Why nothing was deleted although something was absent."""
     ended: bool = False
+    expected: int | None = None
+    """Rows still to be read when it began, by the last complete reading; None when there was none of late."""
 
     def as_json(self) -> dict[str, Any]:
         """The contract's object of one service."""

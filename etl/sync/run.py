@@ -3,7 +3,7 @@
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
@@ -37,9 +37,12 @@ class Board:
 
     def __init__(self) -> None:
         self._scans: list[ScanOutcome] = []
+        self.sizes: Mapping[tuple[str, str], int] = {}
+        """Rows that scopes had when they were last read completely, by service and label."""
 
     def add(self, outcome: ScanOutcome) -> ScanOutcome:
         """A scan is planned."""
+        outcome.expected = self.sizes.get((outcome.scope.chat_service_sid, outcome.scope.undated.label))
         self._scans.append(outcome)
         return outcome
 
@@ -61,7 +64,7 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
     with ExitStack() as opened:
         warehouse = opened.enter_context(closing(open_warehouse(settings.warehouse, settings.retry, stop)))
         clients = [opened.enter_context(closing(Client(account, settings.retry, stop))) for account in accounts]
-        warehouse.read(migration.require_head)
+        board.sizes = warehouse.read(_require_head_and_recall_sizes)
         holder = None if request.dry_run else start_run(settings, request.mode, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
         with _heartbeat(context):
@@ -79,6 +82,11 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
         )
         finish_run(warehouse, outcome)
     return outcome
+
+
+def _require_head_and_recall_sizes(conn: sa.Connection) -> Mapping[tuple[str, str], int]:
+    migration.require_head(conn)
+    return ledger.recall_sizes(conn)
 
 
 def _note_unknown_services(request: Request, board: Board) -> None:

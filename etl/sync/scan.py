@@ -81,6 +81,8 @@ class Scan:
         stored = self._find_progress(conn)
         self._outcome.resumed = stored is not None
         self._progress = stored or Progress(self._scan_id, "", 0, 0)
+        if stored and self._outcome.expected is not None:
+            self._outcome.expected = max(0, self._outcome.expected - stored.fetched)
         staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id))
         ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
 

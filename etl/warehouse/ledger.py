@@ -11,6 +11,9 @@ from etl.domain.scope import Scope, overlap
 from etl.errors import StageLost
 from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
 
+# The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
+_RECALLED_LINES = 2_000
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -83,6 +86,15 @@ def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:
     )
     found = conn.execute(line).first()
     return None if found is None else Counters(**found._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+
+
+def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:
+    """Rows that scopes had when they were last read completely, by service and label; of the ledger's latest lines only."""
+    newest = sa.select(sa.func.max(sync_scans.c.id)).scalar_subquery()
+    lines = sa.select(sync_scans.c.chat_service_sid, sync_scans.c.scope, sync_scans.c.fetched).where(
+        sync_scans.c.id > newest - _RECALLED_LINES, sync_scans.c.complete
+    )
+    return {(line.chat_service_sid, line.scope): line.fetched for line in conn.execute(lines.order_by(sync_scans.c.id))}
 
 
 def close_abandoned(conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime) -> None:
