@@ -12,6 +12,7 @@ import yaml
 
 from docs import dictionary
 from etl.cli.app import app
+from etl.simulator import describe_faults
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -68,6 +69,13 @@ def test_every_command_and_option_stands_in_the_readme() -> None:
         assert " ".join(path) in readme, path
         for option in options_of(command) - options_of(app) - {"--payload", "--dir"}:
             assert option in readme, (path, option)
+
+
+def test_every_fault_of_the_simulator_stands_in_the_readme() -> None:
+    """Who wants to try a fault looks for its name in the README, and must not find one that is gone."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = readme.partition("<!-- faults: begin -->")[2].partition("<!-- faults: end -->")[0]
+    assert sorted(re.findall(r"`([a-z0-9-]+)`", listed)) == sorted(describe_faults())
 
 
 def test_every_command_helps() -> None:
