@@ -53,6 +53,7 @@ class Scan:
         self._progress = Progress(0, "", 0, 0)
         self._unreadable = 0
         self._passed_over = 0
+        self._is_first_load = False
         self._log = log.bind(
             run_id=self._holder.run_id, account=scope.account, chat_service_sid=scope.chat_service_sid, scope=scope.label
         )
@@ -78,6 +79,7 @@ class Scan:
         now = self._engine.now(conn)
         ledger.close_abandoned(conn, [one.run_id for one in lapsed if one.run_id != self._holder.run_id], self._scope, now)
         self._scan_id = ledger.start_scan(conn, self._holder.run_id, self._scope, now)
+        self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
         stored = self._find_progress(conn)
         self._outcome.resumed = stored is not None
         self._progress = stored or Progress(self._scan_id, "", 0, 0)
@@ -164,7 +166,9 @@ class Scan:
         """Only rows whose bytes are not those of last time are looked into; then their content decides."""
         if not keys:
             return [], []
-        stored = staging.find_differing(conn, self._engine, keys)
+        # In a first load there is nothing to compare with, and asking costs as much as staging. Should a SID be stored all the same,
+        # under another service, publishing finds it: it counts by what is stored then.
+        stored = staging.take_all_for_new(keys) if self._is_first_load else staging.find_differing(conn, self._engine, keys)
         shaped, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
         changed = [row for row in shaped if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)]
         asked_for = [row for row in changed if self._scope.holds(row.date_updated)] if self._scope.dated else changed

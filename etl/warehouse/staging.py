@@ -33,6 +33,17 @@ def find_differing(conn: sa.Connection, engine: Engine, keys: Collection[Key]) -
     return {sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()}
 
 
+def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
+    """Whether anything is stored of a service."""
+    some = sa.exists().where(bindings.c.chat_service_sid == chat_service_sid)
+    return bool(conn.scalar(sa.select(some)))
+
+
+def take_all_for_new(keys: Collection[Key]) -> dict[str, Stored]:
+    """What `find_differing` gives for a batch of a service of which nothing is stored."""
+    return {key.sid: _NOTHING for key in keys}
+
+
 @functools.cache
 def _differing(engine: Engine) -> sa.Select[Any]:
     # A lookup per key and not a join: without statistics PostgreSQL joins by reading the whole table (60 ms a batch of 5,000 among

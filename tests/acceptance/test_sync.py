@@ -34,6 +34,22 @@ def test_a_first_load_holds_the_whole_world(trial: Trial) -> None:
     assert trial.query("SELECT * FROM binding_versions") == []
 
 
+@ON_BOTH
+def test_a_first_load_finds_a_sid_that_is_stored_under_another_service(stocked: Trial) -> None:
+    """A first load compares with nothing; a binding that has moved here all the same is one change and keeps its past."""
+    old, new = stocked.services[0], stocked.world.add_service(bindings=10)
+    sid = old.sids()[5]
+    binding = old.bindings[sid] | {"chat_service_sid": new.sid}
+    old.remove([sid])
+    new.bindings[sid] = binding
+    result = stocked.sync("--service", new.sid)
+    assert changes(result) == {"inserted": 10, "updated": 1}
+    [version] = stocked.query("SELECT chat_service_sid FROM binding_versions WHERE sid = :sid", sid=sid)
+    assert version["chat_service_sid"] == old.sid
+    assert changes(stocked.sync()) == {}
+    stocked.assert_equal_to_world()
+
+
 def test_a_repeat_writes_no_row(trial: Trial) -> None:
     """Rewriting what did not change would wear out the warehouse and every replica of it."""
     trial.sync()
