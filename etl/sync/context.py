@@ -1,12 +1,13 @@
 """What all scans of a run share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from etl.config import Settings
 from etl.domain.normalize import Rules
 from etl.domain.scope import Scope, Shard
 from etl.stopping import Stop
+from etl.sync.turns import Turns
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
@@ -43,6 +44,7 @@ class Context:
     stop: Stop
     holder: Holder | None
     """None in a dry run, which holds no lease and writes nothing."""
+    turns: Turns = field(default_factory=Turns)
 
 
 def rules_for(settings: Settings, client: Client, scope: Scope) -> Rules:

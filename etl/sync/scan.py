@@ -6,6 +6,7 @@ A crash at any instant leaves the published tables whole: what is staged is eith
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -54,6 +55,7 @@ class Scan:
         self._unreadable = 0
         self._passed_over = 0
         self._is_first_load = False
+        self._rank = context.turns.join()
         self._log = log.bind(
             run_id=self._holder.run_id, account=scope.account, chat_service_sid=scope.chat_service_sid, scope=scope.label
         )
@@ -136,11 +138,16 @@ class Scan:
             pages=self._progress.pages + batch.pages,
             fetched=self._progress.fetched + len(batch.rows),
         )
-        rejects = self._transact_once(progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress))
+        with self._turn():
+            rejects = self._transact_once(progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress))
         self._progress = progress
         self._unreadable += len(unreadable)
         self._counters.rejected += len(unreadable) + len(rejects)
         self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows), rejected=len(unreadable) + len(rejects))
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Where all rows are new, the program's own work is what takes time; elsewhere it waits for the warehouse's answers."""
+        return self._context.turns.turn(self._rank) if self._is_first_load else nullcontext()
 
     def _transact_once(self, progress: Progress, work: Callable[[sa.Connection], list[Reject]]) -> list[Reject]:
         """A batch whose commit went through while the answer to it was lost must not be put by twice."""
