@@ -14,7 +14,7 @@
     │   ├── NotTheApi                      something else answered (captive portal, proxy, redirect)
     │   ├── MalformedPage                  JSON, but not a page of this API
     │   ├── ForeignLink                    a next link leads away from the configured place
-    │   └── RepeatedLink                   a next link was followed before
+    │   └── RepeatedLink                   a listing goes on without anything new
     ├── WarehouseError            exit 7   the database could not be used
     │   ├── WarehouseUnreachable           no connection, or it was lost for good
     │   ├── WarehouseConflict              another transaction was in the way for too long
@@ -106,7 +106,7 @@ class ForeignLink(SourceError):
 
 
 class RepeatedLink(SourceError):
-    """A next link was followed before: the listing would never end."""
+    """A next link or many pages in a row bring nothing new: the listing would never end."""
 
 
 class WarehouseError(EtlError):

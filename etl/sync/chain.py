@@ -46,6 +46,8 @@ class Chain:
         self._ended = False
         self._abandoned = False
         self._error: Exception | None = None
+        self.met_a_page_again = False
+        """Rows moved while they were read, so the listing proves no absence."""
 
     def __enter__(self) -> Self:
         # A daemon: a socket that never answers must not keep a stopped process alive.
@@ -120,6 +122,7 @@ class Chain:
             if not self._pages:
                 self._first_at = time.monotonic()
             self._pages.append(step)
+            self.met_a_page_again |= step.repeated
             self._rows += len(step.page.rows)
             self._bytes += sum(map(len, step.page.rows))
             self._counters.pages += 1

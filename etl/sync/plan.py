@@ -46,7 +46,6 @@ class Plan:
         try:
             with _Scratch() as met:
                 self._read(met)
-                self._outcome.complete = True
                 self._settle(met)
         except Exception as error:  # the one boundary: whatever befalls a service stays with that service
             self._outcome.complete = False
@@ -61,6 +60,7 @@ class Plan:
         with Chain(steps, self._counters, self._context.stop) as chain:
             for batch in chain.batches():
                 self._compare(batch, met)
+        self._outcome.complete = not chain.met_a_page_again
 
     def _compare(self, batch: Batch, met: "_Scratch") -> None:
         keys, unreadable = self._normalizer.keys(batch.rows)
@@ -95,7 +95,7 @@ class Plan:
 
     def _settle(self, met: "_Scratch") -> None:
         self._outcome.status = "published"
-        if not self._scope.may_delete or self._unreadable:
+        if not (self._outcome.complete and self._scope.may_delete) or self._unreadable:
             return
         absent, active = self._warehouse.read(lambda conn: self._count(conn, met))
         rules = self._context.settings.deletes

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from etl import config, errors
 from etl.config import Settings
+from etl.domain.counters import Counters
 from etl.stopping import Stop
 from etl.sync.outcome import sentence
 from etl.twilio.client import Client
@@ -49,7 +50,7 @@ def exit_code(findings: Sequence[Finding]) -> int:
 def _examine_account(account: config.Account, settings: Settings) -> Iterator[Finding]:
     client = Client(account, settings.retry, Stop())
     try:
-        services = list(account.services) if account.services != "all" else discover_services(client)
+        services = list(account.services) if account.services != "all" else discover_services(client, Counters())
         yield Finding("account", account.name, ok=True, message=f"{len(services)} services at {client.origin}")
     except errors.SourceError as error:
         yield _fault("account", account.name, error)

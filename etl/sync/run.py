@@ -14,6 +14,7 @@ import structlog
 
 from etl import config, errors
 from etl.config import Settings
+from etl.domain.counters import Counters
 from etl.domain.scope import Scope, in_shard
 from etl.stopping import Stop
 from etl.sync.context import Context, Request
@@ -217,7 +218,7 @@ def _scopes_of(context: Context, client: Client) -> list[Scope]:
     if account.services != "all":
         services = [sid for sid in account.services if not request.services or sid in request.services]
     else:
-        services = discover_services(client)
+        services = discover_services(client, Counters())
         log.info("services.discovered", account=account.name, services=len(services))
         if request.services:
             services = [sid for sid in services if sid in request.services]

@@ -108,12 +108,12 @@ class Scan:
             self._log.warning("scan.restarted", reason=sentence(error))
             self._warehouse.transact(self._start_over)
             self._read_from(None)
-        self._outcome.complete = not self._outcome.resumed
 
     def _read_from(self, link: str | None) -> None:
         with Chain(lambda: self._steps(link), self._counters, self._context.stop) as chain:
             for batch in chain.batches():
                 self._commit(batch)
+        self._outcome.complete = not (self._outcome.resumed or chain.met_a_page_again)
 
     def _steps(self, link: str | None) -> Iterator[Step]:
         steps = list_bindings(self._client, self._scope, self._counters, link)

@@ -40,6 +40,19 @@ _NETWORK_ERRORS = (
 )
 
 
+class Leniency:
+    """For one listing: a single 401 or 404 amid pages that were given is the API's slip (contract §5.7)."""
+
+    def __init__(self) -> None:
+        self._left = True
+
+    def forgives(self, error: BaseException) -> bool:
+        """Whether this is the one that is tried again."""
+        forgiven = self._left and isinstance(error, errors.SourceError) and error.status in (401, 404)
+        self._left = self._left and not forgiven
+        return forgiven
+
+
 class Client:
     """Fetches from one account. Safe to share between the threads of its scans."""
 
@@ -60,10 +73,10 @@ class Client:
         }
         self._transport = Transport(self.origin, httpx.Headers(headers))
 
-    def fetch(self, url: str, counters: Counters, *, in_the_middle: bool = False) -> Answer:
+    def fetch(self, url: str, counters: Counters, leniency: Leniency | None = None) -> Answer:
         """GET `url`, which must be of this client's origin, until it answers 200 or the retry policy is used up.
 
-        `in_the_middle` of a listing, one odd 401 or 404 is tried once more.
+        In the middle of a listing, `leniency` lets one odd refusal be tried once more.
 
         Raises:
             SourceError: typed, with the request id.
@@ -74,7 +87,7 @@ class Client:
             lambda: self._try(url, counters, give_up_at),
             self._policy,
             self._stop,
-            on=_deserves_another_try(in_the_middle=in_the_middle),
+            on=lambda error: _is_passing(error) or (leniency is not None and leniency.forgives(error)),
             announce=self._announce(counters),
             hint=_hint,
         )
@@ -170,20 +183,8 @@ def _read(response: httpx.Response, head: Answer) -> bytes:
     return b"".join(chunks)
 
 
-def _deserves_another_try(*, in_the_middle: bool) -> Callable[[BaseException], bool]:
-    """Errors that pass; and once, in the middle of a listing, a 401 or 404 that does not fit what came before."""
-    odd_ones_left = 1 if in_the_middle else 0
-
-    def decide(error: BaseException) -> bool:
-        nonlocal odd_ones_left
-        if not isinstance(error, errors.SourceError):
-            return False
-        if error.status in (401, 404) and odd_ones_left:
-            odd_ones_left -= 1
-            return True
-        return error.passing
-
-    return decide
+def _is_passing(error: BaseException) -> bool:
+    return isinstance(error, errors.SourceError) and error.passing
 
 
 def _hint(error: BaseException) -> float | None:

@@ -17,18 +17,19 @@ _SERVICES = Listing("/v1/Services", "services")
 _is_service_sid = re.compile(r"IS[0-9a-fA-F]{32}").fullmatch
 
 
-def discover_services(client: Client) -> list[str]:
+def discover_services(client: Client, counters: Counters) -> list[str]:
     """SIDs of all services of the account, each once.
 
     Raises:
         SourceError: the list cannot be read to its end.
     """
     found: dict[str, None] = {}
-    for step in walk(client, _SERVICES, Counters()):
+    for step in walk(client, _SERVICES, counters):
         for sid in decode_sids(step.page.rows):
             if sid is None or not _is_service_sid(sid):
                 raise errors.MalformedPage(
-                    "the list of services holds a row without a service SID; name the services in `services`"
+                    "the list of services holds a row without a service SID; name the services in `services`",
+                    request_id=step.request_id,
                 )
             found[sid] = None
     return list(found)

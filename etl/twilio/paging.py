@@ -16,10 +16,13 @@ import structlog
 from etl import errors
 from etl.domain.counters import Counters
 from etl.domain.wire import Page, decode_page
-from etl.twilio.client import Client
+from etl.twilio.client import Client, Leniency
 from etl.twilio.failures import Answer
 
 log = structlog.get_logger()
+
+_MOST_REPEATED_PAGES = 10
+_MOST_PAGES_WITHOUT_NEWS = 1_000
 
 # Twilio's own names for one API: a region's answers may name the global host (facts §2.8).
 _CONVERSATIONS_HOST = re.compile(r"conversations(\.[a-z0-9-]+){0,2}\.twilio\.com")
@@ -43,6 +46,44 @@ class Step(NamedTuple):
 
     page: Page
     next_link: str | None
+    repeated: bool = False
+    """Whether the page was met before: rows moved while they were read, so the listing proves no absence."""
+    request_id: str | None = None
+
+
+class _Course:
+    """What a walk has met, so that it ends.
+
+    Rows that are added at the head push a page on, and then it comes again under the next link; a filter may leave many pages
+    empty. Only a run of such pages is a listing without end.
+    """
+
+    def __init__(self) -> None:
+        self._met: set[int] = set()
+        self._repeated = 0
+        self._without_news = 0
+
+    def judge(self, link: str, page: Page, onward: str | None) -> bool:
+        """Note a page; gives whether it was met before.
+
+        Raises:
+            RepeatedLink: the next link was met before, or too many pages in a row brought nothing new.
+        """
+        rows = hash((len(page.rows), *page.rows[:1], *page.rows[-1:]))  # both ends tell, and cost less than hashing all
+        repeated = bool(page.rows) and rows in self._met
+        if repeated or not page.rows:
+            self._repeated += repeated
+            self._without_news += 1
+        else:
+            self._repeated = self._without_news = 0
+        self._met |= {hash(link), rows}
+        if onward is not None and hash(onward) in self._met:
+            raise errors.RepeatedLink("a next link was followed before, so the listing would never end; report it to Twilio")
+        if self._repeated > _MOST_REPEATED_PAGES or self._without_news > _MOST_PAGES_WITHOUT_NEWS:
+            raise errors.RepeatedLink(
+                f"{self._without_news} pages in a row brought nothing new, so the listing would never end; report it to Twilio"
+            )
+        return repeated
 
 
 def walk(client: Client, listing: Listing, counters: Counters, start: str | None = None) -> Iterator[Step]:
@@ -52,16 +93,16 @@ def walk(client: Client, listing: Listing, counters: Counters, start: str | None
         SourceError: typed; among them `ForeignLink` and `RepeatedLink`, before anything is sent there.
         Interrupted: the run is to stop.
     """
-    met: set[int] = set()
+    course, leniency = _Course(), Leniency()
     link: str | None
     if start is None:
-        step = _first(client, listing, counters, met)
+        step = _first(client, listing, counters, course)
         link = step.next_link
         yield step
     else:
         link = check_link(start, client.origin + listing.path, client.origin, listing.path)
     while link is not None:
-        step = _step(client, listing, client.fetch(link, counters, in_the_middle=True), link, met)
+        step = _step(client, listing, client.fetch(link, counters, leniency), link, course)
         link = step.next_link
         yield step
 
@@ -82,13 +123,9 @@ def check_link(link: str, current: str, origin: str, path: str) -> str:
     # The path as it would be sent: decoded, `%2F` would pass for a slash.
     if target.userinfo or target.raw_path.partition(b"?")[0] != path.encode():
         raise errors.ForeignLink(f"a next link leads outside {path}; nothing was sent there")
-    if (target.scheme, target.host, target.port) == (home.scheme, home.host, home.port):
-        return str(target).partition("#")[0]
-    if _is_twin(target, home):
+    if (target.scheme, target.host, target.port) == (home.scheme, home.host, home.port) or _is_twin(target, home):
         return origin + target.raw_path.decode("ascii")
-    raise errors.ForeignLink(
-        f"a next link leads to {target.scheme}://{target.netloc.decode('ascii')} and not to {origin}; nothing was sent there"
-    )
+    raise errors.ForeignLink(f"a next link leads to another scheme, host or port than {origin}; nothing was sent there")
 
 
 _is_plain = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+").fullmatch
@@ -103,7 +140,7 @@ def _is_twin(target: httpx.URL, home: httpx.URL) -> bool:
     return same_api and ("PageToken" in target.params or "Page" in target.params)
 
 
-def _first(client: Client, listing: Listing, counters: Counters, met: set[int]) -> Step:
+def _first(client: Client, listing: Listing, counters: Counters, course: _Course) -> Step:
     while True:
         asked = client.page_size
         link = listing.first_link(client.origin, asked)
@@ -113,27 +150,19 @@ def _first(client: Client, listing: Listing, counters: Counters, met: set[int]) 
             if client.page_size < asked or client.ask_for_smaller_pages(asked):
                 continue
             raise
-        step = _step(client, listing, answer, link, met)
+        step = _step(client, listing, answer, link, course)
         client.follow_down(step.page.page_size)
         return step
 
 
-def _step(client: Client, listing: Listing, answer: Answer, link: str, met: set[int]) -> Step:
+def _step(client: Client, listing: Listing, answer: Answer, link: str, course: _Course) -> Step:
     try:
         page = decode_page(answer.body, listing.key)
         onward = None if page.next_link is None else check_link(page.next_link, link, client.origin, listing.path)
-        _refuse_repetition(met, link, page, onward)
+        repeated = course.judge(link, page, onward)
     except errors.SourceError as error:
         error.status, error.request_id = answer.status, answer.request_id
         raise
-    return Step(page, onward)
-
-
-def _refuse_repetition(met: set[int], link: str, page: Page, onward: str | None) -> None:
-    """Links are met once, and so are pages: a link that only counts up can lead to the same rows for ever."""
-    rows = hash((len(page.rows), *page.rows[:1], *page.rows[-1:]))  # both ends tell, and cost less than hashing all
-    if page.rows and rows in met:
-        raise errors.RepeatedLink("a page came again under another link, so the listing would never end; report it to Twilio")
-    met |= {hash(link), rows}
-    if onward is not None and hash(onward) in met:
-        raise errors.RepeatedLink("a next link was followed before, so the listing would never end; report it to Twilio")
+    if repeated:
+        log.warning("page.repeated", path=listing.path, twilio_request_id=answer.request_id)
+    return Step(page, onward, repeated, answer.request_id)

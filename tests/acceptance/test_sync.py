@@ -267,7 +267,7 @@ def test_a_repeated_page_under_new_links_ends_the_listing(make_trial: MakeTrial)
     trial = make_trial((45,), max_page_size=10)
     trial.front.watch = lambda request: same_page(trial, request) if request.is_listing else None
     [service] = trial.sync(expect=4).json["services"]
-    assert (service["error"]["type"], service["requests"]) == ("RepeatedLink", 2)
+    assert (service["error"]["type"], service["requests"]) == ("RepeatedLink", 12)
 
 
 def same_page(trial: Trial, request: Request) -> Reply:

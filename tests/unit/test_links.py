@@ -38,9 +38,9 @@ def test_links_of_the_same_listing_are_followed(link: str) -> None:
     "link", [f"{ORIGIN}:443{PATH}?Page=1", f"HTTPS://{HOST.upper()}{PATH}?Page=1", f"https://{HOST}:0443{PATH}?Page=1"]
 )
 def test_another_writing_of_the_same_place_is_followed(link: str) -> None:
-    """Case of the host and the usual port written out change nothing about where it leads."""
+    """Case of the host and the usual port written out change nothing about where it leads, nor how the origin is written there."""
     assert follow(link) == f"{HERE}?Page=1"
-    assert httpx.URL(follow(link, f"{ORIGIN}:443")).raw_path == f"{PATH}?Page=1".encode()
+    assert follow(link, f"{ORIGIN}:443") == f"{ORIGIN}:443{PATH}?Page=1"
 
 
 @pytest.mark.parametrize(
@@ -176,12 +176,13 @@ def test_what_is_no_url_is_refused(link: str) -> None:
     "link",
     [f"{HERE}/Users?Identity=ada", "https://ada:secret@evil.example/?Identity=ada", f"https://evil.example{PATH}?Identity=ada"],
 )
-def test_a_refusal_repeats_no_filter(link: str) -> None:
-    """Filters hold identities, and the message goes to logs and the ledger (contract §5.6)."""
+def test_a_refusal_repeats_nothing_of_the_link(link: str) -> None:
+    """Filters hold identities, a host may be anything; and the message goes to logs and the ledger (contract §5.6)."""
     with pytest.raises(ForeignLink) as refusal:
         follow(link)
     assert "ada" not in str(refusal.value)
     assert "secret" not in str(refusal.value)
+    assert "evil.example" not in str(refusal.value)
 
 
 # --- Twilio's own names for one API ---
