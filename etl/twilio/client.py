@@ -18,13 +18,12 @@ from etl import config, errors
 from etl.domain.counters import Counters
 from etl.retrying import failure, persist, upcoming_wait
 from etl.stopping import Stop
+from etl.twilio.bodies import read_body
 from etl.twilio.failures import Answer, error_for, retry_after
 from etl.twilio.throttle import Throttle
 from etl.twilio.transport import Transport, time_limit
 
 log = structlog.get_logger()
-
-LARGEST_BODY_BYTES = 64 * 2**20
 
 # What the server is asked for when it refuses the size (facts §2.3: 1000 until June 2025, 100 since; siblings allow 50).
 _SMALLER_PAGES = (100, 50)
@@ -111,6 +110,7 @@ class Client:
         self._transport.close()
 
     def _try(self, url: str, counters: Counters, give_up_at: float) -> Answer:
+        self._stop.check()
         with self.throttle.slot(self._stop) as sent_at:
             counters.requests += 1
             answer = self._exchange(url, min(self._policy.timeout_seconds, give_up_at - time.monotonic()))
@@ -131,7 +131,7 @@ class Client:
                 response = self._transport.get(url)
                 head = Answer(response.status_code, b"", response.headers)
                 with contextlib.closing(response):
-                    return replace(head, body=_read(response, head))
+                    return replace(head, body=read_body(response, head))
         except _NETWORK_ERRORS as cause:
             raise self._unreachable(cause, head) from cause
 
@@ -165,22 +165,6 @@ class Client:
             )
 
         return announce
-
-
-def _read(response: httpx.Response, head: Answer) -> bytes:
-    """The whole body, decompressed, as long as it stays within bounds."""
-    chunks: list[bytes] = []
-    size = 0
-    for chunk in response.iter_bytes():
-        size += len(chunk)
-        if size > LARGEST_BODY_BYTES:
-            raise errors.MalformedPage(
-                f"the answer is larger than {LARGEST_BODY_BYTES // 2**20} MB, which no page of this API is",
-                status=head.status,
-                request_id=head.request_id,
-            )
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from threading import Event
 from typing import Any
 
 import pytest
@@ -108,6 +109,25 @@ def test_one_odd_refusal_is_forgiven_in_a_listing_and_no_more(make_trial: MakeTr
 
 
 # --- discovery ---
+
+
+def test_a_list_of_services_stops_when_asked_to(make_trial: MakeTrial) -> None:
+    """A pod that does not stop by itself is killed; discovery has to listen as scans do."""
+    trial = make_trial(bindings=(30,))
+    under_way = Event()
+
+    def one_more_service(request: Request) -> Reply:
+        if request.page == 20:
+            under_way.set()
+        return page_of(trial, request, [{"sid": f"IS{request.page:032x}"}], key="services")
+
+    trial.front.watch = one_more_service
+    process = trial.start("sync", "--json")
+    assert under_way.wait(60)
+    process.terminate()
+    result = trial.wait_for(process, expect=143)
+    assert result.json["status"] == "interrupted"
+    assert events(result, "run.left_behind") == []
 
 
 def test_a_service_without_a_sid_is_told_with_the_request(make_trial: MakeTrial) -> None:

@@ -1,5 +1,6 @@
 """Below HTTP: connections that break, drip or stay silent, certificates, proxies, and places where nothing may ever arrive."""
 
+import gzip
 import json
 import ssl
 import time
@@ -118,9 +119,11 @@ def test_a_host_that_cannot_be_looked_up(one_service: Trial) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n" + gzip.compress(b"{}" * 400)[:40],
+        b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"meta": {"key": "bindings"}, "bindings": [{}',
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
     ],
-    ids=["not-http", "nothing", "bad-length", "bad-chunk", "not-gzip", "endless-header"],
+    ids=["not-http", "nothing", "bad-length", "bad-chunk", "not-gzip", "cut-gzip", "cut-without-length", "endless-header"],
 )
 def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: bytes) -> None:
     """Anything may listen on a mistyped port; exit 1 would send people to our issue tracker instead of their configuration."""
@@ -129,6 +132,16 @@ def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: by
         one_service.account["base_url"] = proxy.url
         result = one_service.sync(expect=4)
     assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+
+
+def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Trial) -> None:
+    """A few bytes packed over and over become more than any machine holds."""
+    body = gzip.compress(gzip.compress(bytes(2**20)))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with listening(answer_with(head + body)) as server:
+        one_service.account["base_url"] = server.url
+        result = one_service.sync(expect=4)
+    assert_failed(one_service, result, only_service(one_service), "NotTheApi", request_id=False)
 
 
 @pytest.mark.parametrize(
