@@ -75,12 +75,51 @@ def test_the_next_link_comes_through_untouched() -> None:
     assert decode_page(escaped, "bindings").next_link == link
 
 
+OTHER_STYLES = [
+    "nextToken", "next_token", "NextPageToken", "next_page_token", "page_token", "pageToken", "next_page_uri", "nextPageUrl",
+    "next", "cursor", "endCursor", "has_more", "hasNext",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("key", ["bindings", "services"])
-def test_tokens_without_links_are_an_error(key: str) -> None:
-    """A newer style of paging must not be taken for the last page: everything behind it would be deleted."""
-    body = json.dumps({"meta": {"key": key, "pageSize": 50, "nextToken": "abc", "previousToken": None}, key: ROWS}).encode()
+@pytest.mark.parametrize("name", OTHER_STYLES)
+@pytest.mark.parametrize("value", ["abc", {"href": "/"}, 7, True])
+def test_another_style_of_paging_is_an_error(key: str, name: str, value: Any) -> None:
+    """It must not be taken for the last page: everything behind it would be deleted."""
+    meta = {"key": key, "pageSize": 50, "previousToken": None, "next_page_url": None}
+    for document in ({"meta": {**meta, name: value}, key: ROWS}, {"meta": meta, key: ROWS, name: value}):
+        with pytest.raises(MalformedPage, match="token"):
+            decode_page(json.dumps(document).encode(), key)
+
+
+@pytest.mark.parametrize("others", [dict.fromkeys(OTHER_STYLES), dict.fromkeys(OTHER_STYLES, ""), {"previousToken": "x", "n": 7}])
+def test_another_style_that_leads_nowhere_is_the_end(others: dict[str, Any]) -> None:
+    """A last page may say in several ways that it is the last, and where it was come from."""
+    assert decode_page(page({**META, "next_page_url": None, **others}, **others), "bindings").next_link is None
+
+
+def test_another_style_beside_a_link_is_passed_over() -> None:
+    """The link alone drives the paging (facts §2.3); a field that comes with it must not end the scan."""
+    assert decode_page(page({**META, "next_page_token": "x"}), "bindings").next_link == NEXT
+
+
+@pytest.mark.parametrize("size", ["fifty", "100", 100.0, True, None, [], {}])
+def test_a_page_size_that_is_no_number_is_passed_over(size: Any) -> None:
+    """It is only advice on what to ask for, and no reason to lose a service."""
+    assert decode_page(page({**META, "page_size": size}), "bindings") == ([json.dumps(row).encode() for row in ROWS], NEXT, None)
+
+
+def test_another_style_is_seen_beside_a_row_that_cannot_be_decoded() -> None:
+    """The careful reader has to find what the quick one does."""
     with pytest.raises(MalformedPage, match="token"):
-        decode_page(body, key)
+        decode_page(with_row(b'{"sid": "\\ud800"}')[:-1] + b', "cursor": "x"}', "bindings")
+
+
+@pytest.mark.parametrize("row", [b"{}", b'"\\ud800"'])
+def test_rows_without_number_are_refused(row: bytes) -> None:
+    """Millions of tiny rows fit into one body, and would take the memory of the whole run."""
+    with pytest.raises(MalformedPage, match="rows"):
+        decode_page(b'{"meta": {"key": "bindings"}, "bindings": [' + row + b",{}" * 100_000 + b"]}", "bindings")
 
 
 @pytest.mark.parametrize(
@@ -103,7 +142,6 @@ def test_tokens_without_links_are_an_error(key: str) -> None:
         page(rows=7),
         page({**META, "next_page_url": 7}),
         page({**META, "next_page_url": [NEXT]}),
-        page({**META, "page_size": "fifty"}),
         page({**META, "key": 7}),
         page({**META, "key": "elsewhere"}),
         page({**META, "key": "meta"}),
