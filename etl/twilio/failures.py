@@ -25,7 +25,7 @@ class Answer:
     def request_id(self) -> str | None:
         """RQ… id that Twilio's support asks for (facts §3.6); anything else in its place is not repeated."""
         value = self.headers.get("twilio-request-id")
-        return value if value and value.isalnum() and len(value) <= 64 else None
+        return value if value and _is_request_id(value) else None
 
     @property
     def passing(self) -> bool:
@@ -34,6 +34,8 @@ class Answer:
 
 
 _is_number = re.compile(r"[0-9]{1,9}").fullmatch
+_is_seconds = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,9})?").fullmatch
+_is_request_id = re.compile(r"[A-Za-z0-9]{1,64}").fullmatch
 
 
 class _Cause(NamedTuple):
@@ -86,6 +88,9 @@ _BY_STATUS: Mapping[int, _Cause] = {
 _REDIRECT = _Cause(
     errors.NotTheApi, "the answer is a redirect, which this API never gives and which is not followed; check base_url"
 )
+_NO_CONTENT = _Cause(
+    errors.NotTheApi, "the answer is a success without a page, which this API never gives; check base_url and any proxy between"
+)
 _NOT_THE_API = _Cause(errors.NotTheApi, "the answer is not the API's own: check base_url and any proxy between")
 _REFUSED = _Cause(
     errors.RequestRefused, "the API does not take the request: check the configuration, or report it with the request id"
@@ -103,7 +108,9 @@ def error_for(answer: Answer) -> errors.SourceError:
 def _find_cause(answer: Answer, code: int | None) -> _Cause:
     if 300 <= answer.status < 400:
         return _REDIRECT
-    if answer.status == 404 and answer.body.strip() and not _is_object(answer.body):
+    if answer.status < 300:
+        return _NO_CONTENT
+    if answer.status == 404 and not _says_not_found(answer.body):
         return _NOT_THE_API
     if answer.status == 400 and code == 20001 and _may_mean_page_size(answer.body):
         return _BY_CODE[20007]
@@ -113,44 +120,49 @@ def _find_cause(answer: Answer, code: int | None) -> _Cause:
 
 def twilio_code(body: bytes) -> int | None:
     """The error code in any of the API's four shapes of error bodies (facts §3.1), or None."""
-    document = _object(body)
-    if document is None:
-        return None
+    document = _object(body) or {}
     nested = document.get("errors")
     if "code" not in document and isinstance(nested, list) and nested and isinstance(nested[0], dict):
         document = nested[0]
-    code = document.get("code")
-    return int(code) if isinstance(code, int | str) and _is_number(str(code)) else None
+    return _number(document.get("code"))
+
+
+def _says_not_found(body: bytes) -> bool:
+    """Whether the API itself says 404: a gateway says it too, of a path, and then nothing is known of what was asked for."""
+    document = _object(body) or {}
+    return twilio_code(body) == 20404 or 404 in (_number(document.get("status")), _number(document.get("httpStatusCode")))
+
+
+def _number(value: Any) -> int | None:
+    return int(value) if isinstance(value, int | str) and _is_number(str(value)) else None
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Seconds that the server asks to wait: a number or an HTTP date (facts §3.3), never negative."""
-    value = answer.headers.get("retry-after")
-    if value is None:
+    """Seconds that the server asks to wait: a number or an HTTP date (facts §3.3), never negative.
+
+    A date counts from the answer's own `Date`, since the two clocks may differ; from `now` where it has none.
+    """
+    value = answer.headers.get("retry-after", "").strip()
+    if _is_seconds(value):
+        return max(0.0, float(value))
+    moment = _moment(value)
+    if moment is None:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = _seconds_until(value, now)
-    return max(0.0, seconds) if seconds == seconds and seconds != float("inf") else None  # noqa: PLR0124 - NaN
+    return max(0.0, (moment - (_moment(answer.headers.get("date", "")) or now)).total_seconds())
 
 
-def _seconds_until(value: str, now: datetime) -> float:
+def _moment(value: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):
-        return float("nan")
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _may_mean_page_size(body: bytes) -> bool:
     """20001 stands for any bad parameter (facts §2.5): the size is not to blame when the text names another one."""
     message = str((_object(body) or {}).get("message", "")).lower().replace(" ", "")
     return not any(other in message for other in ("pagetoken", "bindingtype", "identity"))
-
-
-def _is_object(body: bytes) -> bool:
-    return _object(body) is not None
 
 
 def _object(body: bytes) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from etl.simulator import Fault, describe_faults
+from etl.simulator.replies import Reply
 from tests.acceptance.trial import Result, Trial
 from tests.acceptance.witness import assert_complete, assert_failed, events, is_request_id, last_run, last_scan, report_on
 
@@ -250,6 +251,18 @@ def test_a_listing_that_ends_too_early_deletes_nothing(make_trial: MakeTrial, na
     # Even who lifts the guard is asked by the API's own word first.
     assert trial.sync("--allow-mass-delete", expect=None).totals["deleted"] == 0
     assert trial.stored() == trial.expected()
+
+
+@pytest.mark.parametrize("body", [b"", b'{"detail": "Not Found"}', b"<html>"])
+def test_a_404_in_other_words_deletes_nothing(make_trial: MakeTrial, body: bytes) -> None:
+    """A gateway that knows no route to single bindings would otherwise prove that every absent one is gone."""
+    trial = make_trial(bindings=(60,))
+    trial.sync()
+    trial.services[0].delete(3)
+    trial.front.watch = lambda request: Reply(404, body) if request.is_lookup else None
+    assert trial.sync().totals["deleted"] == 0
+    trial.front.watch = None
+    assert trial.sync().totals["deleted"] == 3
 
 
 def test_fields_of_tomorrow_are_kept(make_trial: MakeTrial) -> None:

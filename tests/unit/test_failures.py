@@ -129,10 +129,36 @@ def test_status_and_code_say_what_happened(status: int, code: int | None, kind: 
     assert (f"code {code}" in str(error)) is (code is not None)
 
 
-@pytest.mark.parametrize("body", [NGINX, b"not found", b"[]", b'"x"'])
+@pytest.mark.parametrize(
+    "body",
+    [NGINX, b"not found", b"[]", b'"x"', b"", b" ", b"{}", b'{"detail": "Not Found"}', b'{"error": 404}', b'{"code": 20003}'],
+)
 def test_a_404_that_is_not_the_api_s_own_proves_nothing(body: bytes) -> None:
     """A wrong base_url answers 404 as well; taken for the API's word it would prove that bindings are gone."""
     assert type(error_for(answer(404, body))) is errors.NotTheApi
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        usual(20404, 404),
+        usual(None, 404),
+        {"status": 404},
+        {"status": "404"},
+        {"code": "20404"},
+        {"httpStatusCode": 404, "message": "hunter2"},
+        {"errors": [{"code": 20404}]},
+    ],
+)
+def test_a_404_of_the_api_is_known_in_every_shape(body: dict[str, Any]) -> None:
+    """Not believed, it would keep bindings for ever that are gone."""
+    assert type(error_for(answer(404, body))) is errors.ServiceNotFound
+
+
+@pytest.mark.parametrize("status", [201, 202, 204, 206])
+def test_a_success_without_a_page_is_told_as_such(status: int) -> None:
+    """Nothing was refused, so nothing of the configuration's filters or sizes is to blame."""
+    assert type(error_for(answer(status, b""))) is errors.NotTheApi
 
 
 @pytest.mark.parametrize(
@@ -182,6 +208,10 @@ def test_retry_after_is_read_as_seconds_or_date(value: str, seconds: float) -> N
     [
         "",
         "soon",
+        "1_0",
+        "+7",
+        "0x10",
+        "9" * 400,
         "nan",
         "NaN",
         "inf",
@@ -198,6 +228,14 @@ def test_a_retry_after_that_says_nothing_is_passed_over(value: str) -> None:
     assert retry_after(answer(429), NOW) is None
 
 
+@pytest.mark.parametrize(
+    ("date", "seconds"), [("Mon, 23 Nov 2026 11:58:30 GMT", 120), ("Mon, 23 Nov 2026 12:05:00 GMT", 0), ("today", 30), ("", 30)]
+)
+def test_a_date_counts_from_the_answer_s_own(date: str, seconds: float) -> None:
+    """A machine whose clock is late would wait for nothing, one whose clock is early would give up."""
+    assert retry_after(answer(429, retry_after="Mon, 23 Nov 2026 12:00:30 GMT", date=date), NOW) == seconds
+
+
 @given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\x00"), max_size=40))
 def test_any_retry_after_is_a_wait_or_nothing(value: str) -> None:
     """The header is the server's to write; only a bounded wait may come of it."""
@@ -205,7 +243,7 @@ def test_any_retry_after_is_a_wait_or_nothing(value: str) -> None:
     assert seconds is None or 0 <= seconds < float("inf")
 
 
-@pytest.mark.parametrize("value", ["RQ 1", "<script>", "RQ" + "0" * 63, "", "RQ\tada@example.com"])
+@pytest.mark.parametrize("value", ["RQ 1", "<script>", "RQ" + "0" * 63, "", "RQ\tada@example.com", "RQé", "RQ²"])
 def test_an_odd_request_id_is_not_repeated(value: str) -> None:
     """It is logged and stored; a proxy must not be able to write there."""
     assert error_for(answer(500, twilio_request_id=value)).request_id is None
