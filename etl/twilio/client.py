@@ -28,6 +28,8 @@ log = structlog.get_logger()
 # What the server is asked for when it refuses the size (facts §2.3: 1000 until June 2025, 100 since; siblings allow 50).
 _SMALLER_PAGES = (100, 50)
 
+_SHORTEST_EXCHANGE_SECONDS = 0.5
+
 _NETWORK_ERRORS = (
     httpcore.TimeoutException,
     httpcore.NetworkError,
@@ -81,14 +83,15 @@ class Client:
             SourceError: typed, with the request id.
             Interrupted: the run is to stop.
         """
-        give_up_at = time.monotonic() + self._policy.max_total_seconds
+        allowance = _Allowance(self._policy)
         return persist(
-            lambda: self._try(url, counters, give_up_at),
+            lambda: self._try(url, counters, allowance),
             self._policy,
             self._stop,
             on=lambda error: _is_passing(error) or (leniency is not None and leniency.forgives(error)),
             announce=self._announce(counters),
             hint=_hint,
+            left=allowance.left_for_waiting,
         )
 
     def follow_down(self, page_size: int | None) -> None:
@@ -109,11 +112,13 @@ class Client:
             log.info("account.closed", account=self.account.name, highest_concurrent_requests=self.throttle.highest_seen)
         self._transport.close()
 
-    def _try(self, url: str, counters: Counters, give_up_at: float) -> Answer:
+    def _try(self, url: str, counters: Counters, allowance: "_Allowance") -> Answer:
         self._stop.check()
+        asked_at = time.monotonic()
         with self.throttle.slot(self._stop) as sent_at:
+            allowance.extend(sent_at - asked_at)
             counters.requests += 1
-            answer = self._exchange(url, min(self._policy.timeout_seconds, give_up_at - time.monotonic()))
+            answer = self._exchange(url, allowance.left_for_exchange)
         self.throttle.report(answer.headers.get("twilio-concurrent-requests"))
         if answer.status == 200:
             self.throttle.grow()
@@ -127,7 +132,7 @@ class Client:
     def _exchange(self, url: str, limit: float) -> Answer:
         head: Answer | None = None
         try:
-            with time_limit(max(limit, 0.001)):
+            with time_limit(limit):
                 response = self._transport.get(url)
                 head = Answer(response.status_code, b"", response.headers)
                 with contextlib.closing(response):
@@ -165,6 +170,25 @@ class Client:
             )
 
         return announce
+
+
+class _Allowance:
+    """The time that one request may take, all tries together. Waiting for a place among our own does not count."""
+
+    def __init__(self, policy: config.Retry) -> None:
+        self._limit = policy.timeout_seconds
+        self._until = time.monotonic() + policy.max_total_seconds
+
+    def extend(self, seconds: float) -> None:
+        self._until += seconds
+
+    @property
+    def left_for_exchange(self) -> float:
+        return min(self._limit, self._until - time.monotonic())
+
+    def left_for_waiting(self) -> float:
+        """So that a try after it still has the time for an answer."""
+        return self._until - time.monotonic() - min(self._limit, _SHORTEST_EXCHANGE_SECONDS)
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -98,7 +98,10 @@ class Transport:
         self._ssl_context = _trusted_certificates() if url.scheme == "https" else None
         self._idle: list[httpcore.HTTPConnection] = []
         proxy = environment_proxy(origin)
-        self._tunnel = proxy and httpcore.ConnectionPool(self._ssl_context, proxy=proxy, network_backend=_TimedBackend())
+        # The throttle bounds what is in flight.
+        self._tunnel = proxy and httpcore.ConnectionPool(
+            self._ssl_context, proxy=proxy, network_backend=_TimedBackend(), max_connections=None
+        )
 
     def get(self, url: str) -> httpx.Response:
         """Send one request to `url`, which begins with the origin; the body is read from the answer, which has to be closed."""
@@ -107,7 +110,14 @@ class Transport:
         request = httpcore.Request("GET", httpcore.URL(scheme=scheme, host=host, port=port, target=target), headers=self._headers)
         if self._tunnel:
             return _as_httpx(self._tunnel.handle_request(request), lambda: None)
-        connection = self._take()
+        kept = self._take()
+        if kept is not None:
+            # It may end at the very moment in which it is used; nothing was answered then, so that is no failed try.
+            with contextlib.suppress(httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
+                return self._send(kept, request)
+        return self._send(self._connect(), request)
+
+    def _send(self, connection: httpcore.HTTPConnection, request: httpcore.Request) -> httpx.Response:
         try:
             answer = connection.handle_request(request)
         except BaseException:
@@ -122,13 +132,16 @@ class Transport:
         if self._tunnel:
             self._tunnel.close()
 
-    def _take(self) -> httpcore.HTTPConnection:
+    def _take(self) -> httpcore.HTTPConnection | None:
         while self._idle:
             with contextlib.suppress(IndexError):  # another thread was faster
                 connection = self._idle.pop()
                 if not connection.has_expired():
                     return connection
                 connection.close()
+        return None
+
+    def _connect(self) -> httpcore.HTTPConnection:
         scheme, host, port = self._parts
         origin = httpcore.Origin(scheme, host, port or (443 if scheme == b"https" else 80))
         return httpcore.HTTPConnection(origin, self._ssl_context, keepalive_expiry=_KEPT_SECONDS, network_backend=_TimedBackend())

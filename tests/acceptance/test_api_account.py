@@ -2,12 +2,18 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
 
+from etl import config
+from etl.domain.counters import Counters
 from etl.simulator import Fault, World
 from etl.simulator.replies import Reply
+from etl.stopping import Stop
+from etl.twilio.client import Client
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
 from tests.acceptance.witness import assert_complete, assert_failed, events, last_run, last_scan, report_on
@@ -82,7 +88,8 @@ def test_seconds_asked_for_are_waited_beyond_the_longest_single_wait(make_trial:
     result = trial.sync()
     assert_complete(trial, result)
     (event,) = events(result, "retry.scheduled")
-    assert (event["wait_seconds"], event["status"], event["attempt"]) == (0.6, 429, 1)
+    assert 0.6 <= event["wait_seconds"] <= 0.66
+    assert (event["status"], event["attempt"]) == (429, 1)
 
 
 def test_a_date_asked_for_is_waited_for(make_trial: MakeTrial) -> None:
@@ -91,7 +98,7 @@ def test_a_date_asked_for_is_waited_for(make_trial: MakeTrial) -> None:
     result = trial.sync()
     assert_complete(trial, result)
     (event,) = events(result, "retry.scheduled")
-    assert 0 < event["wait_seconds"] <= 2  # what is left of it when the answer is read
+    assert 0 < event["wait_seconds"] <= 2.2  # whole seconds, and a little more
 
 
 @pytest.mark.parametrize("name", ["throttle-retry-after", "throttle-retry-date"])
@@ -117,6 +124,19 @@ def test_a_run_against_a_broken_api_ends_in_time(make_trial: MakeTrial, name: st
     said = report_on(result, next(iter(trial.world.services)))
     assert said["error"]["type"] in ("Unavailable", "Throttled")
     assert last_run(trial)["status"] == "failed"
+
+
+def test_waiting_for_a_place_of_our_own_is_not_the_api_s_slowness(make_trial: MakeTrial) -> None:
+    """With many services and few places a request may wait for longer than it may take, and would be given up unsent."""
+    trial = make_trial(bindings=(60,))
+    policy = config.Retry(max_total_seconds=1)
+    client = Client(config.Account(**trial.account | {"concurrency": 1}), policy, Stop())
+    url = f"{client.origin}/v1/Services/{next(iter(trial.world.services))}/Bindings"
+    with closing(client), ThreadPoolExecutor(1) as thread:
+        with client.throttle.slot(Stop()):
+            waiting = thread.submit(client.fetch, url, Counters())
+            time.sleep(1.2)
+        assert waiting.result().status == 200
 
 
 # --- throttling ---

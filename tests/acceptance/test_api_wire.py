@@ -1,5 +1,6 @@
 """Below HTTP: connections that break, drip or stay silent, certificates, proxies, and places where nothing may ever arrive."""
 
+import asyncio
 import gzip
 import json
 import ssl
@@ -58,6 +59,25 @@ def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Trial
     assert_complete(one_service, result)
     assert result.totals["retries"] == 2
     assert proxy.connections == 3
+
+
+def test_a_kept_connection_that_ends_as_it_is_used_is_no_failed_try(one_service: Trial) -> None:
+    """Load balancers close what lies idle; a request that meets it was never answered, and waiting would not help it."""
+
+    async def end_at_the_second(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answer_with(lambda listener: page_leading_on(len(listener.heads)))(listener, reader, writer)
+        listener.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+
+    def page_leading_on(asked: int) -> bytes:
+        link = "?Page=1" if asked == 1 else None
+        body = json.dumps({"bindings": [], "meta": {"key": "bindings", "next_page_url": link}}).encode()
+        return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+
+    with listening(end_at_the_second) as server:
+        one_service.account["base_url"] = server.url
+        (said,) = one_service.sync().json["services"]
+    assert (said["complete"], said["pages"], said["requests"], said["retries"]) == (True, 2, 2, 0)
+    assert (server.connections, len(server.heads)) == (2, 3)
 
 
 def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> None:
@@ -281,6 +301,26 @@ def test_an_http_proxy_of_the_environment_is_used(small: Trial, proxy: Listener)
     assert proxy.heads
     assert all(head.startswith(f"GET {small.simulator.base_url}/v1/Services/") for head in proxy.heads)
     assert f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}".lower() in proxy.heads[0].lower()
+
+
+def test_as_many_go_through_a_proxy_as_are_allowed(one_service: Trial, proxy: Listener) -> None:
+    """`concurrency` is the operator's word; a limit of the HTTP library beneath it would let the others wait until they fail."""
+    number = 16
+    body = b'{"bindings": [], "meta": {"key": "bindings", "next_page_url": null}}'
+    answer = answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    all_there = asyncio.Event()
+
+    async def answer_when_all_are_there(server: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if server.connections == number:
+            all_there.set()
+        await all_there.wait()
+        await answer(server, reader, writer)
+
+    one_service.account |= {"services": [f"IS{place:032x}" for place in range(number)], "concurrency": number}
+    with listening(answer_when_all_are_there) as server:
+        one_service.account["base_url"] = server.url
+        result = sync_apart(one_service, HTTP_PROXY=proxy.url, http_proxy=proxy.url)
+    assert result.totals["requests"] == number
 
 
 def test_an_https_proxy_of_the_environment_tunnels(small: Trial, proxy: Listener, authority: trustme.CA) -> None:

@@ -106,8 +106,9 @@ def test_waits_are_jittered_grow_and_are_bounded(clock: Clock) -> None:
 def test_the_total_bounds_all_tries_together(clock: Clock) -> None:
     """Without it, a hundred attempts of half a minute would be most of an hour for one request."""
     with pytest.raises(PassingError):
-        attempt(clock, Retry(attempts=100, max_total_seconds=60), failing(99), hint=lambda _: 7.0)
-    assert clock.waits == [7.0] * 8
+        attempt(clock, Retry(attempts=100, max_total_seconds=60, max_wait_seconds=1), failing(99), hint=lambda _: 7.0)
+    assert len(clock.waits) in (7, 8)
+    assert sum(clock.waits) < 60
 
 
 def test_time_spent_in_the_tries_counts(clock: Clock) -> None:
@@ -121,11 +122,41 @@ def test_time_spent_in_the_tries_counts(clock: Clock) -> None:
         attempt(clock, Retry(max_total_seconds=60), slow, hint=lambda _: 0.0)
 
 
-def test_a_hinted_wait_is_obeyed_exactly(clock: Clock) -> None:
+def test_a_hinted_wait_is_obeyed(clock: Clock) -> None:
     """Retry-After is the server's word, also where it is longer than the longest wait of our own."""
-    hints = iter([0.0, 45.0, 1.5])
-    attempt(clock, Retry(max_wait_seconds=1), failing(3), hint=lambda _: next(hints))
-    assert clock.waits == [0.0, 45.0, 1.5]
+    hints = iter([45.0, 4.0])
+    attempt(clock, Retry(max_wait_seconds=1), failing(2), hint=lambda _: next(hints))
+    long, short = clock.waits
+    assert 45 <= long <= 46
+    assert 4 <= short <= 4.4
+
+
+def test_those_who_were_told_the_same_do_not_come_back_together(clock: Clock) -> None:
+    """All scans of an account are refused at once and with the same seconds; in step they would be refused again."""
+    for _ in range(10):
+        attempt(clock, Retry(max_wait_seconds=1), failing(1), hint=lambda _: 5.0)
+    assert len(set(clock.waits)) > 1
+
+
+def test_a_hint_of_nothing_is_no_reason_to_hurry(clock: Clock) -> None:
+    """`Retry-After: 0`, or a date that is past, would use up all tries within milliseconds."""
+    for _ in range(10):
+        with pytest.raises(PassingError):
+            attempt(clock, Retry(attempts=6), failing(99), hint=lambda _: 0.0)
+    assert sum(clock.waits) > 10
+
+
+def test_who_counts_the_time_otherwise_is_asked(clock: Clock) -> None:
+    """Time in a queue of our own is not the server's, and a wait that leaves no time for an answer is no use."""
+
+    def slow(_number: int) -> None:
+        clock.now += 1000
+        raise PassingError
+
+    lefts = iter([5.0, 5.0, 4.0])
+    with pytest.raises(PassingError):
+        attempt(clock, Retry(max_wait_seconds=1), slow, hint=lambda _: 4.0, left=lambda: next(lefts))
+    assert len(clock.waits) == 2
 
 
 def test_a_hinted_wait_beyond_the_total_is_not_begun(clock: Clock) -> None:
@@ -138,7 +169,7 @@ def test_a_hinted_wait_beyond_the_total_is_not_begun(clock: Clock) -> None:
 def test_the_hint_is_asked_of_the_error(clock: Clock) -> None:
     """Each answer may ask for another wait, or for none."""
     attempt(clock, Retry(), failing(2), hint=lambda error: 9.0 if "1" in str(error) else None)
-    assert clock.waits[0] == 9.0 != clock.waits[1]
+    assert clock.waits[0] >= 9.0 > clock.waits[1]
 
 
 def test_a_stop_ends_the_retries(clock: Clock) -> None:
@@ -162,4 +193,5 @@ def test_each_wait_is_announced_before_it_begins(clock: Clock) -> None:
         announced.append((state.attempt_number, str(failure(state)), upcoming_wait(state), len(clock.waits)))
 
     attempt(clock, Retry(), failing(2), announce=announce, hint=lambda _: 3.0)
-    assert announced == [(1, "try 1", 3.0, 0), (2, "try 2", 3.0, 1)]
+    first, second = clock.waits
+    assert announced == [(1, "try 1", first, 0), (2, "try 2", second, 1)]
