@@ -26,9 +26,24 @@ DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tok
 ServiceSid = Annotated[str, Field(pattern=r"^IS[0-9a-fA-F]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 HostPart = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+_MERGE = "tag:yaml.org,2002:merge"
+_HOLDS_ITSELF = "what an alias (*) brings in holds itself"
 # A wait that clocks and sockets can still count; "for ever" is not among them (contract §5.7).
 LONGEST_SECONDS = 366 * 86_400
 Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+
+# Engine → the names that a URL may give for its driver, and whether it has schemas.
+_ENGINES: dict[str, tuple[frozenset[str], bool]] = {
+    "sqlite": (frozenset({"", "pysqlite"}), False),
+    "postgresql": (frozenset({"", "psycopg"}), True),
+    "mysql": (frozenset({"", "pymysql"}), True),
+    "mariadb": (frozenset({"", "pymysql"}), True),
+    "duckdb": (frozenset({""}), True),
+}
+_IN_FILES = frozenset({"sqlite", "duckdb"})
+_DATABASE_URL = re.compile(r"(?P<engine>\w+)(?:\+(?P<driver>\w+))?://(?P<place>.*)", re.DOTALL)
+_FILE = re.compile(r"/(?!:memory:)[^?]+(?:\?(?!(?:.*&)?mode=memory).*)?")
+_SERVER = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[0-9a-fA-F:.]+\]|[^/:@?\[\]\s]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?")
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
@@ -88,13 +103,6 @@ class Account(_Section):
             raise ValueError("plain http is taken for loopback addresses only; use https")
         return origin
 
-    @field_validator("services")
-    @classmethod
-    def _listed_once(cls, value: list[str] | str) -> list[str] | str:
-        if isinstance(value, list) and (doubled := _doubled(value)):
-            raise ValueError(f"lists {', '.join(doubled)} more than once")
-        return value
-
     # What follows looks at several settings. A rule stands at the last of them, where the others are known, and not at the whole
     # section: there it would be heard only after every other fault is mended.
 
@@ -147,6 +155,40 @@ class Warehouse(_Section):
 
     url: SecretStr = Field(description="sqlite, postgresql, mysql/mariadb or duckdb, in SQLAlchemy's URL form.")
     database_schema: str | None = Field(default=None, alias="schema", description="Where the engine has schemas.")
+
+    @field_validator("url")
+    @classmethod
+    def _known_place(cls, value: SecretStr) -> SecretStr:
+        """Looked at without SQLAlchemy, which would cost every start its loading; no part of it is repeated but the engine."""
+        url = value.get_secret_value()
+        if url.startswith("postgres://"):  # as many providers write it
+            url = url.replace("postgres", "postgresql", 1)
+        parts = _DATABASE_URL.fullmatch(url)
+        if parts is None:
+            raise ValueError(
+                "is not a database URL; write e.g. sqlite:///bindings.db or postgresql://user:password@host/database"
+            )
+        engine, driver = parts["engine"], parts["driver"] or ""
+        if engine not in _ENGINES:
+            raise ValueError(f"names none of the engines that bindings-etl knows; use {', '.join(_ENGINES)}")
+        if driver not in _ENGINES[engine][0]:
+            raise ValueError(f"names a driver that bindings-etl does not use; write {engine}://…")
+        if engine in _IN_FILES and not _FILE.fullmatch(parts["place"]):
+            raise ValueError(f"names no file; write {engine}:/// and its path (a database in memory would end with the run)")
+        if engine not in _IN_FILES and not _SERVER.fullmatch(parts["place"]):
+            raise ValueError(
+                f"must be {engine}://user:password@host:port/database, with other signs of the password as %40, %3A …"
+            )
+        return SecretStr(url)
+
+    @field_validator("database_schema")
+    @classmethod
+    def _where_there_are_schemas(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value and "url" in info.data:
+            engine = info.data["url"].get_secret_value().partition(":")[0].partition("+")[0]
+            if not _ENGINES[engine][1]:
+                raise ValueError(f"{engine} has no schemas; leave it null")
+        return value
 
 
 class Deletes(_Section):
@@ -215,8 +257,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         ConfigurationError: with every fault of the file, one line each.
     """
-    document = _parse(path)
     faults: list[tuple[str, str]] = []
+    document = _parse(path, faults)
     # A section whose lines are all commented out is null in YAML, and means its defaults.
     filled = interpolate({key: value for key, value in document.items() if value is not None}, environment, faults)
     faults += _rival_claims(filled.get("accounts"))
@@ -231,9 +273,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     return settings
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(path: Path, faults: list[tuple[str, str]]) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = _construct(path.read_text(encoding="utf-8"), faults)
     except FileNotFoundError:
         raise ConfigurationError(
             f"there is no configuration file {path}; write one (config.example.yaml shows every setting) "
@@ -250,24 +292,72 @@ def _parse(path: Path) -> dict[str, Any]:
     return document
 
 
+def _construct(text: str, faults: list[tuple[str, str]]) -> Any:
+    """What `yaml.safe_load` gives; keys that stand twice, of which it would take the last without a word, go into `faults`."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _look_for_doubled_keys(node, "", faults, (), set())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _look_for_doubled_keys(
+    node: yaml.Node, path: str, faults: list[tuple[str, str]], above: tuple[yaml.Node, ...], seen: set[yaml.Node]
+) -> None:
+    """Walk what was parsed, before `<<` brings in keys that may well be there already.
+
+    Raises:
+        ComposerError: a part holds itself.
+    """
+    if node in above:
+        raise yaml.composer.ComposerError(None, None, _HOLDS_ITSELF, node.start_mark)
+    if node in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(node)
+    if isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _look_for_doubled_keys(item, join(path, index), faults, (*above, node), seen)
+        return
+    known: set[tuple[str, str]] = set()
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue  # refused when it is constructed
+        inside = join(path, key.value)
+        if (key.tag, key.value) in known and key.tag != _MERGE:
+            faults.append((inside, f"stands twice, again at line {key.start_mark.line + 1}; keep one"))
+        known.add((key.tag, key.value))
+        _look_for_doubled_keys(value, inside, faults, (*above, node), seen)
+
+
 def _slip(cause: Exception) -> str:
     """What is wrong with the YAML. Only the scanner and the parser are quoted: others repeat values, which may be secrets."""
     said = getattr(cause, "problem", None) or ""
+    if said == _HOLDS_ITSELF:
+        return said
+    if getattr(cause, "context", None) == "expected a single document in the stream":
+        return "it holds more than one document; keep one, without a line of --- between"
     if isinstance(cause, yaml.scanner.ScannerError | yaml.parser.ParserError) and "tag handle" not in said:
         return said
     return "a value cannot be read; put it in quotes, above all when it begins with *, & or ! or looks like a date"
 
 
 def _rival_claims(accounts: Any) -> list[tuple[str, str]]:
-    """Names and services that two accounts claim; looked for before anything is checked, so that no other fault hides them."""
+    """Names and services that are claimed twice; looked for before anything is checked, so that no other fault hides them."""
     faults: list[tuple[str, str]] = []
     claimed: set[str] = set()
     for index, account in enumerate(accounts if isinstance(accounts, list) else []):
         if not isinstance(account, dict):
             continue
         name, services = account.get("name"), account.get("services")
+        listed = [sid for sid in services if isinstance(sid, str)] if isinstance(services, list) else []
+        if doubled := _doubled(listed):
+            faults.append((f"accounts[{index}].services", f"lists {', '.join(doubled)} more than once"))
         claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
-        claims |= {sid: "services" for sid in services if isinstance(sid, str)} if isinstance(services, list) else {}
+        claims |= dict.fromkeys(listed, "services")
         rivals = sorted(claims.keys() & claimed)
         faults += [(f"accounts[{index}].{claims[claim]}", f"{claim} belongs to another account already") for claim in rivals]
         claimed |= claims.keys()

@@ -57,11 +57,22 @@ def _resolve(inside: str, end: str, environment: Mapping[str, str]) -> str:
     if not end or not _NAME.fullmatch(name):
         # Not repeated here: it may be part of a secret.
         raise Unresolved("what begins with ${ is not a placeholder; write ${NAME}, ${NAME:-default} or ${file:PATH}")
+    if "${" in default:
+        raise Unresolved(f"the default of ${{{name}:-…}} holds another placeholder, which is not filled; give plain text")
     if name in environment:
-        return environment[name] or (default if has_default else "")
+        return _readable(name, environment[name]) or default
     if has_default:
         return default
     raise Unresolved(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+
+
+def _readable(name: str, value: str) -> str:
+    """Bytes that are not text come in as lone surrogates, which neither the API nor a database takes."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Unresolved(f"the environment variable {name} is not UTF-8 text; set it anew") from None
+    return value
 
 
 def _read(path: Path) -> str:

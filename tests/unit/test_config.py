@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 import yaml
 from pydantic import BaseModel
 
@@ -112,6 +113,7 @@ def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
         "accounts[1].name",
         "accounts[1].api_secret",
         "accounts[1].edge",
+        "accounts[1].services",
         "accounts[1].services[0]",
         "accounts[2].auth_token",
         "accounts[2].base_url",
@@ -363,6 +365,75 @@ def test_there_is_one_place(changes: dict[str, str], path: str, file: Path) -> N
     assert faults(file, with_account(**changes)).keys() == {f"accounts[0].{path}"}
 
 
+# --- the warehouse ---
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///bindings.db",
+        "sqlite:////var/lib/bindings-etl/bindings.db",
+        "sqlite+pysqlite:///C:/bindings.db",
+        "sqlite:///file:bindings.db?mode=rwc&uri=true",
+        "duckdb:///bindings.duckdb",
+        "postgresql://etl:s3cret@db.internal/analytics",
+        "postgresql+psycopg://etl:s/e#c?r%40et@db.internal:5432/analytics?sslmode=require",
+        "postgresql://etl@server:s3cret@db.internal/analytics",
+        "postgresql:///analytics?host=/var/run/postgresql",
+        "postgresql://[::1]:5432/analytics",
+        "mysql://etl@db.internal/analytics?ssl_ca=/etc/a@b.pem",
+        "mariadb+pymysql://etl:@db.internal:3306/analytics",
+    ],
+)
+def test_urls_of_every_engine_are_taken(url: str, file: Path) -> None:
+    """A URL that SQLAlchemy takes and this check does not would shut its owner out."""
+    assert read(file, {**MINIMAL, "warehouse": {"url": url}}).warehouse.url.get_secret_value() == url
+    assert sa.make_url(url)
+
+
+def test_the_short_name_of_postgresql_is_taken(file: Path) -> None:
+    """Providers hand out `postgres://`, which SQLAlchemy does not know."""
+    url = read(file, {**MINIMAL, "warehouse": {"url": "postgres://u:p@h/postgres"}}).warehouse.url
+    assert url.get_secret_value() == "postgresql://u:p@h/postgres"
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("", "not a database URL"),
+        ("hunter2", "not a database URL"),
+        ("hunter2:x", "not a database URL"),
+        ("hunter2://x", "engines"),
+        ("oracle://etl:hunter2@host/x", "engines"),
+        ("postgresql+hunter2://host/x", "driver"),
+        ("sqlite+aiosqlite:///hunter2.db", "driver"),
+        ("sqlite://", "memory"),
+        ("sqlite:///", "memory"),
+        ("sqlite:///:memory:", "memory"),
+        ("duckdb:///:memory:hunter2", "memory"),
+        ("sqlite:///file:hunter2?uri=true&mode=memory", "memory"),
+        ("sqlite://hunter2.db", "names no file"),
+        ("postgresql://etl:hun@ter2@host/x", "%40"),
+        ("postgresql://etl:hunter2@host:port/x", "host:port"),
+        ("mysql://etl:hunter2@host:/x", "host:port"),
+    ],
+)
+def test_a_url_that_names_no_warehouse_is_told_with_the_other_faults(url: str, word: str, file: Path) -> None:
+    """Found only by the run, it would come after every other fault was mended, and `config show` would have called it valid."""
+    found = faults(file, {**MINIMAL, "warehouse": {"url": url}, "colour": "blue"})
+    assert found.keys() == {"warehouse.url", "colour"}
+    assert word in found["warehouse.url"]
+    assert "hun" not in found["warehouse.url"]
+
+
+def test_a_schema_where_there_are_none_is_told_with_the_other_faults(file: Path) -> None:
+    """SQLite has no schemas: the tables would not stand where they are looked for."""
+    warehouse = {"url": "sqlite:///bindings.db", "schema": "twilio"}
+    assert faults(file, {**MINIMAL, "warehouse": warehouse, "colour": "blue"}).keys() == {"warehouse.schema", "colour"}
+    for url in ("postgres://host/x", "mysql+pymysql://host/x", "duckdb:///x"):
+        assert read(file, {**MINIMAL, "warehouse": {**warehouse, "url": url}}).warehouse.database_schema == "twilio"
+
+
 # --- names and services are claimed once ---
 
 
@@ -471,6 +542,60 @@ def test_a_file_that_holds_no_mapping_is_named(text: str, file: Path) -> None:
     """An empty file is a usual slip of templating."""
     with pytest.raises(ConfigurationError, match="must hold a mapping"):
         read(file, text)
+
+
+def test_a_key_that_stands_twice_is_told_with_its_path_and_line(file: Path) -> None:
+    """YAML takes the last without a word: half of the accounts would never be read again."""
+    text = "accounts: []\n" + yaml.safe_dump(with_account()) + "retry:\n  attempts: 2\n  attempts: 3\ncolour: blue\n"
+    found = faults(file, text)
+    assert found.keys() == {"accounts", "retry.attempts", "colour"}
+    assert "at line 2;" in found["accounts"]
+
+
+def test_keys_may_be_merged_and_repeated_by_alias(file: Path) -> None:
+    """`<<` is how big files repeat themselves; that its keys are there already is its very sense."""
+    other = "AC" + "c" * 32
+    settings = read(
+        file,
+        f"""
+accounts:
+  - &first {{name: main, account_sid: {AC}, auth_token: t, page_size: 50}}
+  - {{<<: *first, name: other, account_sid: {other}}}
+  - &third {{<<: *first, name: third}}
+  - {{<<: *third, name: fourth}}
+warehouse: {{url: "sqlite:///bindings.db"}}
+""",
+    )
+    assert [(account.name, account.page_size) for account in settings.accounts] == [
+        ("main", 50),
+        ("other", 50),
+        ("third", 50),
+        ("fourth", 50),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: &x [*x]\n", "itself"),
+        ("a: &x {b: [*x]}\n", "itself"),
+        ("a: 1\n---\nb: 2\n", "more than one document"),
+        ("a: 1\n--- hunter2\n", "more than one document"),
+    ],
+)
+def test_a_file_that_is_not_one_plain_document_is_told(text: str, word: str, file: Path) -> None:
+    """Neither an endless file nor one whose second half is never read is a fault of the program."""
+    with pytest.raises(ConfigurationError, match=rf"not valid YAML at line \d+, column \d+: .*{word}") as caught:
+        read(file, text)
+    assert "hunter" not in str(caught.value)
+
+
+def test_bytes_that_are_no_text_are_a_fault_of_the_file(file: Path) -> None:
+    """A secret that was stored wrongly must not come out as a fault of the program while it is being sent."""
+    found = faults(file, with_account(auth_token="${TOKEN}"), TOKEN="\udcffhunter2")
+    assert found.keys() == {"accounts[0].auth_token"}
+    assert "TOKEN is not UTF-8" in found["accounts[0].auth_token"]
+    assert "hunter" not in found["accounts[0].auth_token"]
 
 
 def test_a_key_that_is_no_text_is_a_fault(file: Path) -> None:

@@ -87,6 +87,9 @@ def test_a_path_that_is_no_file_is_a_fault(text: str) -> None:
         "${nam.e}",
         "${ NAME }",
         "${FILE:/x}",
+        "${UNSET:-${NAME}}",
+        "${NAME:-${UNSET}}",
+        "${NAME:-${",
     ],
 )
 def test_what_is_no_placeholder_is_a_fault(text: str) -> None:
@@ -111,6 +114,6 @@ def test_all_faults_are_found_with_their_paths() -> None:
 
 def test_a_fault_repeats_no_part_of_a_secret() -> None:
     """A password may hold `${`; the message goes to logs and screens."""
-    _, faults = fill(["pa${hunter!2}ss", "pa${hunter2", "${UNSET:x-hunter2}", "${NAME!hunter2}"])
-    assert len(faults) == 4
+    _, faults = fill(["pa${hunter!2}ss", "pa${hunter2", "${UNSET:x-hunter2}", "${NAME!hunter2}", "${NAME:-${hunter2}}"])
+    assert len(faults) == 5
     assert "hunter" not in str(faults)
