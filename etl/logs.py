@@ -3,7 +3,8 @@
 import logging
 import sys
 import traceback
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from typing import Any, Literal, TextIO
 
 import structlog
@@ -14,14 +15,23 @@ Format = Literal["auto", "console", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
 
-class _StandardError:
-    """The standard error of the moment: a progress bar may stand in for it while it is shown."""
+class Unfailing:
+    """A stream that may be lost, with its disk full or its reader gone: what is written there decides nothing."""
+
+    def __init__(self, find: Callable[[], TextIO]) -> None:
+        self._find = find
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with suppress(OSError, ValueError):
+            self._find().write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError):
+            self._find().flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._find(), name)
 
 
 def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
@@ -31,7 +41,8 @@ def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
     """
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    target: Any = stream or _StandardError()
+    # The standard error of the moment: a progress bar may stand in for it while it is shown.
+    target: Any = stream or Unfailing(lambda: sys.stderr)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -81,3 +92,8 @@ def _describe(error: BaseException) -> str:
 def show_traceback(error: BaseException) -> None:
     """Log where an error came from, without the text of foreign exceptions."""
     structlog.get_logger().debug("traceback", exc_info=error)
+
+
+def tell_failure(text: str, exit_code: int) -> None:
+    """The last word of a command that failed, for a collector of logs that reads lines of JSON and nothing else."""
+    structlog.get_logger().error("command.failed", message=text, exit_code=exit_code)

@@ -1,15 +1,16 @@
 """The commands, their common options, and what becomes of an error."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from etl.cli.options import GLOBAL_OPTIONS, Common
-from etl.errors import EtlError
+from etl.cli.output import discard_the_rest, say, tell
+from etl.errors import ConfigurationError, EtlError
 
 # Name → module and what `--help` lists. A module is loaded when its command is used: `--version` has to be quick.
 _COMMANDS = {
@@ -26,6 +27,9 @@ _COMMANDS = {
     "simulate": ("etl.cli.simulation", "The API simulator on a loopback port."),
     "demo": ("etl.cli.demo", "Simulator, SQLite, two syncs, and what an analyst would ask."),
 }
+
+# The commands whose object with `--json` is that of a run, and its mode.
+_MODES = {"sync": "sync", "backfill": "backfill", "rejects retry": "retry"}
 
 
 class _LazyGroup(click.Group):
@@ -81,31 +85,61 @@ app = _LazyGroup(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; gives the exit code of the contract."""
     common = Common()
+    as_json = "--json" in arguments
     try:
         result: Any = app.main(list(arguments), prog_name="bindings-etl", standalone_mode=False, obj=common)
-        code = result if isinstance(result, int) else 0
         sys.stdout.flush()
-    except click.ClickException as wrong:
-        wrong.show()
-        code = wrong.exit_code
+        return result if isinstance(result, int) else 0
     except click.Abort:
-        code = 130
-    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`; it has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
-    except EtlError as error:
-        code = _report(str(error), error.exit_code, error, common)
-    except Exception as error:  # noqa: BLE001 - the outermost boundary: a sentence for people, frames for --log-level debug
-        text = f"a fault of bindings-etl itself ({type(error).__name__}); run with --log-level debug and report it"
-        code = _report(text, 1, error, common)
-    return code
+        return 130
+    except BrokenPipeError:  # the reader of the help has gone, e.g. `| head`
+        discard_the_rest()
+        return 0
+    except click.ClickException as wrong:
+        error: Exception = ConfigurationError(wrong.format_message())
+        if not as_json and common.log_format != "json":
+            with suppress(OSError):
+                wrong.show()
+            return wrong.exit_code
+    except Exception as cause:  # noqa: BLE001 - the outermost boundary: a sentence for people, frames for --log-level debug
+        error = cause
+    if isinstance(error, OSError):
+        error = _refusal(error)
+    if as_json:
+        with suppress(OSError):
+            say(_failure_json(error, common, dry_run="--dry-run" in arguments))
+    return _report(error, common)
 
 
-def _report(text: str, code: int, error: BaseException, common: Common) -> int:
-    click.echo(f"Error: {text}", err=True)
-    if common.log_level == "debug":
+def _refusal(cause: OSError) -> EtlError:
+    """What an error that only the operating system can explain comes to: a full disk under standard output, most of the time."""
+    error = EtlError(f"standard output or a file cannot be used: {cause.strerror or type(cause).__name__}")
+    error.__cause__ = cause
+    return error
+
+
+def _failure_json(error: Exception, common: Common, *, dry_run: bool) -> str:
+    """One object also where there is no result; for a run the run's own."""
+    from etl.cli import render
+    from etl.sync.outcome import describe
+
+    if common.command in _MODES:
+        return render.failed_run_json(error, _MODES[common.command], common.started_at, dry_run=dry_run)
+    return render.to_json({"error": describe(error)})
+
+
+def _report(error: Exception, common: Common) -> int:
+    from etl.sync.outcome import sentence
+
+    code = error.exit_code if isinstance(error, EtlError) else EtlError.exit_code
+    if common.log_format == "json" or common.log_level == "debug":
         from etl import logs
 
         logs.configure(common.log_format, common.log_level)
+    if common.log_format == "json":
+        logs.tell_failure(sentence(error), code)
+    else:
+        tell(f"Error: {sentence(error)}")
+    if common.log_level == "debug":
         logs.show_traceback(error)
     return code

@@ -6,6 +6,7 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option
+from etl.cli.output import say
 from etl.errors import ConfigurationError
 from etl.sync.preflight import Finding, examine, exit_code
 
@@ -21,10 +22,10 @@ def check(common: Common, as_json: bool) -> int:
         findings = [Finding("configuration", str(common.config_path), ok=False, message=str(error), exit_code=error.exit_code)]
     code = exit_code(findings)
     if as_json:
-        click.echo(render.to_json({"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}))
+        say(render.to_json({"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}))
     else:
         rows = [("ok" if finding.ok else "FAULT", finding.subject, finding.name, finding.message) for finding in findings]
-        click.echo(render.table(("", "what", "which", "finding"), rows))
+        say(render.table(("", "what", "which", "finding"), rows))
     return code
 
 

@@ -7,14 +7,15 @@ import click
 import yaml
 from pydantic import SecretStr
 
-from etl.cli.options import Command, Common
+from etl.cli.options import Command, Common, Group
+from etl.cli.output import say
 from etl.config import Settings
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-@click.group("config", short_help="The configuration's schema and the effective settings.")
+@click.group("config", cls=Group, short_help="The configuration's schema and the effective settings.")
 def config() -> None:
     """Look at the configuration."""
 
@@ -22,7 +23,7 @@ def config() -> None:
 @config.command("schema", cls=Command)
 def schema() -> None:
     """Print the JSON Schema of the file, for editors and for CI."""
-    click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+    say(json.dumps(Settings.model_json_schema(), indent=2))
 
 
 @config.command("show", cls=Command)
@@ -34,7 +35,7 @@ def show(common: Common) -> None:
     document["warehouse"]["url"] = _without_password(settings.warehouse.url)
     for shown, account in zip(document["accounts"], settings.accounts, strict=True):
         shown["base_url"] = account.origin
-    click.echo(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+    say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
 
 _HARMLESS = frozenset({"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"})

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from etl.cli import render
 from etl.cli.options import Command, Common
+from etl.cli.output import say
 from etl.cli.progress import showing_progress
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
@@ -56,7 +57,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
         common.config = folder / "config.yaml"
         common.config.write_text(_configuration(world.account_sid, world.api_key, world.api_secret, url, database))
         common.log_level = "warning" if common.log_level == "info" else common.log_level
-        click.echo(f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n")
+        say(f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n")
         _migrate(common)
         _show("First sync: everything is new", _sync(common))
         for service in world.services.values():
@@ -68,7 +69,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
             service.bring_back(max(1, len(service) // 300))
         _show("Some came back. Third sync: they are restored, with their history", _sync(common))
     _answer(common)
-    click.echo(_farewell(folder, database))
+    say(_farewell(folder, database))
     return 0
 
 
@@ -87,7 +88,7 @@ def _sync(common: Common) -> RunOutcome:
 
 
 def _show(title: str, outcome: RunOutcome) -> None:
-    click.echo(f"── {title}\n{render.run_summary(outcome)}\n")
+    say(f"── {title}\n{render.run_summary(outcome)}\n")
 
 
 def _answer(common: Common) -> None:
@@ -95,7 +96,7 @@ def _answer(common: Common) -> None:
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     for question, query in _QUESTIONS.items():
         headers, rows = warehouse.read(functools.partial(_ask, sql=query))
-        click.echo(f"── {question}\n{render.table(headers, rows)}\n")
+        say(f"── {question}\n{render.table(headers, rows)}\n")
     warehouse.close()
 
 

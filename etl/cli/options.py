@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,11 +18,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 @dataclass
 class Common:
-    """What the global options say."""
+    """What the global options say, and what was asked for."""
 
     config: Path | None = None
     log_format: "Format" = "auto"
     log_level: str = "info"
+    command: str = ""
+    """Such as `rejects list`; empty as long as it is not known."""
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @property
     def config_path(self) -> Path:
@@ -78,6 +81,18 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.params = [*self.params, *GLOBAL_OPTIONS]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.ensure_object(Common).command = ctx.command_path.partition(" ")[2]
+        return super().parse_args(ctx, args)
+
+
+class Group(click.Group):
+    """A group of commands that also takes the global options between its name and theirs."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params = [*self.params, *GLOBAL_OPTIONS]
+
 
 def service_option() -> Callable[[F], F]:
     """`--service IS…`, repeatable."""
@@ -98,6 +113,17 @@ def parse_moment(value: str) -> datetime:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(f"{value!r} is not an ISO 8601 time, e.g. 2026-11-01 or 2026-11-01T09:30:00Z") from None
+
+
+def parse_identity(value: str) -> str:
+    """An empty value is a variable that was not set. What is wrong is said without repeating the value."""
+    if not value:
+        raise click.BadParameter("the identity is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("the identity is not valid UTF-8") from None
+    return value
 
 
 def _check_service(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:

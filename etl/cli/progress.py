@@ -5,8 +5,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
+from etl.logs import Unfailing
 from etl.sync.outcome import ScanOutcome
 from etl.sync.run import Board
 
@@ -40,7 +41,9 @@ def showing_progress(board: Board) -> Iterator[None]:
         TextColumn("{task.fields[left]}"),
     )
     ended = threading.Event()
-    with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as progress:
+    terminal = sys.stderr
+    console = Console(file=cast(TextIO, Unfailing(lambda: terminal)))
+    with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
         task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0, left="")
         looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)
         looker.start()

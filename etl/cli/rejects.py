@@ -1,18 +1,17 @@
 """`rejects list`, `retry` and `discard`: the quarantine. Payloads hold identities and stay out unless asked for."""
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
 
 from etl.cli import render
-from etl.cli.options import Command, Common, json_option, service_option
+from etl.cli.options import Command, Common, Group, json_option, service_option
+from etl.cli.output import say
 from etl.cli.signals import leave, listening_to_signals
-from etl.errors import EtlError
 from etl.stopping import Stop
 from etl.sync.outcome import RunOutcome, sentence
-from etl.sync.rejects import MODE, Retried, retry
+from etl.sync.rejects import Retried, retry
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.quarantine import Line
@@ -22,7 +21,7 @@ T = TypeVar("T")
 _LISTED = ("id", "chat_service_sid", "sid", "reason", "first_seen_at", "last_seen_at")
 
 
-@click.group("rejects", short_help="The quarantine: list, retry, discard.")
+@click.group("rejects", cls=Group, short_help="The quarantine: list, retry, discard.")
 def rejects() -> None:
     """Look after the rows that could not be loaded."""
 
@@ -38,11 +37,11 @@ def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, paylo
         raise click.UsageError("--payload goes with --json: raw rows hold identities and are not for the terminal")
     lines = _in_warehouse(common, lambda warehouse: warehouse.read(lambda conn: quarantine.read_open(conn, services)))
     if as_json:
-        click.echo(render.to_json({"rejects": [_as_json(line, payload=payload) for line in lines]}))
+        say(render.to_json({"rejects": [_as_json(line, payload=payload) for line in lines]}))
     elif lines:
-        click.echo(render.table(_LISTED, [[getattr(line, name) for name in _LISTED] for line in lines]))
+        say(render.table(_LISTED, [[getattr(line, name) for name in _LISTED] for line in lines]))
     else:
-        click.echo("no open rejects")
+        say("no open rejects")
 
 
 @rejects.command("retry", cls=Command)
@@ -54,17 +53,11 @@ def retry_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> i
 
     What the API has no more is resolved. A row whose SID cannot be read waits for a program that can read it.
     """
-    started_at = datetime.now(UTC)
-    try:
-        settings = common.settings()
-        stop = Stop(settings.run.deadline_seconds)
-        with listening_to_signals(stop):
-            outcome, retried = retry(settings, services, stop)
-    except EtlError as error:
-        if as_json:
-            click.echo(render.failed_run_json(error, MODE, started_at, dry_run=False))
-        raise
-    click.echo(render.to_json(outcome.as_json()) if as_json else _describe(outcome, retried))
+    settings = common.settings()
+    stop = Stop(settings.run.deadline_seconds)
+    with listening_to_signals(stop):
+        outcome, retried = retry(settings, services, stop)
+    say(render.to_json(outcome.as_json()) if as_json else _describe(outcome, retried))
     code = outcome.exit_code or (3 if any(one.unanswered for one in retried) else 0)
     if stop.requested:
         leave(code)
@@ -82,7 +75,7 @@ def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) ->
         return warehouse.transact(lambda conn: quarantine.close_open(conn, services, warehouse.engine.now(conn)))
 
     number = _in_warehouse(common, discard)
-    click.echo(render.to_json({"discarded": number}) if as_json else f"{_count(number, 'open reject')} discarded")
+    say(render.to_json({"discarded": number}) if as_json else f"{_count(number, 'open reject')} discarded")
 
 
 commands: dict[str, click.Command] = {"rejects": rejects}

@@ -1,11 +1,13 @@
 """`report`: one page with charts, for people."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
 from etl.cli.options import Command, Common
+from etl.cli.output import say
 from etl.errors import ConfigurationError
 from etl.report.figures import read_figures
 from etl.report.page import render_page
@@ -29,7 +31,7 @@ def report(common: Common, out: Path) -> None:
     finally:
         warehouse.close()
     _write(out, render_page(figures))
-    click.echo(f"{out} written")
+    say(f"{out} written")
 
 
 def _write(out: Path, page: str) -> None:
@@ -39,7 +41,8 @@ def _write(out: Path, page: str) -> None:
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(out)
     except OSError as cause:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise ConfigurationError(f"--out {out} cannot be written: {cause.strerror}") from cause
 
 

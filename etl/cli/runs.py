@@ -1,19 +1,23 @@
 """`sync` and `backfill`."""
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import click
+import structlog
 
 from etl.cli import render
-from etl.cli.options import Command, Common, json_option, parse_moment, service_option
+from etl.cli.options import Command, Common, json_option, parse_identity, parse_moment, service_option
+from etl.cli.output import say
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
-from etl.domain.scope import Shard
+from etl.domain.scope import KNOWN_TYPES, Shard
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.run import Board, execute
+
+log = structlog.get_logger()
 
 # What the ledger's column for the scope has room for, besides a filter by identity and by time.
 _LONGEST_TYPES = 120
@@ -38,8 +42,22 @@ def sync(common: Common, /, as_json: bool, **options: Any) -> int:
 @click.command("backfill", cls=Command, short_help="One-off load of a chosen scope.")
 @service_option()
 @click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat).")
-@click.option("--type", "binding_types", multiple=True, metavar="TYPE", help="Only this binding type, e.g. apn (repeat).")
-@click.option("--identity", "identities", multiple=True, metavar="X", help="Only this identity (repeat).")
+@click.option(
+    "--type",
+    "binding_types",
+    multiple=True,
+    metavar="TYPE",
+    callback=lambda _c, _p, values: tuple(sorted({_binding_type(value) for value in values})),
+    help="Only this binding type, e.g. apn (repeat).",
+)
+@click.option(
+    "--identity",
+    "identities",
+    multiple=True,
+    metavar="X",
+    callback=lambda _c, _p, values: tuple(dict.fromkeys(map(parse_identity, values))),
+    help="Only this identity (repeat).",
+)
 @click.option(
     "--since", metavar="T", callback=lambda _c, _p, value: _moment(value), help="Only rows whose date_updated is T or later."
 )
@@ -56,12 +74,13 @@ def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
     A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes nothing.
     Times are ISO 8601, e.g. 2026-11-01 or 2026-11-01T09:30:00Z; without a zone they are UTC.
     """
-    options["binding_types"] = tuple(sorted({kind.strip().lower() for kind in options["binding_types"]}))
+    since, until = options["since"], options["until"]
+    if since and until and since >= until:
+        raise click.UsageError("--since is not before --until: no row could be read")
     if len(",".join(options["binding_types"])) > _LONGEST_TYPES:
         raise click.BadParameter(
             f"more than {_LONGEST_TYPES} characters of types; load them in several goes", param_hint="--type"
         )
-    options["identities"] = tuple(dict.fromkeys(options["identities"]))
     return _run(common, Request(mode="backfill", **options), as_json=as_json)
 
 
@@ -69,18 +88,14 @@ commands = {"sync": sync, "backfill": backfill}
 
 
 def _run(common: Common, request: Request, *, as_json: bool) -> int:
-    started_at = datetime.now(UTC)
-    try:
-        settings = common.settings()
-        stop = Stop(settings.run.deadline_seconds)
-        board = Board()
-        with listening_to_signals(stop), showing_progress(board):
-            outcome = execute(settings, request, stop, board)
-    except Exception as error:
-        if as_json:
-            click.echo(render.failed_run_json(error, request.mode, started_at, dry_run=request.dry_run))
-        raise
-    click.echo(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
+    settings = common.settings()
+    if unknown := sorted(set(request.binding_types) - set(KNOWN_TYPES)):
+        log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
+    stop = Stop(settings.run.deadline_seconds)
+    board = Board()
+    with listening_to_signals(stop), showing_progress(board):
+        outcome = execute(settings, request, stop, board)
+    say(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
     if stop.requested:
         leave(outcome.exit_code)
     return outcome.exit_code
@@ -93,6 +108,14 @@ def _shard(value: str | None) -> Shard | None:
     if match is None or not int(match[1]) < int(match[2]):
         raise click.BadParameter(f"{value!r} is not I/N with 0 ≤ I < N, e.g. 0/8")
     return Shard(int(match[1]), int(match[2]))
+
+
+def _binding_type(value: str) -> str:
+    """Types that are not known today may exist tomorrow; what can be no type at all is a slip of the pen."""
+    kind = value.strip().lower()
+    if not re.fullmatch(r"[^\s,]+", kind) or not kind.isprintable():
+        raise click.BadParameter(f"{value!r} is not a binding type such as apn; repeat the option for several")
+    return kind
 
 
 def _moment(value: str | None) -> datetime | None:

@@ -3,6 +3,7 @@
 import click
 
 from etl.cli.options import Command
+from etl.cli.output import say
 from etl.errors import ConfigurationError
 
 
@@ -43,7 +44,7 @@ def simulate(port: int, services: int, bindings: int, latency_ms: float, seed: i
         raise ConfigurationError(f"--fault: {unknown}") from None
 
     def announce(url: str) -> None:
-        click.echo(
+        say(
             f"Serving {services} services with {bindings:,} bindings; stop with Ctrl-C.\n\n"
             f"accounts:\n  - name: simulated\n    account_sid: {world.account_sid}\n    api_key: {world.api_key}\n"
             f"    api_secret: {world.api_secret}\n    base_url: {url}"

@@ -7,6 +7,7 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option
+from etl.cli.output import say
 from etl.stopping import Stop
 from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
@@ -25,7 +26,7 @@ def status(common: Common, as_json: bool) -> None:
         overview = warehouse.read(lambda conn: read_overview(conn, warehouse.engine))
     finally:
         warehouse.close()
-    click.echo(render.to_json(asdict(overview)) if as_json else _describe(overview))
+    say(render.to_json(asdict(overview)) if as_json else _describe(overview))
 
 
 def _describe(overview: Overview) -> str:

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from etl.cli import render
-from etl.cli.options import Command, Common, parse_moment
+from etl.cli.options import Command, Common, parse_identity, parse_moment
+from etl.cli.output import say, tell
 from etl.config import Settings
 from etl.stopping import Stop
 from etl.warehouse import migration
@@ -28,10 +29,10 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     try:
         if as_sql:
-            click.echo(migration.print_sql(warehouse.dialect))
+            say(migration.print_sql(warehouse.dialect))
         elif only_check:
             warehouse.read(migration.require_head)
-            click.echo(f"{warehouse.name} is at the newest revision, {HEAD}")
+            say(f"{warehouse.name} is at the newest revision, {HEAD}")
         else:
             before, after = migration.upgrade(warehouse, settings.warehouse.database_schema)
             moved = (
@@ -39,7 +40,7 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
                 if before != after
                 else f"already at the newest revision, {after}"
             )
-            click.echo(f"{warehouse.name}: {moved}")
+            say(f"{warehouse.name}: {moved}")
     finally:
         warehouse.close()
     return 0
@@ -64,12 +65,12 @@ def purge(common: Common, deleted_before: datetime, dry_run: bool) -> None:
 
     counted = _in_warehouse(common, lambda _settings, warehouse: removal.purge(warehouse, deleted_before, dry_run=dry_run))
     done = "would be removed" if dry_run else "removed"
-    click.echo(f"deleted before {deleted_before:%Y-%m-%d %H:%M:%S} UTC, {done}:\n{_describe(counted)}")
+    say(f"deleted before {deleted_before:%Y-%m-%d %H:%M:%S} UTC, {done}:\n{_describe(counted)}")
 
 
 @click.command("erase", cls=Command, short_help="Remove every trace of one identity.")
 @click.option(
-    "--identity", required=True, metavar="X", callback=lambda _c, _p, value: _check_identity(value), help="Exactly as at Twilio."
+    "--identity", required=True, metavar="X", callback=lambda _c, _p, value: parse_identity(value), help="Exactly as at Twilio."
 )
 @click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
 @click.pass_obj
@@ -82,8 +83,8 @@ def erase(common: Common, identity: str, dry_run: bool) -> None:
 
     counted = _in_warehouse(common, lambda settings, warehouse: removal.erase(settings, warehouse, identity, dry_run=dry_run))
     done = "would be removed" if dry_run else "removed"
-    click.echo(f"every trace of the identity, {done}:\n{_describe(counted)}")
-    click.echo("the next sync loads it again, unless the user and its bindings are deleted at Twilio too", err=True)
+    say(f"every trace of the identity, {done}:\n{_describe(counted)}")
+    tell("the next sync loads it again, unless the user and its bindings are deleted at Twilio too")
 
 
 commands: dict[str, click.Command] = {"migrate": migrate, "purge": purge, "erase": erase}
@@ -107,17 +108,6 @@ def _parse_cutoff(value: str) -> datetime:
         return datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
     except OverflowError:
         raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
-
-
-def _check_identity(value: str) -> str:
-    """An empty value is a variable that was not set. What is wrong is said without repeating the value."""
-    if not value:
-        raise click.BadParameter("the identity is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise click.BadParameter("the identity is not valid UTF-8") from None
-    return value
 
 
 def _describe(counted: Mapping[str, int]) -> str:

@@ -130,3 +130,9 @@ def test_the_page_of_before_stays_when_the_new_one_cannot_be_written(trial: Tria
 def test_a_place_is_needed(trial: Trial, arguments: tuple[str, ...]) -> None:
     """A page that lands on a terminal helps nobody."""
     assert trial.run("report", *arguments, expect=2).out == ""
+
+
+def test_a_page_that_cannot_be_written_is_told_in_a_sentence(trial: Trial, tmp_path: Path) -> None:
+    """Clearing up after a failed page fails for the same reason, and must not hide it."""
+    for out in (tmp_path / ("x" * 300), tmp_path / "no" / "such" / "folder.html"):
+        assert "cannot be written" in trial.run("report", "--out", str(out), expect=2).err

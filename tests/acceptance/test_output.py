@@ -1,0 +1,199 @@
+"""What comes out where, and what becomes of a command whose output nobody takes (contract §2)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.test_exit_codes import assert_shape
+from tests.acceptance.trial import Trial
+
+PROGRAM = f"{sys.executable} -m etl"
+SERVICE = "IS" + "0" * 32
+
+
+def shell(trial: Trial, line: str) -> "subprocess.CompletedProcess[str]":
+    """A command line of a real shell, with `$ETL` for the program."""
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", line],
+        env={**os.environ, "ETL": PROGRAM, "BINDINGS_ETL_CONFIG": str(trial.write_config())},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# --- streams that are lost ---
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$ETL sync 2>/dev/full",
+        "$ETL sync 2> >(exit 0)",
+        "$ETL sync 2>&-",
+        "$ETL sync >&-",
+        "$ETL sync >&- 2>&-",
+        "$ETL sync <&- >&- 2>&-",
+        "$ETL sync 2>&1 | head -c 1",
+        "$ETL sync --log-level debug 2>&1 | true",
+    ],
+)
+def test_what_a_run_does_is_not_decided_by_who_listens(make_trial: Callable[..., Trial], line: str) -> None:
+    """A full disk under the log would stop every sync, and each would be left as running."""
+    trial = make_trial((30, 12))
+    ended = shell(trial, line)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False), ended.stderr
+    assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["succeeded"]
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("options", ["", "--json", "--json --log-format json"])
+def test_a_result_that_cannot_be_written_is_told_in_a_sentence(make_trial: Callable[..., Trial], options: str) -> None:
+    """Whoever waits for the result has to learn why there is none; the run itself is done and in the ledger."""
+    trial = make_trial((30, 12))
+    ended = shell(trial, f"$ETL sync {options} >/dev/full")
+    assert ended.returncode == 1
+    assert "No space left on device" in ended.stderr.splitlines()[-1]
+    assert "fault of bindings-etl itself" not in ended.stderr
+    assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["succeeded"]
+    trial.assert_equal_to_world()
+
+
+def test_a_reader_that_has_gone_does_not_turn_failure_into_success(trial: Trial) -> None:
+    """`sync | head` in a script with pipefail must still tell that services failed."""
+    trial.simulator.faults.add("forbidden")
+    assert shell(trial, "$ETL sync | true").returncode == 4
+
+
+@pytest.mark.parametrize(
+    "line", ["$ETL --help >/dev/full", "$ETL status --bogus 2>/dev/full", "$ETL --help >&-", "$ETL --help | true"]
+)
+def test_help_and_errors_may_be_lost_too(trial: Trial, line: str) -> None:
+    """A traceback is no answer to a closed stream."""
+    ended = shell(trial, line)
+    assert "Traceback" not in ended.stderr
+    assert "fault of bindings-etl itself" not in ended.stderr
+
+
+# --- one object, also when it fails ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mode"),
+    [
+        (["sync", "--json", "--service", "XX"], "sync"),
+        (["sync", "--json", "--shard", "9/3"], "sync"),
+        (["sync", "--bogus", "--json", "--dry-run"], "sync"),
+        (["sync", "--json", "--log-format", "xml"], "sync"),
+        (["backfill", "--json", "--since", "nonsense"], "backfill"),
+        (["rejects", "retry", "--json", "--service", "XX"], "retry"),
+    ],
+)
+def test_a_run_that_was_asked_for_wrongly_gives_the_object_of_a_run(trial: Trial, arguments: list[str], mode: str) -> None:
+    """A scheduler that parses standard output must not fail over its own operator's slip."""
+    result = trial.run(*arguments, expect=2)
+    assert_shape(result.json, began=False)
+    assert (result.json["mode"], result.json["status"]) == (mode, "failed")
+    assert result.json["dry_run"] is ("--dry-run" in arguments)
+    assert result.json["error"]["message"] in result.err
+
+
+@pytest.mark.parametrize("command", ["status", "rejects list", "rejects discard", "check", "snyc"])
+def test_every_other_command_gives_an_object_with_its_error(trial: Trial, command: str) -> None:
+    """The same holds for what watches the warehouse."""
+    result = trial.run(*command.split(), "--json", "--bogus", expect=2)
+    assert result.json["error"]["type"] == "ConfigurationError"
+    assert result.json["error"]["message"] in result.err
+
+
+@pytest.mark.parametrize("command", ["status", "rejects list", "rejects discard"])
+@pytest.mark.parametrize(("url", "code"), [("oracle://x", 2), ("sqlite:////no/such/file.db", 7)])
+def test_a_missing_warehouse_gives_an_object_with_its_error(trial: Trial, command: str, url: str, code: int) -> None:
+    """A dashboard has to show that the warehouse is gone, and not a parser's error."""
+    trial.settings["warehouse"]["url"] = url
+    result = trial.run(*command.split(), "--json", expect=code)
+    assert list(result.json) == ["error"]
+    assert result.json["error"]["message"] in result.err
+
+
+def test_a_failed_retry_of_rejects_gives_the_object_of_a_run(trial: Trial) -> None:
+    """It is a run like the others."""
+    trial.settings["warehouse"]["url"] = "oracle://x"
+    result = trial.run("rejects", "retry", "--json", expect=2)
+    assert_shape(result.json, began=False)
+    assert result.json["mode"] == "retry"
+
+
+@pytest.mark.parametrize("arguments", [["sync"], ["sync", "--bogus"], ["status"]])
+def test_with_json_logs_the_last_word_is_json_too(trial: Trial, arguments: list[str]) -> None:
+    """A collector that reads lines of JSON drops the one line that says why."""
+    trial.settings["colour"] = "blue"
+    result = trial.run("--log-format", "json", *arguments, expect=2)
+    last = [json.loads(line) for line in result.err.splitlines()][-1]
+    assert (last["event"], last["level"], last["exit_code"]) == ("command.failed", "error", 2)
+    assert last["message"]
+
+
+# --- options in odd places and with odd values ---
+
+
+def test_global_options_stand_between_a_group_and_its_command(trial: Trial) -> None:
+    """`rejects --config FILE list` is how it is written by who thinks of `rejects` as the command."""
+    file = str(trial.write_config())
+    for line in (["rejects", "--config", file, "list"], ["config", "--config", file, "show"]):
+        assert subprocess.run([sys.executable, "-m", "etl", *line], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--identity", ""],
+        ["--identity", "a\udcff"],
+        ["--type", ""],
+        ["--type", " "],
+        ["--type", "apn,fcm"],
+        ["--type", "apn fcm"],
+        ["--since", "2026-11-01", "--until", "2026-11-01"],
+        ["--since", "2026-11-02", "--until", "2026-11-01"],
+    ],
+)
+def test_a_filter_that_lets_nothing_through_is_refused(trial: Trial, options: list[str]) -> None:
+    """An unset variable in a script would otherwise read everything for nothing, or ask the API for nonsense."""
+    result = trial.backfill(*options, expect=2)
+    assert "udcff" not in result.out + result.err
+    assert trial.query("SELECT * FROM sync_runs") == []
+    assert trial.front.requests == 0
+
+
+def test_a_type_that_is_not_known_is_read_with_a_warning(trial: Trial) -> None:
+    """It may be new at Twilio or a slip of the pen: the first must work, the second must be seen."""
+    assert "filter.doubted" in trial.backfill("--type", "apm").err
+    assert "filter.doubted" not in trial.backfill("--type", "APN").err
+
+
+# --- signals before there is anything to finish ---
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_the_program_loads_ends_it_quietly(tmp_path: Path, number: int, code: int) -> None:
+    """A pod that is stopped right after its start must not look crashed."""
+    script = f"""
+import os, sys
+import etl.__main__
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "etl.cli.app":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder())
+etl.__main__.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", script, "sync"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (code, "")
