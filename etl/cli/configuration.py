@@ -23,7 +23,7 @@ def config() -> None:
 @config.command("schema", cls=Command)
 def schema() -> None:
     """Print the JSON Schema of the file, for editors and for CI."""
-    say(json.dumps(Settings.model_json_schema(), indent=2))
+    say(json.dumps(_as_written(Settings.model_json_schema()), indent=2))
 
 
 @config.command("show", cls=Command)
@@ -34,8 +34,38 @@ def show(common: Common) -> None:
     document = _masked(settings.model_dump(by_alias=True))
     document["warehouse"]["url"] = _without_password(settings.warehouse.url)
     for shown, account in zip(document["accounts"], settings.accounts, strict=True):
-        shown["base_url"] = account.origin
+        if not account.region and not account.edge:
+            shown["base_url"] = account.origin
     say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
+
+
+_PLACEHOLDER = {"type": "string", "pattern": r"\$\{"}
+_ANNOTATIONS = frozenset({"title", "description", "default"})
+
+
+def _as_written(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of the file before its placeholders are filled; a section that has defaults may be left empty."""
+    written: dict[str, Any] = _with_placeholders(schema)
+    required = schema["required"]
+    sections = written["properties"]
+    written["properties"] = {name: node if name in required else _or(node, {"type": "null"}) for name, node in sections.items()}
+    return written
+
+
+def _with_placeholders(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_with_placeholders(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("type") in ("string", "integer", "number", "boolean"):
+        return _or(node, _PLACEHOLDER)
+    return {key: _with_placeholders(value) for key, value in node.items()}
+
+
+def _or(node: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Either of two; what is said about the first is said about both."""
+    said = {key: value for key, value in node.items() if key in _ANNOTATIONS}
+    return said | {"anyOf": [{key: value for key, value in node.items() if key not in _ANNOTATIONS}, other]}
 
 
 _HARMLESS = frozenset({"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"})
