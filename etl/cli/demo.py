@@ -19,15 +19,20 @@ from etl.sync.run import Board, execute
 from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
 
+_WRITTEN_BY = "# Written by `bindings-etl demo`"
+
 _QUESTIONS = {
     "Who can be reached by which kind of push? (view identity_reachability)": """
 SELECT CASE WHEN apn > 0 AND fcm > 0 THEN 'iOS and Android' WHEN apn > 0 THEN 'iOS only'
             WHEN fcm > 0 THEN 'Android only' ELSE 'neither' END AS reach, count(*) AS identities
 FROM identity_reachability GROUP BY 1 ORDER BY 2 DESC""",
-    "Which devices were not heard of for 90 days before the newest one? (view active_bindings)": """
-SELECT binding_type, count(*) AS active,
-       sum(CASE WHEN date_updated < datetime((SELECT max(date_updated) FROM active_bindings), '-90 days') THEN 1 ELSE 0 END) AS silent
-FROM active_bindings GROUP BY 1 ORDER BY 2 DESC""",
+    "In which year was a device last heard of? Old ones rarely take a push. (view active_bindings)": """
+SELECT strftime('%Y', date_updated) AS last_updated, count(*) AS bindings,
+       printf('%.1f %%', 100.0 * count(*) / (SELECT count(*) FROM active_bindings)) AS share,
+       sum(CASE WHEN binding_type = 'apn' THEN 1 ELSE 0 END) AS apn,
+       sum(CASE WHEN binding_type IN ('fcm', 'gcm') THEN 1 ELSE 0 END) AS fcm_gcm,
+       sum(CASE WHEN binding_type = 'twilsock' THEN 1 ELSE 0 END) AS twilsock
+FROM active_bindings GROUP BY 1 ORDER BY 1""",
     "What changed since the first load? (table binding_versions, view binding_history)": """
 SELECT binding_type, sum(CASE WHEN change = 'updated' THEN 1 ELSE 0 END) AS updated,
        sum(CASE WHEN change = 'deleted' THEN 1 ELSE 0 END) AS deleted,
@@ -46,6 +51,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
         from etl.simulator import Simulator, build_demo
     except ImportError:
         raise ConfigurationError("the demo needs: pip install 'bindings-etl[simulator]'") from None
+    _require_own(folder)
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "bindings.db"
     for old in folder.glob("bindings.db*"):
@@ -71,6 +77,18 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
     _answer(common)
     say(_farewell(folder, database))
     return 0
+
+
+def _require_own(folder: Path) -> None:
+    """A folder that holds anything else than an earlier demo is left alone: files of the same names would be written over."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    try:
+        own = (folder / "config.yaml").read_text(encoding="utf-8").startswith(_WRITTEN_BY)
+    except (OSError, UnicodeDecodeError):
+        own = False
+    if not own:
+        raise ConfigurationError(f"--dir {folder} holds files that the demo did not write; name an empty or a new folder")
 
 
 def _migrate(common: Common) -> None:
@@ -106,7 +124,7 @@ def _ask(conn: sa.Connection, sql: str) -> tuple[list[str], list[tuple[object, .
 
 
 def _configuration(account_sid: str, key: str, secret: str, url: str, database: Path) -> str:
-    return f"""# Written by `bindings-etl demo`; the simulator that it points to has ended with it.
+    return f"""{_WRITTEN_BY}; the simulator that it points to has ended with it.
 accounts:
   - name: demo
     account_sid: {account_sid}

@@ -1,0 +1,34 @@
+"""`demo`: the first thing that a newcomer runs."""
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+
+from etl.cli.app import run
+
+
+def demo(folder: Path) -> tuple[int, str, str]:
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(["demo", "--dir", str(folder), "--bindings", "300"])
+    return code, out.getvalue(), err.getvalue()
+
+
+def test_the_demo_shows_what_it_is_about_and_may_be_repeated(tmp_path: Path) -> None:
+    """The second look at it must work as the first, in its own folder."""
+    for _ in range(2):
+        code, out, err = demo(tmp_path / "demo")
+        assert (code, err) == (0, "")
+        assert out.count("── ") == 6
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "bindings.db", "notes.txt"])
+@pytest.mark.parametrize("content", [b"accounts: []\n", b"\xff"])
+def test_the_demo_leaves_the_files_of_others_alone(tmp_path: Path, name: str, content: bytes) -> None:
+    """`demo --dir .` in the folder of a real configuration would cost it, and the warehouse beside it."""
+    (tmp_path / name).write_bytes(content)
+    code, _, err = demo(tmp_path)
+    assert (code, "did not write" in err) == (2, True)
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, content)]
