@@ -124,3 +124,24 @@ def test_what_is_no_age_and_no_time_is_refused(trial: Trial, cutoff: str) -> Non
 def test_a_cutoff_is_needed(trial: Trial) -> None:
     """With a default, a bare `purge` would take out rows by accident."""
     assert trial.run("purge", expect=2).out == ""
+
+
+def test_the_readme_s_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) -> None:
+    """Who switches privacy on believes that the people are gone from the warehouse."""
+    trial.sync()
+    for service in trial.services:
+        service.touch(5)
+        service.delete(3)
+    [sid] = trial.services[0].grow(1)
+    trial.services[0].change(sid, date_updated="never")
+    trial.sync()
+    trial.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
+    trial.sync()
+    people = "SELECT count(*) AS n FROM {} WHERE identity IS NOT NULL OR endpoint IS NOT NULL"
+    assert trial.query(people.format("binding_versions")) != [{"n": 0}]
+    trial.run("rejects", "discard")
+    trial.run("purge", "--deleted-before", "0d")
+    trial.execute("DELETE FROM binding_versions")
+    assert trial.query(people.format("binding_versions")) == [{"n": 0}]
+    assert trial.query(people.format("bindings")) == [{"n": 0}]
+    assert trial.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 0}]

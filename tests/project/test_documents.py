@@ -97,7 +97,7 @@ def test_the_data_dictionary_is_current() -> None:
     assert page == dictionary.put_into(page), "run `make docs`"
 
 
-@pytest.mark.parametrize("manifest", sorted((ROOT / "deploy").rglob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize("manifest", sorted((ROOT / "deploy").rglob("kubernetes/*.yaml")), ids=lambda path: path.name)
 def test_manifests_call_what_exists(manifest: Path) -> None:
     """A manifest with a wrong option would fail only in the cluster."""
     document = yaml.safe_load(manifest.read_text(encoding="utf-8"))
