@@ -12,8 +12,8 @@ _SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "re
 
 
 def to_json(document: Any) -> str:
-    """JSON for a program to read; times as ISO 8601."""
-    return json.dumps(document, ensure_ascii=False, default=_plain)
+    """JSON for a program to read; times as ISO 8601. Of bytes that are no text, as in an option, JSON's own escapes are left."""
+    return json.dumps(document, ensure_ascii=False, default=_plain).encode(errors="backslashreplace").decode()
 
 
 def failed_run_json(error: Exception, mode: str, started_at: datetime, *, dry_run: bool) -> str:

@@ -106,6 +106,13 @@ def test_a_run_that_was_asked_for_wrongly_gives_the_object_of_a_run(trial: Trial
     assert result.json["error"]["message"] in result.err
 
 
+def test_an_option_that_is_no_text_gives_an_object_too(trial: Trial) -> None:
+    """The message names the account; printed as it came, it would end in a traceback."""
+    ended = shell(trial, "$ETL sync --json --account $'a\\xff'")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+    assert_shape(json.loads(ended.stdout), began=False)
+
+
 @pytest.mark.parametrize("command", ["status", "rejects list", "rejects discard", "check", "snyc"])
 def test_every_other_command_gives_an_object_with_its_error(trial: Trial, command: str) -> None:
     """The same holds for what watches the warehouse."""
