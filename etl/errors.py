@@ -8,7 +8,8 @@
     │   ├── ServiceNotFound                404: unknown or deleted service
     │   ├── RequestRefused                 other 4xx: the API does not take the request
     │   │   ├── PageSizeRefused            400 with 20007/20001: asked for too large a page
-    │   │   └── PageTokenRefused           400 with 21481/70002: the stored link is no longer good
+    │   │   ├── PageTokenRefused           400 with 21481/70002: the stored link is no longer good
+    │   │   └── TypeUnknown                the server knows other binding types and not this one
     │   ├── Throttled                      429 until the retries ran out
     │   ├── Unavailable                    network, time-outs, 5xx until the retries ran out
     │   ├── NotTheApi                      something else answered (captive portal, proxy, redirect)
@@ -21,6 +22,7 @@
     │   ├── WarehouseOutdated              not at the newest revision
     │   ├── WarehouseRefused               full disk, read-only, missing privilege, a failed statement
     │   └── StageLost                      a crash of the database emptied what a scan had put by
+    ├── DeletesRefused            exit 5   too much would be deleted; all else is published
     ├── LeaseHeld                 exit 6   another live run works on the same
     ├── LeaseLost                          our lease expired and someone else took it
     └── Interrupted               exit 130/143/3   asked to stop
@@ -85,6 +87,10 @@ class PageTokenRefused(RequestRefused):
     """The API refuses the page token of a link."""
 
 
+class TypeUnknown(RequestRefused):
+    """The API does not know a binding type (any more), while it takes others."""
+
+
 class Throttled(SourceError):
     """The account has too many requests in flight, for longer than the retries last."""
 
@@ -133,6 +139,12 @@ class WarehouseRefused(WarehouseError):
 
 class StageLost(WarehouseError):
     """What a scan had read and not yet published is gone from the warehouse."""
+
+
+class DeletesRefused(EtlError):
+    """The guard, or a living binding among the absent ones, stands against the deletes; all else is published."""
+
+    exit_code = 5
 
 
 class LeaseHeld(EtlError):

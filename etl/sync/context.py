@@ -47,6 +47,11 @@ class Context:
     turns: Turns = field(default_factory=Turns)
 
 
+def may_skip(context: Context, client: Client) -> bool:
+    """Whether a type that the server does not know is left out in silence: one that nobody asked for by name."""
+    return client.account.partition_by_type and not context.request.binding_types
+
+
 def rules_for(settings: Settings, client: Client, scope: Scope) -> Rules:
     """How rows of this scope are brought into normal form."""
     privacy = settings.privacy

@@ -17,10 +17,10 @@ from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
 from etl.sync.absence import Inquiry, Settlement, settle
 from etl.sync.chain import Batch, Chain
-from etl.sync.context import Context, rules_for
+from etl.sync.context import Context, may_skip, rules_for
+from etl.sync.listing import read_scope
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.twilio.client import Client
-from etl.twilio.conversations import list_bindings
 from etl.warehouse import staging
 from etl.warehouse.publishing import count_taken_out
 
@@ -50,14 +50,16 @@ class Plan:
         except Exception as error:  # the one boundary: whatever befalls a service stays with that service
             self._outcome.complete = False
             self._outcome.error = error
-            self._outcome.status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
+            self._outcome.status = _status_of(error)
             # Its traceback at level debug only: it may quote a row.
             log.error("plan.failed", chat_service_sid=self._scope.chat_service_sid, message=sentence(error))  # noqa: TRY400
             log.debug("plan.traceback", exc_info=error)
 
     def _read(self, met: "_Scratch") -> None:
-        steps = lambda: list_bindings(self._client, self._scope, self._counters)  # noqa: E731
-        with Chain(steps, self._counters, self._context.stop) as chain:
+        skipping = may_skip(self._context, self._client)
+        with Chain(
+            lambda: read_scope(self._client, self._scope, self._counters, may_skip=skipping), self._counters, self._context.stop
+        ) as chain:
             for batch in chain.batches():
                 self._compare(batch, met)
         self._outcome.complete = not chain.met_a_page_again
@@ -126,6 +128,12 @@ class Plan:
         identities = [identity for identity in treated if identity is not None]
         for sids in staging.iterate_active(conn, self._scope, identities):
             yield from met.lacking(sids)
+
+
+def _status_of(error: Exception) -> str:
+    if isinstance(error, errors.Interrupted):
+        return "interrupted"
+    return "skipped" if isinstance(error, errors.TypeUnknown) else "failed"
 
 
 class _Scratch:

@@ -20,10 +20,10 @@ from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
 from etl.sync.absence import Inquiry, Settlement, settle
 from etl.sync.chain import Batch, Chain
-from etl.sync.context import Context, rules_for
+from etl.sync.context import Context, may_skip, rules_for
+from etl.sync.listing import read_scope, resume_scope
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.twilio.client import Client
-from etl.twilio.conversations import list_bindings
 from etl.twilio.paging import Step
 from etl.warehouse import leases, ledger, quarantine, staging
 from etl.warehouse.ledger import Ending, Progress
@@ -85,10 +85,13 @@ class Scan:
         stored = self._find_progress(conn)
         self._outcome.resumed = stored is not None
         self._progress = stored or Progress(self._scan_id, "", 0, 0)
-        if stored and self._outcome.expected is not None:
-            self._outcome.expected = max(0, self._outcome.expected - stored.fetched)
         staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id))
-        ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
+        if stored is None:
+            ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
+        elif (
+            self._outcome.expected is not None
+        ):  # its age stays that of its last batch, so that a link that always fails grows old
+            self._outcome.expected = max(0, self._outcome.expected - stored.fetched)
 
     def _find_progress(self, conn: sa.Connection) -> Progress | None:
         if self._context.request.fresh:
@@ -116,11 +119,9 @@ class Scan:
         self._outcome.complete = not (self._outcome.resumed or chain.met_a_page_again)
 
     def _steps(self, link: str | None) -> Iterator[Step]:
-        steps = list_bindings(self._client, self._scope, self._counters, link)
-        for number, step in enumerate(steps):
-            if link is not None and number == 0 and not step.page.rows:
-                raise _EmptyResume("the page at the stored link is empty, so its token is no longer good")
-            yield step
+        if link is not None:
+            return resume_scope(self._client, self._scope, self._counters, link)
+        return read_scope(self._client, self._scope, self._counters, may_skip=may_skip(self._context, self._client))
 
     def _start_over(self, conn: sa.Connection) -> None:
         leases.renew(conn, self._engine, self._holder, self._scope)
@@ -324,15 +325,10 @@ class Scan:
         )
         self._log.debug("scan.traceback", exc_info=error)
 
-    def _status_of(self, error: Exception) -> str:
+    @staticmethod
+    def _status_of(error: Exception) -> str:
         if isinstance(error, errors.Interrupted):
             return "interrupted"
         if isinstance(error, errors.LeaseHeld | errors.LeaseLost):
             return "locked"
-        if isinstance(error, errors.RequestRefused) and self._client.account.partition_by_type and self._scope.binding_types:
-            return "skipped"  # a type that this server does not know; the other partitions go on
-        return "failed"
-
-
-class _EmptyResume(errors.PageTokenRefused):
-    """A damaged token need not raise an error: the page is simply empty (facts §2.4)."""
+        return "skipped" if isinstance(error, errors.TypeUnknown) else "failed"

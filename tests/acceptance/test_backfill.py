@@ -8,7 +8,7 @@ import pytest
 
 from etl.simulator.replies import Reply, error
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, changes, plain
+from tests.acceptance.trial import Result, Trial, changes, plain
 
 MakeTrial = Callable[..., Trial]
 
@@ -20,14 +20,19 @@ def of_types(trial: Trial, *kinds: str) -> dict[str, dict[str, object]]:
     return {sid: row for sid, row in trial.expected().items() if row["binding_type"] in kinds}
 
 
-def refuse_type(trial: Trial, kind: str) -> None:
-    """A server that does not know this type any more."""
+def refuse_types(trial: Trial, *kinds: str, message: str = "Invalid BindingType") -> None:
+    """A server that does not know these types any more."""
 
     def watch(request: Request) -> Reply | None:
-        refused = kind in request.parameters.get("BindingType", [])
-        return error(20001, f"Invalid BindingType {kind}") if refused else None
+        refused = request.is_listing and not set(request.parameters.get("BindingType", ())).isdisjoint(kinds)
+        return error(20001, message) if refused else None
 
     trial.front.watch = watch
+
+
+def statuses(result: Result) -> dict[str, str]:
+    """What became of each scope of a run over one service."""
+    return {told["scope"]: told["status"] for told in result.json["services"]}
 
 
 def test_a_backfill_of_everything_is_a_sync(make_trial: MakeTrial) -> None:
@@ -185,21 +190,55 @@ def test_a_row_that_changes_its_type_moves_between_partitions(make_trial: MakeTr
     assert len(trial.query("SELECT id FROM binding_versions WHERE sid = :sid", sid=sid)) == 1
 
 
-def test_a_type_that_the_server_refuses_is_skipped(make_trial: MakeTrial) -> None:
-    """Google ended gcm; a server that no longer takes that filter must not cost the other types."""
+@pytest.mark.parametrize("message", ["Invalid BindingType", "Bad request"])
+def test_a_type_that_the_server_refuses_is_skipped(make_trial: MakeTrial, message: str) -> None:
+    """Google ended gcm; a server that no longer takes that filter, in whatever words, must not cost the other types."""
     trial = make_trial((40,), max_page_size=10)
     trial.account["partition_by_type"] = True
     trial.sync()
     before = of_types(trial, "gcm")
     assert before
-    refuse_type(trial, "gcm")
+    refuse_types(trial, "gcm", message=message)
     trial.services[0].touch(10)
+    wanted = {f"type:{kind}": "skipped" if kind == "gcm" else "published" for kind in ALL_TYPES}
+    assert statuses(trial.sync("--dry-run")) == wanted
     result = trial.sync()
-    assert {told["scope"]: told["status"] for told in result.json["services"]} == {
-        f"type:{kind}": "skipped" if kind == "gcm" else "published" for kind in ALL_TYPES
-    }
+    assert statuses(result) == wanted
     assert (result.json["status"], of_types(trial, "gcm").keys()) == ("succeeded", before.keys())
     assert trial.stored() == of_types(trial, "apn", "fcm", "twilsock") | before
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--shard", "0/2")])
+def test_a_service_of_which_every_type_is_refused_has_failed(make_trial: MakeTrial, options: tuple[str, ...]) -> None:
+    """A run that read nothing at all must not pass for one that did everything, nor make the data look fresh."""
+    trial = make_trial((40,), max_page_size=10)
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    fresh = trial.query("SELECT last_complete_at FROM service_freshness")
+    refuse_types(trial, *ALL_TYPES)
+    result = trial.sync(*options, expect=4)
+    assert set(statuses(result).values()) == {"failed"}
+    assert trial.query("SELECT last_complete_at FROM service_freshness") == fresh
+
+
+def test_a_type_that_was_asked_for_is_not_skipped(make_trial: MakeTrial) -> None:
+    """Whoever names a type wants to hear that it was not read."""
+    trial = make_trial((40,), max_page_size=10)
+    trial.account["partition_by_type"] = True
+    refuse_types(trial, "gcm")
+    assert statuses(trial.backfill("--type", "gcm", expect=4)) == {"type:gcm": "failed"}
+
+
+def test_a_type_that_is_refused_half_way_has_failed(make_trial: MakeTrial) -> None:
+    """A link that breaks in the middle of a chain says nothing about the type."""
+    trial = make_trial((80,), max_page_size=5)
+    trial.account["partition_by_type"] = True
+
+    def watch(request: Request) -> Reply | None:
+        return error(21481, "Invalid PageToken") if request.page == 1 and "gcm" in request.parameters["BindingType"] else None
+
+    trial.front.watch = watch
+    assert statuses(trial.sync(expect=3))["type:gcm"] == "failed"
 
 
 @pytest.mark.parametrize(("parts", "partition"), [(1, False), (2, False), (3, True), (7, False)])

@@ -7,9 +7,10 @@ from subprocess import Popen
 
 import pytest
 
-from etl.simulator.replies import Reply
+from etl.simulator import Simulator
+from etl.simulator.replies import Reply, error
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.trial import Trial, changes, wait_until
 
 MakeTrial = Callable[..., Trial]
 
@@ -26,8 +27,8 @@ def kill_at(trial: Trial, pages: int, *arguments: str, once_stored: int = 0) -> 
         nonlocal asked
         asked += request.is_listing
         if asked == pages:
-            while once_stored and trial.query("SELECT max(pages) AS n FROM scan_progress") != [{"n": once_stored}]:
-                pass
+            stored = [{"n": once_stored or None}]
+            wait_until(lambda: not once_stored or trial.query("SELECT max(pages) AS n FROM scan_progress") == stored)
             process[0].send_signal(signal.SIGKILL)
         return None
 
@@ -102,6 +103,63 @@ def test_a_link_that_is_no_longer_good_begins_anew(long: Trial, fault: str) -> N
     [told] = long.sync().json["services"]
     assert (told["resumed"], told["complete"], told["inserted"]) == (False, True, 127)
     long.assert_equal_to_world()
+
+
+def refuse_first_link(trial: Trial, answer: Callable[[], Reply], *, times: int = 1) -> None:
+    """The first link that is followed is refused so many times; the others are good."""
+    refused: list[Request] = []
+
+    def watch(request: Request) -> Reply | None:
+        if len(refused) == times or "PageToken" not in request.parameters:
+            return None
+        refused.append(request)
+        return answer()
+
+    trial.front.watch = watch
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: error(20001, "Invalid PageToken"),
+        lambda: Reply(400, b'{"message":"bad token"}'),
+        lambda: Reply(410, b'{"message":"gone"}'),
+        lambda: Reply(422, b'{"code":60200,"message":"unprocessable"}'),
+    ],
+)
+def test_a_link_that_is_refused_in_any_way_begins_anew(long: Trial, answer: Callable[[], Reply]) -> None:
+    """Nobody knows how the API refuses an old link; a service must not fail for it, run after run."""
+    refuse_first_link(long, answer)
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["inserted"]) == (False, True, 130)
+    long.assert_equal_to_world()
+
+
+def test_a_link_that_is_not_found_begins_anew(long: Trial) -> None:
+    """A 404 in the middle is tried once more; if it stays, the link is dead, and page one knows whether the service is."""
+    refuse_first_link(long, lambda: error(20404, "not found"), times=2)
+    [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["inserted"]) == (False, True, 130)
+    long.assert_equal_to_world()
+
+
+def test_a_stored_link_of_another_address_begins_anew(long: Trial) -> None:
+    """After a change of `base_url` the stored link leads elsewhere; the service is read again where it is now."""
+    moved = Simulator(long.world, gzip=False, max_page_size=1)
+    with moved.serve():
+        long.account["base_url"] = moved.base_url
+        [told] = long.sync().json["services"]
+    assert (told["resumed"], told["complete"], told["inserted"]) == (False, True, 130)
+    long.assert_equal_to_world()
+
+
+def test_a_stored_scan_that_gets_no_further_grows_old(long: Trial) -> None:
+    """A link that always fails would keep a service from being read for ever if each attempt made it young again."""
+    [before] = long.query("SELECT updated_at FROM scan_progress")
+    long.settings["retry"]["attempts"] = 2
+    long.simulator.faults.add("error-500", on="bindings")
+    long.sync(expect=4)
+    assert long.query("SELECT updated_at FROM scan_progress") == [before]
 
 
 def test_a_link_that_leads_behind_the_last_row_begins_anew(long: Trial) -> None:

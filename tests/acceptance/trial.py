@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -51,6 +52,14 @@ class Result:
         """The totals of a run with `--json`."""
         totals: dict[str, int] = self.json["totals"]
         return totals
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+    """Until a condition holds; a program that never gets there must fail the trial and not hold it up."""
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "what was waited for did not come about"
+        time.sleep(0.01)
 
 
 def changes(result: Result) -> dict[str, int]:
