@@ -13,11 +13,12 @@ class Stop:
     A plain flag and not an event: a signal's handler may interrupt the very thread that holds an event's lock.
     """
 
-    def __init__(self, deadline_seconds: float | None = None) -> None:
+    def __init__(self, deadline_seconds: float | None = None, *, dry_run: bool = False) -> None:
         self._set = False
         self._deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.reason = ""
         self.exit_code: int | None = None
+        self._aftermath = "nothing was written" if dry_run else "what is committed is whole, the next run goes on from there"
 
     def request(self, reason: str, exit_code: int | None = None) -> None:
         """Ask everything to finish what it has in hand. The first reason stands."""
@@ -35,7 +36,11 @@ class Stop:
     def check(self) -> None:
         """Raise `Interrupted` when it is time to stop."""
         if self.requested:
-            raise Interrupted(f"stopped: {self.reason}; what is committed is whole, the next run goes on from there")
+            raise self.interruption()
+
+    def interruption(self, what: str = "stopped") -> Interrupted:
+        """What to tell about work that ends here."""
+        return Interrupted(f"{what}: {self.reason}; {self._aftermath}")
 
     def sleep(self, seconds: float) -> None:
         """Wait, but no longer than until it is time to stop; then raise `Interrupted`."""

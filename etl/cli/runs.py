@@ -91,7 +91,7 @@ def _run(common: Common, request: Request, *, as_json: bool) -> int:
     settings = common.settings()
     if unknown := sorted(set(request.binding_types) - set(KNOWN_TYPES)):
         log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
-    stop = Stop(settings.run.deadline_seconds)
+    stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
     board = Board()
     with listening_to_signals(stop), showing_progress(board):
         outcome = execute(settings, request, stop, board)

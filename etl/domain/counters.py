@@ -1,11 +1,16 @@
 """What a scan or a run has done, in numbers."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 
 @dataclass
 class Counters:
-    """The counters of a scan or a run; the names are those of the ledger's columns."""
+    """The counters of a scan or a run; the names are those of the ledger's columns.
+
+    Pages, requests, retries and fetched tell what this run has read. The others tell what it published, which for a resumed scan
+    includes what the interrupted one had read.
+    """
 
     pages: int = 0
     requests: int = 0
@@ -22,3 +27,11 @@ class Counters:
         """Sum up, counter by counter."""
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
+
+
+def sum_up(counters: Iterable[Counters]) -> Counters:
+    """All of them together."""
+    total = Counters()
+    for one in counters:
+        total.add(one)
+    return total

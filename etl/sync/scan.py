@@ -53,7 +53,6 @@ class Scan:
         self._scan_id = 0
         self._progress = Progress(0, "", 0, 0)
         self._unreadable = 0
-        self._passed_over = 0
         self._is_first_load = False
         self._rank = context.turns.join()
         self._log = log.bind(
@@ -154,6 +153,8 @@ class Scan:
         """A batch whose commit went through while the answer to it was lost must not be put by twice."""
 
         def unless_done(conn: sa.Connection) -> list[Reject]:
+            # The lease comes first: a stage that is gone may have been published by whoever took it.
+            leases.renew(conn, self._engine, self._holder, self._scope)
             done = ledger.require_progress(conn, progress.stage_id) >= progress.pages
             return [] if done else work(conn)
 
@@ -162,26 +163,30 @@ class Scan:
     def _stage(
         self, conn: sa.Connection, keys: Collection[Key], unreadable: Sequence[Reject], progress: Progress
     ) -> list[Reject]:
-        rows, rejects = self._shape_differing(conn, keys)
-        staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages, [key.sid for key in keys], rows)
+        rows, rejects, passed_over = self._shape_differing(conn, keys)
+        sids = [key.sid for key in keys]
+        if passed_over:  # what a dated scan did not ask for counts as not met
+            sids = [sid for sid in sids if sid not in passed_over]
+        staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages, sids, rows)
         now = self._engine.now(conn)
         quarantine.record(conn, self._holder.run_id, self._scope, [*unreadable, *rejects], now)
         ledger.move_progress(conn, progress, now)
-        leases.renew(conn, self._engine, self._holder, self._scope)
         return rejects
 
-    def _shape_differing(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[list[Row], list[Reject]]:
-        """Only rows whose bytes are not those of last time are looked into; then their content decides."""
+    def _shape_differing(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[list[Row], list[Reject], set[str]]:
+        """Only rows whose bytes are not those of last time are looked into; then their content decides, and the dates asked for.
+
+        Gives the rows to stage, the rejects, and the SIDs of rows that changed and were not asked for.
+        """
         if not keys:
-            return [], []
+            return [], [], set()
         # In a first load there is nothing to compare with, and asking costs as much as staging. Should a SID be stored all the same,
         # under another service, publishing finds it: it counts by what is stored then.
         stored = staging.take_all_for_new(keys) if self._is_first_load else staging.find_differing(conn, self._engine, keys)
         shaped, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
         changed = [row for row in shaped if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)]
-        asked_for = [row for row in changed if self._scope.holds(row.date_updated)] if self._scope.dated else changed
-        self._passed_over += len(changed) - len(asked_for)
-        return asked_for, rejects
+        passed_over = {row.sid for row in changed if not self._scope.holds(row.date_updated)} if self._scope.dated else set()
+        return [row for row in changed if row.sid not in passed_over] if passed_over else changed, rejects, passed_over
 
     # settle
 
@@ -218,6 +223,7 @@ class Scan:
         return [identity for identity in treated if identity is not None]
 
     def _count_absent(self, conn: sa.Connection) -> tuple[int, int]:
+        leases.renew(conn, self._engine, self._holder, self._scope)
         absent = staging.count_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
         return absent, staging.count_active(conn, self._scope.chat_service_sid) if absent else 0
 
@@ -265,9 +271,12 @@ class Scan:
         deleted = publish_deletes(conn, self._engine, order, mode) if settlement.deletes and mode != "ignore" else 0
         quarantine.resolve(conn, self._engine, self._holder.run_id, self._scope, stage_id, now, complete=self._outcome.complete)
         rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
-        unchanged = max(0, met - sum(changes) - rejected - self._passed_over - len(settlement.unknown))
+        unchanged = max(0, met - sum(changes) - rejected - len(settlement.unknown))
         counted = replace(self._counters, **changes._asdict(), deleted=deleted, unchanged=unchanged)
-        staging.discard(conn, [stage_id, *ledger.overlapping_stages(conn, self._scope, besides=stage_id)])
+        outdated = ledger.overlapping_stages(conn, self._scope, besides=stage_id)
+        if outdated:
+            self._log.warning("scan.outdated", stages=len(outdated))
+        staging.discard(conn, [stage_id, *outdated])
         ledger.finish_scan(conn, self._scan_id, self._ending(counted), now)
         leases.release(conn, self._holder, self._scope)
         return counted
@@ -301,10 +310,18 @@ class Scan:
         self._try_to_write(lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE)))
 
     def _write_bad_end(self, conn: sa.Connection, *, resumable: bool) -> None:
-        if not resumable:
-            staging.discard(conn, [self._progress.stage_id])
+        if self._still_holds_lease(conn):  # else another run may be going on with this stage
+            if not resumable:
+                staging.discard(conn, [self._progress.stage_id])
+            leases.release(conn, self._holder, self._scope)
         ledger.finish_scan(conn, self._scan_id, self._ending(self._counters), self._engine.now(conn))
-        leases.release(conn, self._holder, self._scope)
+
+    def _still_holds_lease(self, conn: sa.Connection) -> bool:
+        try:
+            leases.renew(conn, self._engine, self._holder, self._scope)
+        except errors.LeaseLost:
+            return False
+        return True
 
     def _try_to_write(self, work: Callable[[sa.Connection], None]) -> None:
         """The warehouse itself may be what failed; then the lease runs out and the next run tidies up."""

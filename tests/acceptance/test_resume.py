@@ -105,6 +105,16 @@ def test_a_link_that_is_no_longer_good_begins_anew(long: Trial, fault: str) -> N
     long.assert_equal_to_world()
 
 
+def test_the_counters_of_a_resumed_load_of_a_span_are_right(make_trial: MakeTrial) -> None:
+    """Rows that were passed over before the kill are no more unchanged than those after it."""
+    trial = make_trial((130,), max_page_size=1)
+    span = ("--since", "2022-06-01")
+    kill_at(trial, 120, "backfill", *span, once_stored=2 * BATCH)
+    [told] = trial.backfill(*span).json["services"]
+    assert (told["resumed"], told["fetched"], told["unchanged"]) == (True, 30, 0)
+    assert told["inserted"] == len(trial.stored()) > 0
+
+
 def refuse_first_link(trial: Trial, answer: Callable[[], Reply], *, times: int = 1) -> None:
     """The first link that is followed is refused so many times; the others are good."""
     refused: list[Request] = []

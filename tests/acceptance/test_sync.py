@@ -11,7 +11,7 @@ import pytest
 from etl.simulator import Fault
 from etl.simulator.replies import Reply, json_reply
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.trial import Trial, changes, wait_until
 
 MakeTrial = Callable[..., Trial]
 
@@ -87,10 +87,8 @@ def test_a_repeat_writes_no_row_in_postgresql(make_trial: MakeTrial, postgres18_
 
 def written(trial: Trial) -> list[dict[str, Any]]:
     """PostgreSQL's own count of rows written, once every session of the run has ended and handed its figures in."""
-    while trial.query(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'bindings-etl' AND datname = current_database()"
-    ):
-        pass
+    sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'bindings-etl' AND datname = current_database()"
+    wait_until(lambda: not trial.query(sessions))
     return trial.query(
         "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
         " WHERE relname IN ('bindings', 'binding_versions') ORDER BY relname"

@@ -36,6 +36,14 @@ def test_the_first_reason_stands() -> None:
     assert (stop.reason, stop.exit_code) == ("SIGINT was received", 130)
 
 
+def test_a_dry_run_that_stops_tells_of_nothing_committed() -> None:
+    """A plan commits nothing and nothing goes on from it; saying otherwise would frighten whoever only wanted to look."""
+    stop = Stop(dry_run=True)
+    stop.request("asked to")
+    with pytest.raises(Interrupted, match="asked to; nothing was written$"):
+        stop.check()
+
+
 def test_a_deadline_stops_by_itself() -> None:
     """`run.deadline_seconds` must hold although nobody asks."""
     stop = Stop(deadline_seconds=0)
