@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etl.domain.counters import Counters
-from etl.sync.outcome import RunOutcome, as_zulu, describe, sentence
+from etl.sync.outcome import RunOutcome, as_zulu, describe, describe_in_full
 
 _SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected")
 
@@ -50,7 +50,7 @@ def run_summary(outcome: RunOutcome) -> str:
         table(("service", "scope", "status", *_SHOWN), rows),
     ]
     notes = [
-        f"  {scan.scope.chat_service_sid or scan.scope.account}: {_note(scan)}"
+        f"  {scan.scope.chat_service_sid or scan.scope.account}: {describe_in_full(scan.error) if scan.error else scan.kept}"
         for scan in outcome.scans
         if scan.error or scan.kept
     ]
@@ -78,12 +78,6 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def _scan_line(service: str, scope: str, status: str, counters: Counters) -> tuple[object, ...]:
     return (service, scope, status, *(getattr(counters, name) for name in _SHOWN))
-
-
-def _note(scan: Any) -> str:
-    request_id = getattr(scan.error, "request_id", None)
-    text = sentence(scan.error) if scan.error else scan.kept
-    return f"{text} (request {request_id})" if request_id else str(text)
 
 
 def _cell(value: object) -> str:

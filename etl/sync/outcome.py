@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from etl import errors
-from etl.domain.counters import Counters
+from etl.domain.counters import Counters, sum_up
 from etl.domain.scope import Scope
 
 
@@ -52,14 +52,13 @@ class RunOutcome:
     scans: Sequence[ScanOutcome]
     stopped_exit_code: int | None = None
     stopped: bool = False
+    discovery: Counters = field(default_factory=Counters)
+    """What it took to find out which services there are."""
 
     @property
     def totals(self) -> Counters:
-        """All scans together."""
-        totals = Counters()
-        for scan in self.scans:
-            totals.add(scan.counters)
-        return totals
+        """All scans together, and what came before them."""
+        return sum_up([self.discovery, *(scan.counters for scan in self.scans)])
 
     @property
     def status(self) -> str:
@@ -104,7 +103,7 @@ class RunOutcome:
         if not wrong:
             return None
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return f"{wrong[0].scope.chat_service_sid or wrong[0].scope.account}: {sentence(wrong[0].error)}{more}"
+        return f"{wrong[0].scope.chat_service_sid or wrong[0].scope.account}: {describe_in_full(wrong[0].error)}{more}"
 
     def as_json(self) -> dict[str, Any]:
         """The contract's object."""
@@ -130,6 +129,12 @@ def describe(error: Exception | None) -> dict[str, Any] | None:
         "twilio_code": getattr(error, "twilio_code", None),
         "request_id": getattr(error, "request_id", None),
     }
+
+
+def describe_in_full(error: BaseException | None) -> str:
+    """A sentence, and the request id that Twilio's support asks for."""
+    request_id = getattr(error, "request_id", None)
+    return f"{sentence(error)} (request {request_id})" if request_id else sentence(error)
 
 
 def sentence(error: BaseException | None) -> str:

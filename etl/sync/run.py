@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -14,7 +15,7 @@ import structlog
 
 from etl import config, errors
 from etl.config import Settings
-from etl.domain.counters import Counters
+from etl.domain.counters import Counters, sum_up
 from etl.domain.scope import Scope, in_shard
 from etl.stopping import Stop
 from etl.sync.context import Context, Request
@@ -34,9 +35,12 @@ _PATIENCE_AFTER_STOP_SECONDS = 8.0
 
 
 class Board:
-    """The scans of a run, as they come up; for whoever shows progress."""
+    """What is known of a run while it goes on; for whoever shows progress, and for its end, whenever that comes."""
 
     def __init__(self) -> None:
+        self.run_id: int | None = None
+        self._started_at = datetime.now(UTC)
+        self._discoveries: list[Counters] = []
         self._scans: list[ScanOutcome] = []
         self.sizes: Mapping[tuple[str, str], int] = {}
         """Rows that scopes had when they were last read completely, by service and label."""
@@ -52,6 +56,31 @@ class Board:
         """All of them, in the order in which they came up."""
         return tuple(self._scans)
 
+    def add_discovery(self) -> Counters:
+        """The services of an account are asked for; gives where to count that."""
+        self._discoveries.append(Counters())
+        return self._discoveries[-1]
+
+    @property
+    def totals(self) -> Counters:
+        """All scans together, and what came before them."""
+        return sum_up([*self._discoveries, *(scan.counters for scan in self._scans)])
+
+    def outcome(self, request: Request, stop: Stop) -> RunOutcome:
+        """What has come of the run. What a stop has left behind is told as interrupted."""
+        left_behind = stop.interruption("it did not come to an end in time after the run was stopped") if stop.requested else None
+        return RunOutcome(
+            run_id=self.run_id,
+            mode=request.mode,
+            started_at=self._started_at,
+            finished_at=datetime.now(UTC),
+            dry_run=request.dry_run,
+            scans=[scan if scan.ended else replace(scan, status="interrupted", error=left_behind) for scan in self._scans],
+            discovery=sum_up(self._discoveries),
+            stopped=stop.requested,
+            stopped_exit_code=stop.exit_code,
+        )
+
 
 def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> RunOutcome:
     """Do what was asked for.
@@ -61,26 +90,21 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
         WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
     """
     accounts = choose_accounts(settings, request)
-    started_at = datetime.now(UTC)
     with ExitStack() as opened:
         warehouse = opened.enter_context(closing(open_warehouse(settings.warehouse, settings.retry, stop)))
         clients = [opened.enter_context(closing(Client(account, settings.retry, stop))) for account in accounts]
         board.sizes = warehouse.read(_require_head_and_recall_sizes)
         holder = None if request.dry_run else start_run(settings, request.mode, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
-        with _heartbeat(context):
-            _scan_all(context, clients, board)
+        board.run_id = holder.run_id if holder else None
+        try:
+            with _heartbeat(context):
+                _scan_all(context, clients, board)
+        except BaseException as error:
+            _close_line(warehouse, board.run_id, ledger.Ending("failed", board.totals, error=sentence(error)))
+            raise
         _note_unknown_services(request, board)
-        outcome = RunOutcome(
-            run_id=holder.run_id if holder else None,
-            mode=request.mode,
-            started_at=started_at,
-            finished_at=datetime.now(UTC),
-            dry_run=request.dry_run,
-            scans=board.scans,
-            stopped=stop.requested,
-            stopped_exit_code=stop.exit_code,
-        )
+        outcome = board.outcome(request, stop)
         finish_run(warehouse, outcome)
     return outcome
 
@@ -142,14 +166,17 @@ def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
 
 def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
     """Close the run's line, if it has one; a warehouse that is gone by then costs only the line."""
-    run_id = outcome.run_id
-    if run_id is not None:
-        ending = ledger.Ending(outcome.status, outcome.totals, error=outcome.error)
-        try:
-            warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn)))
-        except errors.EtlError as error:
-            log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))
-    log.info("run.finished", run_id=run_id, status=outcome.status, exit_code=outcome.exit_code, **vars(outcome.totals))
+    _close_line(warehouse, outcome.run_id, ledger.Ending(outcome.status, outcome.totals, error=outcome.error))
+    log.info("run.finished", run_id=outcome.run_id, status=outcome.status, exit_code=outcome.exit_code, **vars(outcome.totals))
+
+
+def _close_line(warehouse: Warehouse, run_id: int | None, ending: ledger.Ending) -> None:
+    if run_id is None:
+        return
+    try:
+        warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn)))
+    except errors.EtlError as error:
+        log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))
 
 
 @contextmanager
@@ -185,7 +212,7 @@ def _scan_all(context: Context, clients: Sequence[Client], board: Board) -> None
 def _scan_account(context: Context, client: Client, board: Board) -> None:
     account = client.account
     try:
-        scopes = _scopes_of(context, client)
+        scopes = _scopes_of(context, client, board)
     except Exception as error:  # the one boundary: an account that cannot be read costs that account
         status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
         board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
@@ -213,12 +240,12 @@ def _scan(scan: Scan | Plan, outcome: ScanOutcome) -> None:
         outcome.ended = True
 
 
-def _scopes_of(context: Context, client: Client) -> list[Scope]:
+def _scopes_of(context: Context, client: Client, board: Board) -> list[Scope]:
     account, request = client.account, context.request
     if account.services != "all":
         services = [sid for sid in account.services if not request.services or sid in request.services]
     else:
-        services = discover_services(client, Counters())
+        services = discover_services(client, board.add_discovery())
         log.info("services.discovered", account=account.name, services=len(services))
         if request.services:
             services = [sid for sid in services if sid in request.services]

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from etl import config
 from etl.simulator import Fault
 from etl.simulator.replies import Reply, json_reply
+from etl.stopping import Stop
+from etl.sync.context import Request as Order
+from etl.sync.run import Board, execute
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, changes, wait_until
 
@@ -48,6 +52,43 @@ def test_a_first_load_finds_a_sid_that_is_stored_under_another_service(stocked: 
     assert version["chat_service_sid"] == old.sid
     assert changes(stocked.sync()) == {}
     stocked.assert_equal_to_world()
+
+
+def test_every_request_is_counted(trial: Trial) -> None:
+    """Whoever watches the account's limits relies on the totals; finding out which services there are costs requests too."""
+    trial.simulator.faults.add("error-500", on="services", times=1)
+    totals = trial.sync().totals
+    assert (totals["requests"], totals["retries"]) == (len(trial.simulator.requests), 1)
+    [line] = trial.query("SELECT requests, retries FROM sync_runs")
+    assert line == {"requests": totals["requests"], "retries": 1}
+
+
+def test_a_failed_discovery_leaves_its_request_id_in_the_ledger(trial: Trial) -> None:
+    """Twilio's support asks for it, and the log may be gone by then."""
+    trial.simulator.faults.add("permission", on="services")
+    request_id = trial.sync(expect=4).json["services"][0]["error"]["request_id"]
+    [line] = trial.query("SELECT error FROM sync_runs")
+    assert request_id
+    assert request_id in line["error"]
+
+
+class Broken(Stop):
+    """Stands for a fault of the program, in a part that every scan uses."""
+
+    def check(self) -> None:
+        raise RuntimeError
+
+
+def test_a_fault_of_the_program_closes_the_line_of_the_run(trial: Trial) -> None:
+    """A run that ended must not look as if it were still at work."""
+    trial.account["services"] = [service.sid for service in trial.services]
+    settings = config.load(trial.write_config())
+    with pytest.raises(RuntimeError):
+        execute(settings, Order(), Broken(), Board())
+    [line] = trial.query("SELECT status, finished_at, error FROM sync_runs")
+    assert line["status"] == "failed"
+    assert line["finished_at"]
+    assert "RuntimeError" in line["error"]
 
 
 def test_a_repeat_writes_no_row(trial: Trial) -> None:
@@ -195,7 +236,8 @@ def test_ignored_deletes_stay_active_and_cost_no_request(make_trial: MakeTrial) 
     trial.services[0].delete(50)
     result = trial.sync()
     assert changes(result) == {}
-    assert result.totals["requests"] == result.totals["pages"] == 1
+    [told] = result.json["services"]
+    assert told["requests"] == told["pages"] == 1
     assert trial.image()["bindings"] == before
 
 
