@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 import click
@@ -39,8 +40,7 @@ class _LazyGroup(click.Group):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        _load_structlog_alone()
-        module = importlib.import_module(_COMMANDS[cmd_name][0])
+        module = _import_without_rich(_COMMANDS[cmd_name][0])
         command: click.Command = module.commands[cmd_name]
         return command
 
@@ -49,16 +49,20 @@ class _LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
 
 
-def _load_structlog_alone() -> None:
-    """structlog loads rich, for tracebacks that are never shown here, wherever it finds it: 40 ms of every start from cron."""
-    if sys.stderr.isatty() or "rich" in sys.modules:
-        return
+def _import_without_rich(name: str) -> ModuleType:
+    """Import a module while rich cannot be found.
+
+    structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find it; neither is shown here, and
+    both cost every start from cron 80 ms. Progress bars load it when there is a terminal.
+    """
     modules: dict[str, Any] = sys.modules  # None is the import system's way to say that there is no such module
-    modules["rich"] = None
+    barred = [module for module in ("rich", "pygments") if module not in modules]
+    modules.update(dict.fromkeys(barred))
     try:
-        importlib.import_module("structlog")
+        return importlib.import_module(name)
     finally:
-        del modules["rich"]
+        for module in barred:
+            del modules[module]
 
 
 def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
