@@ -21,7 +21,7 @@ class ScanOutcome:
     counters: Counters = field(default_factory=Counters)
     error: Exception | None = None
     kept: str | None = None
-    """Why nothing was deleted although something was absent."""
+    """Why deletes were withheld, though nothing went wrong."""
     ended: bool = False
     expected: int | None = None
     """Rows still to be read when it began, by the last complete reading; None when there was none of late."""
@@ -37,6 +37,7 @@ class ScanOutcome:
             "resumed": self.resumed,
             **asdict(self.counters),
             "error": describe(self.error),
+            "note": self.kept,
         }
 
 

@@ -15,7 +15,7 @@ from etl.domain.binding import Key
 from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
-from etl.sync.absence import Inquiry, Settlement, settle
+from etl.sync.absence import Census, Inquiry, settle, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope
@@ -30,7 +30,7 @@ log = structlog.get_logger()
 class Plan:
     """What a scan of this scope would insert, update and delete. Used by one thread."""
 
-    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome) -> None:
+    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census) -> None:
         self._context = context
         self._warehouse = context.warehouse
         self._client = client
@@ -39,34 +39,53 @@ class Plan:
         self._normalizer = Normalizer(self._rules)
         self._outcome = outcome
         self._counters = outcome.counters
+        self._census = census
+        self.absent = 0
+        self._is_read = False
+        self._met: _Scratch
         self._unreadable = 0
 
-    def execute(self) -> None:
-        """Do it all; what came of it is in the outcome, also after an error."""
+    def read(self) -> None:
+        """Read to the end, and find out what is absent; what came of an error is in the outcome."""
+        self._met = _Scratch()
         try:
-            with _Scratch() as met:
-                self._read(met)
-                self._settle(met)
-        except Exception as error:  # the one boundary: whatever befalls a service stays with that service
-            self._outcome.complete = False
-            self._outcome.error = error
-            self._outcome.status = _status_of(error)
-            # Its traceback at level debug only: it may quote a row.
-            log.error("plan.failed", chat_service_sid=self._scope.chat_service_sid, message=sentence(error))  # noqa: TRY400
-            log.debug("plan.traceback", exc_info=error)
+            self._read()
+            self._take_stock()
+            self._is_read = True
+        except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with that service
+            self._end_badly(error)
 
-    def _read(self, met: "_Scratch") -> None:
+    def finish(self) -> None:
+        """Settle the absences; what came of it is in the outcome, also after an error."""
+        try:
+            if self._is_read:
+                self._settle()
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end_badly(error)
+        finally:
+            self._met.close()
+            self._outcome.ended = True
+
+    def _end_badly(self, error: Exception) -> None:
+        self._outcome.complete = False
+        self._outcome.error = error
+        self._outcome.status = _status_of(error)
+        # Its traceback at level debug only: it may quote a row.
+        log.error("plan.failed", chat_service_sid=self._scope.chat_service_sid, message=sentence(error))
+        log.debug("plan.traceback", exc_info=error)
+
+    def _read(self) -> None:
         skipping = may_skip(self._context, self._client)
         with Chain(
             lambda: read_scope(self._client, self._scope, self._counters, may_skip=skipping), self._counters, self._context.stop
         ) as chain:
             for batch in chain.batches():
-                self._compare(batch, met)
+                self._compare(batch)
         self._outcome.complete = not chain.met_a_page_again
 
-    def _compare(self, batch: Batch, met: "_Scratch") -> None:
+    def _compare(self, batch: Batch) -> None:
         keys, unreadable = self._normalizer.keys(batch.rows)
-        first_met = met.add(keys)
+        first_met = self._met.add(keys)
         fresh = [keys[sid] for sid in first_met]
         self._unreadable += len(unreadable)
         self._counters.rejected += len(unreadable)
@@ -95,39 +114,46 @@ class Plan:
         self._counters.inserted += len(new) - returned
         self._counters.restored += returned
 
-    def _settle(self, met: "_Scratch") -> None:
+    @property
+    def _stored_identities(self) -> list[str]:
+        treated = (self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities)
+        return [identity for identity in treated if identity is not None]
+
+    def _take_stock(self) -> None:
         self._outcome.status = "published"
-        if not (self._outcome.complete and self._scope.may_delete) or self._unreadable:
-            return
-        absent, active = self._warehouse.read(lambda conn: self._count(conn, met))
+        self._outcome.kept = why_unproven(
+            self._scope, self._stored_identities, resumed=False, complete=self._outcome.complete, unreadable=self._unreadable
+        )
+        if self._outcome.kept is None:
+            absent, active = self._warehouse.read(self._count)
+            self._census.measure(absent, active)
+            self.absent = absent
+
+    def _settle(self) -> None:
         rules = self._context.settings.deletes
         settlement = settle(
             Inquiry(self._client, self._scope, self._counters, self._context.stop),
             rules,
-            absent,
-            active,
-            lambda: self._warehouse.read(lambda conn: draw_sample(self._absent(conn, met), rules.confirm_limit)),
+            self.absent,
+            self._census,
+            lambda: self._warehouse.read(lambda conn: draw_sample(self._absent(conn), rules.confirm_limit)),
             allow_mass_delete=self._context.request.allow_mass_delete,
         )
-        self._note(settlement, absent)
-
-    def _note(self, settlement: Settlement, absent: int) -> None:
+        self._outcome.kept = self._outcome.kept or settlement.kept
         if settlement.refused:
-            self._outcome.status, self._outcome.kept = "refused", settlement.refused
+            self._outcome.status, self._outcome.error = "refused", errors.DeletesRefused(settlement.refused)
         if settlement.deletes:
-            self._counters.deleted = absent - len(settlement.alive) - len(settlement.unknown)
+            self._counters.deleted = self.absent - len(settlement.alive) - len(settlement.unknown)
         if alive := self._normalizer.keys(list(settlement.alive))[0]:
             self._warehouse.read(lambda conn: self._classify(conn, list(alive.values())))
 
-    def _count(self, conn: sa.Connection, met: "_Scratch") -> tuple[int, int]:
-        absent = sum(1 for _ in self._absent(conn, met))
+    def _count(self, conn: sa.Connection) -> tuple[int, int]:
+        absent = sum(1 for _ in self._absent(conn))
         return absent, staging.count_active(conn, self._scope.chat_service_sid)
 
-    def _absent(self, conn: sa.Connection, met: "_Scratch") -> Iterator[str]:
-        treated = (self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities)
-        identities = [identity for identity in treated if identity is not None]
-        for sids in staging.iterate_active(conn, self._scope, identities):
-            yield from met.lacking(sids)
+    def _absent(self, conn: sa.Connection) -> Iterator[str]:
+        for sids in staging.iterate_active(conn, self._scope, self._stored_identities):
+            yield from self._met.lacking(sids)
 
 
 def _status_of(error: Exception) -> str:
@@ -139,13 +165,13 @@ def _status_of(error: Exception) -> str:
 class _Scratch:
     """A set of SIDs on disk."""
 
-    def __enter__(self) -> "_Scratch":
+    def __init__(self) -> None:
         # The empty name is SQLite's for a private file in the temporary folder, removed when it is closed.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute("CREATE TABLE met (sid TEXT PRIMARY KEY) WITHOUT ROWID")
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """It vanishes."""
         self._db.close()
 
     def add(self, sids: dict[str, Key]) -> list[str]:

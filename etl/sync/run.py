@@ -3,6 +3,7 @@
 import socket
 import threading
 import uuid
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
@@ -18,6 +19,7 @@ from etl.config import Settings
 from etl.domain.counters import Counters, sum_up
 from etl.domain.scope import Scope, in_shard
 from etl.stopping import Stop
+from etl.sync.absence import Census
 from etl.sync.context import Context, Request
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.plan import Plan
@@ -227,17 +229,19 @@ def _scan_account(context: Context, client: Client, board: Board) -> None:
         log.debug("account.traceback", exc_info=error)
         return
     kind = Plan if context.request.dry_run else Scan
-    planned = [(scope, board.add(ScanOutcome(scope))) for scope in scopes]
+    parts = Counter(scope.chat_service_sid for scope in scopes)
+    census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}
+    planned = [kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid]) for scope in scopes]
     pool = ThreadPoolExecutor(account.concurrency, "scan")
-    _wait_for([pool.submit(_scan, kind(context, client, scope, outcome), outcome) for scope, outcome in planned], context.stop)
+    tasks = [pool.submit(_scan, scan, census[scope.chat_service_sid]) for scope, scan in zip(scopes, planned, strict=True)]
+    _wait_for(tasks, context.stop)
     pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _scan(scan: Scan | Plan, outcome: ScanOutcome) -> None:
-    try:
-        scan.execute()
-    finally:
-        outcome.ended = True
+def _scan(scan: Scan | Plan, census: Census) -> None:
+    scan.read()
+    for ready in census.hand_in(scan):
+        ready.finish()
 
 
 def _scopes_of(context: Context, client: Client, board: Board) -> list[Scope]:

@@ -18,7 +18,7 @@ from etl.domain.counters import Counters
 from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
-from etl.sync.absence import Inquiry, Settlement, settle
+from etl.sync.absence import Census, Inquiry, Settlement, settle, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope, resume_scope
@@ -38,7 +38,7 @@ _NOT_RESUMABLE = (errors.MalformedPage, errors.ForeignLink, errors.RepeatedLink,
 class Scan:
     """One listing of one scope. Used by one thread."""
 
-    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome) -> None:
+    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census) -> None:
         assert context.holder is not None  # noqa: S101 - a dry run uses `Plan`
         self._context = context
         self._warehouse = context.warehouse
@@ -50,6 +50,9 @@ class Scan:
         self._normalizer = Normalizer(self._rules)
         self._outcome = outcome
         self._counters = outcome.counters
+        self._census = census
+        self.absent = 0
+        self._is_read = False
         self._scan_id = 0
         self._progress = Progress(0, "", 0, 0)
         self._unreadable = 0
@@ -59,8 +62,8 @@ class Scan:
             run_id=self._holder.run_id, account=scope.account, chat_service_sid=scope.chat_service_sid, scope=scope.label
         )
 
-    def execute(self) -> None:
-        """Do it all; what came of it is in the outcome, also after an error."""
+    def read(self) -> None:
+        """Read to the end, and find out what is absent; what came of an error is in the outcome."""
         try:
             self._context.stop.check()
             self._warehouse.transact(self._open)
@@ -69,9 +72,20 @@ class Scan:
             return
         try:
             self._read()
-            self._publish(self._settle())
+            self._take_stock()
+            self._is_read = True
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with that service
             self._end_badly(error)
+
+    def finish(self) -> None:
+        """Settle the absences and publish; what came of it is in the outcome, also after an error."""
+        try:
+            if self._is_read:
+                self._publish(self._settle())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._end_badly(error)
+        finally:
+            self._outcome.ended = True
 
     # open
 
@@ -190,28 +204,32 @@ class Scan:
 
     # settle
 
-    def _settle(self) -> Settlement:
-        if not (self._outcome.complete and self._scope.may_delete):
-            return Settlement()
-        if self._unreadable:
-            self._outcome.kept = f"{self._unreadable} rows without a readable SID prove no absence; nothing was deleted"
-            self._log.warning("deletes.unproven", reason=self._outcome.kept)
-            return Settlement()
-        rules = self._context.settings.deletes
+    def _take_stock(self) -> None:
+        self._outcome.kept = why_unproven(
+            self._scope,
+            self._stored_identities,
+            resumed=self._outcome.resumed,
+            complete=self._outcome.complete,
+            unreadable=self._unreadable,
+        )
         absent, active = self._warehouse.transact(self._count_absent)
+        self._census.measure(absent, active)
+        self.absent = absent
+
+    def _settle(self) -> Settlement:
         settlement = settle(
             Inquiry(self._client, self._scope, self._counters, self._context.stop),
-            rules,
-            absent,
-            active,
+            self._context.settings.deletes,
+            self.absent,
+            self._census,
             lambda: self._warehouse.transact(self._draw_absent),
             allow_mass_delete=self._context.request.allow_mass_delete,
         )
+        self._outcome.kept = self._outcome.kept or settlement.kept
         if settlement.refused:
             self._log.warning("deletes.refused", reason=settlement.refused)
-        elif absent and not settlement.deletes and rules.mode != "ignore":
-            self._outcome.kept = "the API did not answer for all of a sample of the absent bindings; the next run asks again"
-            self._log.warning("deletes.unproven", reason=self._outcome.kept)
+        elif self._outcome.kept:
+            self._log.info("deletes.unproven", reason=self._outcome.kept)
         if settlement.alive or settlement.unknown:
             self._take_back(settlement)
         return settlement
@@ -224,8 +242,11 @@ class Scan:
 
     def _count_absent(self, conn: sa.Connection) -> tuple[int, int]:
         leases.renew(conn, self._engine, self._holder, self._scope)
-        absent = staging.count_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
-        return absent, staging.count_active(conn, self._scope.chat_service_sid) if absent else 0
+        absent = 0
+        if self._outcome.kept is None:
+            absent = staging.count_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
+        is_asked_for = absent or (self._census.parts > 1 and not self._is_first_load)
+        return absent, staging.count_active(conn, self._scope.chat_service_sid) if is_asked_for else 0
 
     def _draw_absent(self, conn: sa.Connection) -> list[str]:
         stream = staging.iterate_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
@@ -248,7 +269,7 @@ class Scan:
 
     def _publish(self, settlement: Settlement) -> None:
         self._outcome.status = "refused" if settlement.refused else "published"
-        self._outcome.kept = settlement.refused or self._outcome.kept
+        self._outcome.error = errors.DeletesRefused(settlement.refused) if settlement.refused else None
         counted = self._warehouse.transact(lambda conn: self._publish_in(conn, settlement))
         vars(self._counters).update(vars(counted))
         self._log.info(f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted))

@@ -13,6 +13,8 @@ from tests.acceptance.trial import Trial, changes
 
 MakeTrial = Callable[..., Trial]
 
+ALL_TYPES = ("apn", "fcm", "gcm", "twilsock")
+
 GONE_FOR_GOOD = "1970-01-02T00:00:00Z"
 
 
@@ -117,6 +119,33 @@ def test_the_guard_refuses_when_both_limits_are_exceeded(
         trial.assert_equal_to_world()
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(
+    ("kinds", "number", "refused"),
+    [(ALL_TYPES, 144, True), (ALL_TYPES, 60, False), (("gcm",), None, False), (("apn", "fcm"), None, True)],
+)
+def test_the_guard_says_the_same_of_a_service_in_parts(
+    make_trial: MakeTrial, kinds: tuple[str, ...], number: int | None, refused: bool, concurrency: int, dry: tuple[str, ...]
+) -> None:
+    """Reading type by type is a matter of speed; it must neither let a mass delete through in parts, nor refuse an emptied type."""
+    trial = make_trial((400,))
+    trial.account["concurrency"] = concurrency
+    service = trial.services[0]
+    trial.sync()
+    gone = [sid for sid in service.sids() if service.bindings[sid]["binding_type"] in kinds][:number]
+    service.remove(gone)
+    service.grow(150)
+    for partition in (False, True):
+        trial.account["partition_by_type"] = partition
+        result = trial.sync("--dry-run", expect=5 if refused else 0)
+        assert result.totals["deleted"] == (0 if refused else len(gone)), partition
+    if not dry:
+        result = trial.sync(expect=5 if refused else 0)
+        assert result.totals["deleted"] == (0 if refused else len(gone))
+        assert result.totals["inserted"] == 150
+
+
 def test_refused_deletes_do_not_hold_back_the_rest(make_trial: MakeTrial) -> None:
     """The guard keeps what would be deleted; what is new or changed is published all the same."""
     trial = make_trial((100,))
@@ -204,6 +233,68 @@ def test_an_unanswered_question_keeps_its_own_row_only(make_trial: MakeTrial) ->
     assert changes(trial.sync()) == {"deleted": 3}
     assert changes(trial.sync()) == {"deleted": 1}
     trial.assert_equal_to_world()
+
+
+def test_an_api_that_answers_no_question_is_not_asked_for_long(make_trial: MakeTrial) -> None:
+    """Two hundred questions that each hang until the retries run out would hold the service for hours."""
+    trial = make_trial((400,))
+    trial.account["concurrency"] = 2
+    trial.settings["retry"]["attempts"] = 2
+    trial.sync()
+    trial.services[0].delete(60)
+    trial.simulator.faults.add("error-500", on="binding")
+    trial.simulator.requests.clear()
+    result = trial.sync()
+    assert changes(result) == {}
+    assert len(lookups(trial)) <= 2 * (3 + 2 * 2)
+    assert "the next run asks again" in result.json["services"][0]["note"]
+    trial.simulator.faults.clear()
+    assert changes(trial.sync()) == {"deleted": 60}
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_refusal_is_told_everywhere(make_trial: MakeTrial, dry: tuple[str, ...]) -> None:
+    """Exit code 5 without a word why, or without the way out, would leave an operator helpless."""
+    trial = make_trial((100,))
+    trial.sync()
+    trial.services[0].delete(50)
+    [told] = trial.sync(*dry, expect=5).json["services"]
+    assert told["error"]["type"] == "DeletesRefused"
+    assert "--allow-mass-delete" in told["error"]["message"]
+    if not dry:
+        [line] = trial.query("SELECT error FROM sync_runs ORDER BY id DESC LIMIT 1")
+        assert "--allow-mass-delete" in line["error"]
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("prepare", "options", "words"),
+    [
+        (lambda _: None, ("--since", "2001-01-01"), "narrowed by time"),
+        (lambda trial: trial.settings.update(privacy={"identity": "drop"}), ("--identity", "somebody"), "privacy.identity"),
+        (lambda trial: trial.simulator.faults.add("missing-sid"), (), "without a readable SID"),
+        (lambda trial: trial.simulator.faults.add("forbidden", on="binding"), (), "whether they are gone"),
+    ],
+)
+def test_whoever_withholds_deletes_says_why(
+    make_trial: MakeTrial,
+    prepare: Callable[[Trial], object],
+    options: tuple[str, ...],
+    words: str,
+    dry: tuple[str, ...],
+) -> None:
+    """A binding that is gone and stays must not look like an oversight: the reason stands at the end, in the JSON and in the ledger."""
+    trial = make_trial((60,))
+    trial.sync()
+    trial.services[0].delete(5)
+    prepare(trial)
+    [told] = trial.backfill(*options, *dry).json["services"]
+    assert (told["status"], told["deleted"], told["error"]) == ("published", 0, None)
+    assert words in told["note"]
+    assert words in trial.run("backfill", *options, *dry).out
+    if not dry:
+        [line] = trial.query("SELECT error FROM sync_scans ORDER BY id DESC LIMIT 1")
+        assert words in line["error"]
 
 
 def test_an_unanswered_question_in_a_sample_leaves_all_for_the_next_run(make_trial: MakeTrial) -> None:
