@@ -2,7 +2,7 @@
 
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import structlog
@@ -15,6 +15,7 @@ from etl.cli.signals import leave, listening_to_signals
 from etl.domain.scope import KNOWN_TYPES, Shard
 from etl.stopping import Stop
 from etl.sync.context import Request
+from etl.sync.outcome import RunOutcome
 from etl.sync.run import Board, execute
 
 log = structlog.get_logger()
@@ -93,12 +94,22 @@ def _run(common: Common, request: Request, *, as_json: bool) -> int:
         log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
     stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
     board = Board()
-    with listening_to_signals(stop), showing_progress(board):
+
+    def leave_late() -> NoReturn:
+        outcome = board.outcome(request, stop)
+        _tell(outcome, as_json=as_json)
+        leave(outcome.exit_code)
+
+    with listening_to_signals(stop, leave_late), showing_progress(board):
         outcome = execute(settings, request, stop, board)
-    say(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
+    _tell(outcome, as_json=as_json)
     if stop.requested:
         leave(outcome.exit_code)
     return outcome.exit_code
+
+
+def _tell(outcome: RunOutcome, *, as_json: bool) -> None:
+    say(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
 
 
 def _shard(value: str | None) -> Shard | None:

@@ -32,8 +32,9 @@ from etl.warehouse.leases import Holder
 
 log = structlog.get_logger()
 
-# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10.
-_PATIENCE_AFTER_STOP_SECONDS = 8.0
+# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10. A database that hangs as well
+# is left behind by the command line.
+_PATIENCE_AFTER_STOP_SECONDS = 7.0
 
 
 class Board:

@@ -3,13 +3,15 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from subprocess import Popen
 
 import pytest
+import sqlalchemy as sa
 
 from etl.simulator.replies import Reply
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.trial import Trial, changes, wait_until
 
 MakeTrial = Callable[..., Trial]
 
@@ -94,13 +96,64 @@ def test_a_resumed_scan_deletes_nothing(make_trial: MakeTrial, gates: list[Gate]
     trial.assert_equal_to_world()
 
 
-def test_a_second_signal_ends_at_once(make_trial: MakeTrial, gates: list[Gate]) -> None:
-    """Whoever presses Ctrl-C twice does not want to wait; what is committed is whole all the same."""
-    trial = make_trial((90,), max_page_size=10)
-    process = stop_at(trial, gates, 6, signal.SIGINT, signal.SIGINT)
-    trial.wait_for(process, expect=130)
+@contextmanager
+def hanging(trial: Trial) -> Iterator[None]:
+    """A database that lets nobody write, and answers whoever tries neither yes nor no."""
+    engine = sa.create_engine(trial.warehouse_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    is_sqlite = engine.dialect.name == "sqlite"
+    try:
+        with engine.connect() as conn:
+            conn.execute(sa.text("BEGIN IMMEDIATE" if is_sqlite else "BEGIN"))
+            if not is_sqlite:
+                conn.execute(sa.text("LOCK TABLE sync_leases, sync_runs IN ACCESS EXCLUSIVE MODE"))
+            yield
+            conn.execute(sa.text("ROLLBACK"))
+    finally:
+        engine.dispose()
+
+
+@pytest.mark.parametrize("url_fixture", ["sqlite_url", "postgres18_url"])
+def test_a_database_that_hangs_does_not_keep_a_stopped_run(
+    make_trial: MakeTrial, gates: list[Gate], url_fixture: str, request: pytest.FixtureRequest
+) -> None:
+    """Kubernetes kills after its patience, and then nobody hears what became of the run; what was not committed is undone."""
+    trial = make_trial((90,), max_page_size=10, url=request.getfixturevalue(url_fixture))
+    gate = Gate(trial, 6)
+    gates.append(gate)
+    process = trial.start("sync", "--json")
+    assert gate.reached.wait(30)
+    wait_until(lambda: trial.query("SELECT id FROM sync_scans"))
+    with hanging(trial):
+        gate.open()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)  # the contract says 10; a minute and more is what a driver would take
+    result = trial.wait_for(process, expect=143)
+    assert result.json["status"] == "interrupted"
+    [told] = result.json["services"]
+    assert (told["status"], told["error"]["type"]) == ("interrupted", "Interrupted")
+    assert "did not come to an end in time" in told["error"]["message"]
     assert trial.stored() == {}
-    gates[0].open()
+    trial.front.watch = None
+    trial.expire_leases()
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+def test_a_second_signal_ends_at_once(make_trial: MakeTrial, gates: list[Gate]) -> None:
+    """Whoever presses Ctrl-C twice does not want to wait, nor to hear more; what is committed is whole all the same."""
+    trial = make_trial((90,), max_page_size=10)
+    gate = Gate(trial, 6)
+    gates.append(gate)
+    process = trial.start("sync", "--json")
+    assert gate.reached.wait(30)
+    with hanging(trial):  # else the first signal alone might be enough
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        result = trial.wait_for(process, expect=None)
+    assert result.code in CODES.values()
+    assert result.out == ""
+    assert trial.stored() == {}
+    gate.open()
     trial.front.watch = None
     trial.expire_leases()
     trial.sync()
@@ -166,8 +219,7 @@ def test_services_that_were_done_stay_done(make_trial: MakeTrial, gates: list[Ga
     trial = make_trial((20, 90), max_page_size=10)
     done, cut = (service.sid for service in trial.services)
     process = stop_at(trial, gates, 6)
-    while not trial.query("SELECT id FROM sync_scans WHERE status = 'published'"):
-        pass
+    wait_until(lambda: trial.query("SELECT id FROM sync_scans WHERE status = 'published'"))
     process.send_signal(signal.SIGTERM)
     result = trial.wait_for(process, expect=143)
     assert {sid: told["status"] for sid, told in result.services.items()} == {done: "published", cut: "interrupted"}
@@ -177,7 +229,7 @@ def test_services_that_were_done_stay_done(make_trial: MakeTrial, gates: list[Ga
 def test_the_deadline_stops_a_run_like_a_signal(make_trial: MakeTrial, gates: list[Gate]) -> None:
     """`run.deadline_seconds` keeps a run from growing into the next one; it too resumes."""
     trial = make_trial((90,), max_page_size=10)
-    trial.settings["run"] = {"deadline_seconds": 2}
+    trial.settings["run"] = {"deadline_seconds": 5}  # most of it for the process to start
     result = trial.wait_for(stop_at(trial, gates, 6), expect=3)
     assert result.json["status"] == "interrupted"
     assert trial.query("SELECT * FROM sync_leases WHERE owner <> ''") == []

@@ -90,7 +90,7 @@ def left(warehouse: Warehouse, table: sa.Table) -> list[str]:
 
 def settings(**privacy: str) -> Settings:
     account = {"name": "main", "account_sid": "AC" + "a" * 32, "auth_token": "token"}
-    return Settings.model_validate({"accounts": [account], "warehouse": {"url": "sqlite://"}, "privacy": privacy})
+    return Settings.model_validate({"accounts": [account], "warehouse": {"url": "sqlite:///unused.db"}, "privacy": privacy})
 
 
 def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
