@@ -110,7 +110,25 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 def _taken_out() -> sa.ColumnElement[bool]:
     """A staged SID has a past although `bindings` does not hold it."""
-    return sa.exists().where(binding_versions.c.sid == scan_staged.c.sid, binding_versions.c.change == "deleted")
+    return _last_version().is_not(None)
+
+
+def _last_version() -> sa.ScalarSelect[int]:
+    """Id of the newest past image of a staged SID.
+
+    A lookup per row and not a join: a table that has just been filled or emptied has no statistics to plan a join by.
+    """
+    return _past(sa.func.max(binding_versions.c.id))
+
+
+def _past(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    past = sa.select(value).where(binding_versions.c.sid == scan_staged.c.sid)
+    for dialect in (
+        "mariadb",
+        "mysql",
+    ):  # after a purge their statistics know no rows, and they would read the whole table each time
+        past = past.with_hint(binding_versions, "FORCE INDEX (ix_binding_versions_sid_id)", dialect)
+    return past.scalar_subquery()
 
 
 def _keep_replaced_images(conn: sa.Connection, order: Publication) -> None:
@@ -132,28 +150,22 @@ def _keep_images(conn: sa.Connection, order: Publication, sids: sa.Select[Any], 
 
 def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
     """The time in which a hard-deleted SID was gone, as a past image that its return ended."""
-    last = binding_versions.alias("last")
-    newer = binding_versions.alias("newer")
-    gaps = (
-        sa.select(
-            *(last.c[name] for name in _IMAGE),
-            last.c.valid_to,
-            _at(order.now),
-            sa.literal("restored"),
-            sa.literal(order.run_id, sa.BigInteger),
-        )
-        .where(last.c.sid.in_(sa.select(scan_staged.c.sid).where(_staged(order))), last.c.change == "deleted")
-        .where(~sa.exists().where(newer.c.sid == last.c.sid, newer.c.id > last.c.id))
-        .where(~sa.exists().where(bindings.c.sid == last.c.sid))
-    )
+    is_new = ~sa.exists().where(bindings.c.sid == scan_staged.c.sid)
+    returned = sa.select(_last_version().label("last")).where(_staged(order), is_new).subquery("returned")
+    gaps = sa.select(
+        *(binding_versions.c[name] for name in _IMAGE),
+        binding_versions.c.valid_to,
+        _at(order.now),
+        sa.literal("restored"),
+        sa.literal(order.run_id, sa.BigInteger),
+    ).join_from(returned, binding_versions, binding_versions.c.id == returned.c.last)
     conn.execute(sa.insert(binding_versions).from_select(list(_VERSION), gaps, include_defaults=False))
 
 
 def _rows_to_publish(order: Publication, *, returned: bool) -> sa.Select[Any]:
     first_seen: sa.ColumnElement[Any] = _at(order.now)
     if returned:
-        past = sa.select(sa.func.min(binding_versions.c.first_seen_at)).where(binding_versions.c.sid == scan_staged.c.sid)
-        first_seen = sa.func.coalesce(past.scalar_subquery(), first_seen)
+        first_seen = sa.func.coalesce(_past(sa.func.min(binding_versions.c.first_seen_at)), first_seen)
     stamps = (first_seen, _at(order.now), sa.cast(sa.null(), bindings.c.deleted_at.type), sa.literal(order.run_id, sa.BigInteger))
     return sa.select(*(scan_staged.c[name] for name in CARRIED), *stamps).where(_staged(order))
 

@@ -85,8 +85,12 @@ def count_met(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, 
 def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
     """A SID that was met again is taken as it was then: what an earlier batch staged of it is dropped."""
     met = engine.unpack(stage_id)
-    again = sa.exists().where(met.c.sid == scan_staged.c.sid, met.c.batch > scan_staged.c.batch)
-    conn.execute(sa.delete(scan_staged).where(scan_staged.c.stage_id == stage_id, again))
+    last = sa.func.max(met.c.batch).over(partition_by=met.c.sid).label("last")
+    ranked = sa.select(met.c.batch, met.c.sid, last).subquery("ranked")
+    # Not asked row by row, which would unpack the lists once for each row.
+    earlier = sa.select(ranked.c.batch, ranked.c.sid).where(ranked.c.batch < ranked.c.last)
+    superseded = sa.tuple_(scan_staged.c.batch, scan_staged.c.sid).in_(earlier)
+    conn.execute(sa.delete(scan_staged).where(scan_staged.c.stage_id == stage_id, superseded))
 
 
 def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:

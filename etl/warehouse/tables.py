@@ -101,7 +101,7 @@ binding_versions = sa.Table(
     sa.Column("valid_to", UtcDateTime(), nullable=False, comment="Until when."),
     sa.Column("change", code(16), nullable=False, comment="What ended it: updated, deleted or restored."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that ended it."),
-    sa.Index(None, "sid"),
+    sa.Index(None, "sid", "id"),
     comment="The images that are past.",
 )  # fmt: skip
 

@@ -109,7 +109,7 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_binding_versions"),
         comment="The images that are past.",
     )
-    op.create_index("ix_binding_versions_sid", "binding_versions", ["sid"])
+    op.create_index("ix_binding_versions_sid_id", "binding_versions", ["sid", "id"])
     op.create_table(
         "sync_runs",
         sa.Column(

@@ -1,0 +1,104 @@
+"""How much work the set-based statements make for an engine: it has to grow with the rows, and not with their square."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from etl.warehouse import retention, staging
+from tests.engines.press import Press, sent
+
+ROWS = 600
+
+
+@contextmanager
+def explaining(prefix: str) -> Iterator[list[str]]:
+    """The plans of the statements that begin so."""
+    plans: list[str] = []
+
+    def explain(conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+        if statement.startswith(prefix):
+            plan = conn.connection.cursor()
+            plan.execute("EXPLAIN " + statement, parameters)
+            plans.append("\n".join(" ".join(map(str, line)) for line in plan.fetchall()))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+    try:
+        yield plans
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+
+
+def sqlite_steps(conn: sa.Connection, work: Callable[[], None]) -> int:
+    """Instructions of SQLite's machine, in tens."""
+    steps = [0]
+
+    def step() -> None:
+        steps[0] += 1
+
+    driver = conn.connection.driver_connection
+    assert driver is not None
+    driver.set_progress_handler(step, 10)
+    work()
+    driver.set_progress_handler(None, 0)
+    return steps[0]
+
+
+def mariadb_reads(conn: sa.Connection, work: Callable[[], None]) -> int:
+    """Rows that MariaDB has read, again and again counted."""
+
+    def read() -> int:
+        return sum(int(number) for _, number in conn.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'"))
+
+    before = read()
+    work()
+    return read() - before
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite", "mariadb"], indirect=True)
+@pytest.mark.parametrize("again", [1, ROWS], ids=["one SID again", "every SID again"])
+def test_a_sid_that_comes_again_costs_no_look_at_every_list_for_every_row(press: Press, engine_name: str, again: int) -> None:
+    """One row that moved between pages made a first load of 20,000 rows take a quarter of a minute longer."""
+    count = sqlite_steps if engine_name == "sqlite" else mariadb_reads
+    counted = []
+    for rows in (ROWS, 2 * ROWS):
+        press.scans += 1
+
+        def measure(conn: sa.Connection, rows: int = rows) -> int:
+            for half in (range(rows // 2), range(rows // 2, rows), range(again * rows // ROWS)):
+                press.stage(conn, [sent(number) for number in half])
+            return count(conn, lambda: staging.drop_superseded(conn, press.warehouse.engine, press.scans))
+
+        counted.append(press.warehouse.transact(measure))
+    assert counted[1] < 3 * counted[0]
+
+
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+def test_mariadb_finds_the_past_of_new_rows_by_index(press: Press) -> None:
+    """After a purge the statistics know no rows, and the rows that are on their way out were read for each new one: half a minute."""
+    rows = [sent(number) for number in range(200)]
+    press.scan(rows)
+    press.scan(rows[:100], deletes="hard")
+    press.warehouse.transact(lambda conn: retention.remove(conn, retention.deleted_before(press.now + timedelta(days=1))))
+    with explaining("SELECT sum(CASE") as plans:
+        press.scan(rows)
+    assert len(plans) == 1
+    past = [line for line in plans[0].splitlines() if " binding_versions " in line]
+    assert past
+    assert all("ix_binding_versions_sid_id" in line for line in past), plans[0]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
+def test_postgresql_finds_the_gaps_of_returned_rows_by_index(press: Press) -> None:
+    """Without statistics, the planner walked through the whole history for each row that came back."""
+    rows = [sent(number) for number in range(2000)]
+    press.scan(rows)
+    press.scan(rows[:1000], deletes="hard")
+    with explaining("INSERT INTO binding_versions") as plans:
+        press.scan(rows, deletes=None)
+    assert len(plans) == 1
+    assert re.search(r"Index Only Scan (Backward )?using ix_binding_versions_sid_id", plans[0]), plans[0]
+    assert "Join Filter" not in plans[0], plans[0]
