@@ -8,6 +8,7 @@ def test_with_a_server_to_itself(own_postgres18): own_postgres18.restart()
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "PG")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; processes that a test starts would inherit that
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         config.stash[RUN_FOLDER] = Path(config.workerinput["run_folder"])
         config.stash[RUN_ALIVE] = join_run(config.stash[RUN_FOLDER])
