@@ -99,11 +99,10 @@ class Scan:
         self._outcome.resumed = stored is not None
         self._progress = stored or Progress(self._scan_id, "", 0, 0)
         staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id))
+        # What is stored keeps the age of its last batch, so that a link that always fails grows too old to be tried.
         if stored is None:
             ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
-        elif (
-            self._outcome.expected is not None
-        ):  # its age stays that of its last batch, so that a link that always fails grows old
+        elif self._outcome.expected is not None:
             self._outcome.expected = max(0, self._outcome.expected - stored.fetched)
 
     def _find_progress(self, conn: sa.Connection) -> Progress | None:

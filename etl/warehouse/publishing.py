@@ -123,10 +123,8 @@ def _last_version() -> sa.ScalarSelect[int]:
 
 def _past(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
     past = sa.select(value).where(binding_versions.c.sid == scan_staged.c.sid)
-    for dialect in (
-        "mariadb",
-        "mysql",
-    ):  # after a purge their statistics know no rows, and they would read the whole table each time
+    # After a purge their statistics know no rows, and they would read the whole table each time.
+    for dialect in ("mariadb", "mysql"):
         past = past.with_hint(binding_versions, "FORCE INDEX (ix_binding_versions_sid_id)", dialect)
     return past.scalar_subquery()
 
