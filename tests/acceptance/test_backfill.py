@@ -1,14 +1,16 @@
 """`backfill`, partitions, shards: a chosen part of the bindings, and nothing else, is read, written and deleted (contract §2)."""
 
-import time
+import signal
 from collections.abc import Callable
 from random import Random
+from subprocess import Popen
 
 import pytest
 
+from etl.domain.scope import Scope, Shard
 from etl.simulator.replies import Reply, error
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Result, Trial, changes, plain
+from tests.acceptance.trial import Result, Trial, changes, plain, wait_until
 
 MakeTrial = Callable[..., Trial]
 
@@ -270,14 +272,22 @@ def test_shards_run_side_by_side(make_trial: MakeTrial, postgres18_url: str) -> 
 def test_a_shard_that_dies_is_done_by_its_next_start(make_trial: MakeTrial, postgres18_url: str, seed: int) -> None:
     """Four processes share one warehouse; one is killed anywhere, the others do not wait for it, and its part is done later."""
     trial = make_trial((40, 90, 70, 30, 50, 60), max_page_size=10, url=postgres18_url, latency_ms=5)
-    luck = Random(seed)
-    processes = [trial.start("sync", "--shard", f"{part}/4") for part in range(4)]
-    victim, at = luck.randrange(4), luck.uniform(0.5, 1.2)
-    time.sleep(at)
-    processes[victim].kill()
-    for part, process in enumerate(processes):
-        process.communicate()
-        assert part == victim or process.returncode == 0
+    service, page = trial.services[1].sid, Random(seed).randrange(9)
+    victim = next(part for part in range(4) if Shard(part, 4).takes(Scope("main", service)))
+    processes: dict[int, Popen[str]] = {}
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_listing and (request.service, request.page) == (service, page):
+            wait_until(lambda: victim in processes)
+            processes[victim].kill()
+        return None
+
+    trial.front.watch = watch
+    for part in range(4):
+        processes[part] = trial.start("sync", "--shard", f"{part}/4")
+    for part, process in processes.items():
+        trial.wait_for(process, expect=-signal.SIGKILL if part == victim else 0)
+    trial.front.watch = None
     trial.expire_leases()
     trial.sync("--shard", f"{victim}/4")
     trial.assert_equal_to_world()
