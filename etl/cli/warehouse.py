@@ -29,7 +29,7 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     try:
         if as_sql:
-            say(migration.print_sql(warehouse.dialect))
+            say(migration.print_sql(migration.dialect_spoken(warehouse), settings.warehouse.database_schema))
         elif only_check:
             warehouse.read(migration.require_head)
             say(f"{warehouse.name} is at the newest revision, {HEAD}")

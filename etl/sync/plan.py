@@ -12,6 +12,7 @@ import structlog
 
 from etl import errors
 from etl.domain.binding import Key
+from etl.domain.counters import Counters
 from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
@@ -95,24 +96,24 @@ class Plan:
     def _classify(self, conn: sa.Connection, keys: Sequence[Key]) -> None:
         stored = staging.find_differing(conn, self._warehouse.engine, keys)
         rows, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
-        self._counters.rejected += len(rejects)
-        self._counters.unchanged += len(keys) - len(stored)
+        counted = Counters(rejected=len(rejects), unchanged=len(keys) - len(stored))
         new = set()
         for row in rows:
             known = stored[row.sid]
             if known.active and known.content_hash == row.content_hash:
-                self._counters.unchanged += 1
+                counted.unchanged += 1
             elif not self._scope.holds(row.date_updated):
                 continue
             elif known.content_hash is None:
                 new.add(row.sid)
             elif known.active:
-                self._counters.updated += 1
+                counted.updated += 1
             else:
-                self._counters.restored += 1
+                counted.restored += 1
         returned = count_taken_out(conn, self._warehouse.engine, [key for key in keys if key.sid in new])
-        self._counters.inserted += len(new) - returned
-        self._counters.restored += returned
+        counted.inserted = len(new) - returned
+        counted.restored += returned
+        self._counters.add(counted)  # at the end: a lost connection lets all of this be done again
 
     @property
     def _stored_identities(self) -> list[str]:

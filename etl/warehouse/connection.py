@@ -20,11 +20,27 @@ T = TypeVar("T")
 log = structlog.get_logger()
 
 _ADVICE = {
-    Fault.FULL: "its disk is full or failing; free some space and run again",
-    Fault.READ_ONLY: "it is read-only; point warehouse.url to the primary, or lift the restriction",
-    Fault.DENIED: "the role lacks a privilege; see the GRANTs in docs/warehouse.md",
-    Fault.MISSING: "a table or schema is missing; run `bindings-etl migrate`",
-    Fault.OTHER: "a statement failed; run with --log-level debug and report it",
+    Fault.CONFLICT: "is busy with another transaction; run again later",
+    Fault.LOST: "cannot be reached; check that it runs, the network, and host, user, password and database in warehouse.url",
+    Fault.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another process holds the file "
+    "(DuckDB lets one process in at a time; close the other one)",
+    Fault.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
+    Fault.FOREIGN: "is no SQLite database; check the path in warehouse.url, and keep that file as it is",
+    Fault.LOGIN: "does not take the user or the password; check both in warehouse.url",
+    Fault.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
+    Fault.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
+    "set statement_timeout to 0 for this role",
+    Fault.FULL: "refused the work: its disk is full or failing; free some space and run again",
+    Fault.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
+    Fault.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
+    Fault.MISSING: "refused the work: a table or schema is missing; run `bindings-etl migrate`",
+    Fault.OTHER: "refused the work: a statement failed; run with --log-level debug and report it",
+}
+
+_KINDS: dict[Fault, type[errors.WarehouseError]] = {
+    Fault.CONFLICT: errors.WarehouseConflict,
+    Fault.LOST: errors.WarehouseUnreachable,
+    Fault.LOCKED: errors.WarehouseUnreachable,
 }
 
 
@@ -57,15 +73,17 @@ class Warehouse:
         return persist(lambda: self._transact_once(work), self._policy, self._stop, on=_is_passing, announce=_announce)
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
-        """Run `work`, which only reads, without trying again."""
-        self._require_file()
-        with self._exclusive(), translated(self.engine, self.name), self._pool.connect() as conn:
-            return work(conn.execution_options(reading=True))
+        """Run `work`, which only reads, and again when a lost connection broke it off.
+
+        Raises:
+            WarehouseError: it cannot be done, or not within the retry policy.
+        """
+        return persist(lambda: self._read_once(work), self._policy, self._stop, on=_is_passing, announce=_announce)
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
         """One connection in one transaction, for Alembic."""
-        with self._exclusive(), translated(self.engine, self.name), self._pool.begin() as conn:
+        with self._connected() as conn, conn.begin():
             yield conn
 
     def close(self) -> None:
@@ -76,14 +94,32 @@ class Warehouse:
         """Only `migrate` may create a database; a mistyped path must not leave an empty one behind."""
         file = self._pool.url.database
         if self.engine.single_writer and file and not file.startswith((":", "file:")) and not Path(file).exists():
-            raise errors.WarehouseOutdated(
-                f"there is no database {file}; check warehouse.url, or create it: `bindings-etl migrate`"
-            )
+            create = "create it: `bindings-etl migrate`" if Path(file).parent.exists() else "make its folder first"
+            raise errors.WarehouseOutdated(f"there is no database {file}; check warehouse.url, or {create}")
 
     def _transact_once(self, work: Callable[[sa.Connection], T]) -> T:
         self._require_file()
-        with self._exclusive(), translated(self.engine, self.name), self._pool.begin() as conn:
+        with self._connected() as conn, conn.begin():
             return work(conn)
+
+    def _read_once(self, work: Callable[[sa.Connection], T]) -> T:
+        self._require_file()
+        with self._connected() as conn:
+            return work(conn.execution_options(reading=True))
+
+    @contextmanager
+    def _connected(self) -> Iterator[sa.Connection]:
+        with self._exclusive(), translated(self.engine, self.name), self._connect() as conn:
+            yield conn
+
+    def _connect(self) -> sa.Connection:
+        try:
+            return self._pool.connect()
+        except (TypeError, ValueError, sa.exc.ProgrammingError) as cause:
+            # The drivers' ways to say that they do not know an option. What they say may quote its value.
+            raise errors.ConfigurationError(
+                f"warehouse.url: the driver does not take an option of its query ({type(cause).__name__}); correct what follows the ?"
+            ) from None
 
     def _exclusive(self) -> AbstractContextManager[object]:
         return self._turn or nullcontext()
@@ -97,9 +133,9 @@ def open_warehouse(settings: config.Warehouse, policy: config.Retry, stop: Stop)
     """
     try:
         url = sa.make_url(settings.url.get_secret_value())
-    except sa.exc.ArgumentError:
+    except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
         raise errors.ConfigurationError(
-            "warehouse.url: is not a database URL; write e.g. sqlite:///bindings.db or postgresql://user:password@host/database"
+            "warehouse.url: is not a database URL; write e.g. sqlite:///bindings.db or postgresql://user:password@host:5432/database"
         ) from None
     engine = engine_for(url)
     if settings.database_schema and not engine.has_schemas:
@@ -123,18 +159,7 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
 
 def _translate(fault: Fault, cause: sa.exc.DBAPIError, where: str) -> errors.WarehouseError:
     code = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "sqlite_errorname", None) or type(cause.orig).__name__
-    if fault is Fault.CONFLICT:
-        return errors.WarehouseConflict(f"the warehouse {where} is busy with another transaction ({code}); run again later")
-    if fault is Fault.LOST:
-        return errors.WarehouseUnreachable(
-            f"the warehouse {where} cannot be reached ({code}); check that it runs, warehouse.url and the network"
-        )
-    if fault is Fault.LOCKED:
-        return errors.WarehouseUnreachable(
-            f"the warehouse {where} cannot be opened: the path is wrong, or another process holds the file "
-            "(DuckDB lets one process in at a time; close the other one)"
-        )
-    return errors.WarehouseRefused(f"the warehouse {where} refused the work ({code}): {_ADVICE[fault]}")
+    return _KINDS.get(fault, errors.WarehouseRefused)(f"the warehouse {where} {_ADVICE[fault]} ({code})")
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -28,12 +28,13 @@ def require_head(conn: sa.Connection) -> None:
     """Refuse to work on a warehouse of another shape.
 
     Raises:
-        WarehouseOutdated: it is older or newer than this program.
+        WarehouseOutdated: it is older or newer than this program, or its schema is not there.
     """
     revision = current_revision(conn)
     if revision == HEAD:
         return
     if revision is None:
+        _require_schema(conn)
         raise errors.WarehouseOutdated("the warehouse has no tables yet; run `bindings-etl migrate`")
     if revision in known_revisions():
         raise errors.WarehouseOutdated(
@@ -53,10 +54,12 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
     """
     from alembic import command
 
-    with warehouse.migrating() as conn:
+    with warehouse.migrating() as conn, warehouse.engine.migrating_alone(conn):
         if schema and conn.dialect.name in ("postgresql", "duckdb"):
             _create_schema(conn, schema)
         before = current_revision(conn)
+        if before == HEAD:
+            return before, HEAD
         if before is not None:
             if before not in known_revisions():
                 require_head(conn)
@@ -73,8 +76,8 @@ def downgrade(warehouse: Warehouse, revision: str) -> None:
         command.downgrade(_config(conn), revision)
 
 
-def print_sql(dialect: str) -> str:
-    """The SQL of all migrations from an empty database, for `dialect`."""
+def print_sql(dialect: str, schema: str | None = None) -> str:
+    """The SQL of all migrations from an empty database, for `dialect`, into `schema`."""
     from alembic import command
 
     output = io.StringIO()
@@ -82,7 +85,18 @@ def print_sql(dialect: str) -> str:
     config.attributes["dialect_name"] = dialect
     with contextlib.redirect_stdout(io.StringIO()):
         command.upgrade(config, "head", sql=True)
-    return output.getvalue()
+    return (_enter(dialect, schema) if schema else "") + output.getvalue()
+
+
+def dialect_spoken(warehouse: Warehouse) -> str:
+    """The engine whose SQL is asked for. Behind a URL that says `mysql` may be a MariaDB: only the server knows, if it answers."""
+    if warehouse.dialect != "mysql":
+        return warehouse.dialect
+    try:
+        with warehouse.migrating() as conn:
+            return "mariadb" if getattr(conn.dialect, "is_mariadb", False) else "mysql"
+    except errors.WarehouseError:
+        return "mysql"
 
 
 def known_revisions() -> list[str]:
@@ -98,6 +112,26 @@ def _create_schema(conn: sa.Connection, schema: str) -> None:
         conn.execute(sa.schema.CreateSchema(schema))
         if conn.dialect.name == "duckdb":
             conn.exec_driver_sql(f"SET schema = '{schema_path(schema)}'")
+
+
+def _require_schema(conn: sa.Connection) -> None:
+    """PostgreSQL says so little of a schema that is missing or closed that its tables only seem not to be there."""
+    if conn.dialect.name == "postgresql" and conn.scalar(sa.select(sa.func.current_schema())) is None:
+        path = conn.scalar(sa.select(sa.func.current_setting("search_path")))
+        raise errors.WarehouseOutdated(
+            f"there is no schema {path}, or the role may not use it; check warehouse.schema, GRANT USAGE ON SCHEMA to the role, "
+            "or create it: `bindings-etl migrate`"
+        )
+
+
+def _enter(dialect: str, schema: str) -> str:
+    """Statements that make a schema and go into it."""
+    quote = '"' + schema.replace('"', '""') + '"'
+    if dialect == "postgresql":
+        return f"CREATE SCHEMA IF NOT EXISTS {quote};\n\nSET search_path TO {quote};\n\n"
+    if dialect == "duckdb":
+        return f"CREATE SCHEMA IF NOT EXISTS {quote};\n\nSET schema = '{schema_path(schema)}';\n\n"
+    return "USE `" + schema.replace("`", "``") + "`;\n\n"
 
 
 def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:

@@ -8,38 +8,54 @@ import pytest
 import sqlalchemy as sa
 
 from etl import config
-from etl.errors import WarehouseOutdated
-from etl.simulator.replies import Reply
+from etl.errors import EtlError, LeaseHeld, WarehouseOutdated
 from etl.stopping import Stop
-from etl.warehouse import migration, tables
+from etl.warehouse import leases, migration, tables
 from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.leases import Holder
 from etl.warehouse.views import COMMENTS
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Result, Trial
+from tests.acceptance.trial import Trial
+from tests.engines.press import SCOPE
 
 
 # Not on DuckDB: it lets no second process in, so there the file itself refuses.
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
-def test_migrate_refuses_while_a_run_is_alive(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_migrate_refuses_while_a_run_is_alive(warehouse: Warehouse) -> None:
     """A migration under a working run would pull the tables from beneath its transactions."""
-    trial = trial_on(warehouse_url)
-    refused: list[Result] = []
-    asked = threading.Lock()
+    holder = Holder("me", 7, "elsewhere", 120)
+    warehouse.transact(lambda conn: leases.acquire(conn, warehouse.engine, holder, SCOPE))
+    migration.downgrade(warehouse, migration.known_revisions()[1])
+    with pytest.raises(LeaseHeld, match="run 7 on elsewhere is alive"):
+        migration.upgrade(warehouse, None)
+    warehouse.transact(lambda conn: leases.release(conn, holder, SCOPE))
+    assert migration.upgrade(warehouse, None)[1] == tables.HEAD
 
-    def watch(request: Request) -> Reply | None:
-        if request.is_listing and asked.acquire(blocking=False):
-            refused.append(other.run("migrate", expect=None))
-        return None
 
-    other = Trial(trial.folder / "other", trial.simulator, warehouse_url, trial.front)
-    other.folder.mkdir()
-    trial.front.watch = watch
-    result = trial.wait_for(trial.start("sync", "--json"))
-    assert result.totals["inserted"] == 52
-    assert [one.code for one in refused] == [6]
-    assert "is alive" in refused[0].err
-    trial.front.watch = None
-    assert trial.run("migrate").code == 0
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
+def test_migrate_with_nothing_to_do_disturbs_no_run(warehouse: Warehouse) -> None:
+    """Shards that begin with `migrate && sync` must not keep each other out."""
+    holder = Holder("me", 7, "elsewhere", 120)
+    warehouse.transact(lambda conn: leases.acquire(conn, warehouse.engine, holder, SCOPE))
+    assert migration.upgrade(warehouse, None) == (tables.HEAD, tables.HEAD)
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
+def test_two_that_migrate_at_once_take_turns(open_on: Callable[..., Warehouse], warehouse_url: str) -> None:
+    """Pods that start together all migrate; the second must find the work done, and not half done."""
+    results: list[object] = []
+
+    def migrate(warehouse: Warehouse) -> None:
+        try:
+            results.append(migration.upgrade(warehouse, None))
+        except EtlError as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(open_on(warehouse_url),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(results, key=str) == [(tables.HEAD, tables.HEAD)] * 2 + [(None, tables.HEAD)]
 
 
 def test_check_tells_whether_the_warehouse_is_at_head(
@@ -72,8 +88,6 @@ def test_the_printed_sql_builds_the_warehouse(
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    if engine_name == "mariadb":  # its SQL names a collation that MySQL does not have, so the URL has to tell which of them it is
-        warehouse_url = warehouse_url.replace("mysql+pymysql", "mariadb+pymysql")
     trial = trial_on(warehouse_url, (5,))
     warehouse = open_on(warehouse_url)
     migration.downgrade(warehouse, "base")
@@ -85,6 +99,21 @@ def test_the_printed_sql_builds_the_warehouse(
     with warehouse.migrating() as conn:
         options = {"compare_type": engine_name != "duckdb"}
         assert compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata) == []
+    warehouse.close()
+    trial.run("migrate", "--check")
+    assert trial.sync().totals["inserted"] == 5
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
+def test_the_printed_sql_makes_the_schema_and_goes_into_it(
+    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+) -> None:
+    """Tables in the wrong schema would be found by nobody, least of all by the job."""
+    trial = trial_on(warehouse_url, (5,))
+    trial.settings["warehouse"]["schema"] = "Push data"
+    script = trial.run("migrate", "--sql").out
+    warehouse = open_on(warehouse_url)
+    warehouse.transact(lambda conn: [conn.exec_driver_sql(one.replace("%", "%%")).close() for one in statements(script)])
     warehouse.close()
     trial.run("migrate", "--check")
     assert trial.sync().totals["inserted"] == 5

@@ -1,6 +1,7 @@
 """What an engine has to offer; everything else about the warehouse is the same SQL everywhere."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -20,6 +21,11 @@ class Fault(Enum):
     DENIED = "the role lacks a privilege"
     MISSING = "a table is missing"
     LOCKED = "another process holds the file"
+    UNOPENED = "the file cannot be opened"
+    FOREIGN = "the file is of another program"
+    LOGIN = "the user or the password is wrong"
+    NO_DATABASE = "the server has no such database"
+    CANCELLED = "the server broke the statement off"
     OTHER = "the statement failed"
 
 
@@ -35,6 +41,9 @@ class Engine(Protocol):
 
     def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
         """An engine whose sessions speak UTC and look into `schema` first."""
+
+    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        """Wait until nobody else migrates this warehouse, and keep others out; to be entered first in the transaction."""
 
     def now(self, conn: sa.Connection) -> datetime:
         """The one clock that leases and publishing go by, as aware UTC."""

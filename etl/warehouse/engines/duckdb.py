@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -43,6 +44,10 @@ class Duckdb:
             import duckdb_sqlalchemy  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
         except ImportError:
             raise ConfigurationError("DuckDB needs a driver: pip install 'bindings-etl[duckdb]'") from None
+        if schema and "." in schema:
+            raise ConfigurationError(
+                "warehouse.schema: DuckDB takes a name with a dot for a database and a schema; choose one without"
+            )
         engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
 
         @sa.event.listens_for(engine, "connect")
@@ -67,6 +72,9 @@ class Duckdb:
                 raise WarehouseRefused(f"the warehouse could not be written a moment ago ({failed[0]}); nothing more was tried")
 
         return engine
+
+    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def now(self, conn: sa.Connection) -> datetime:
         return datetime.now(UTC)

@@ -1,6 +1,7 @@
 """MariaDB 10.6 and newer, MySQL 8, through PyMySQL: keys as a JSON table, batches by multi-row INSERT."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.mysql import insert
 
 from etl.domain.binding import Key, Row
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, WarehouseConflict
 from etl.warehouse.engines.contract import Fault
 from etl.warehouse.tables import CARRIED
 
@@ -18,6 +19,7 @@ _BY_CODE = {
     1213: Fault.CONFLICT,
     1205: Fault.CONFLICT,
     1020: Fault.CONFLICT,
+    1062: Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
     1047: Fault.CONFLICT,
     2003: Fault.LOST,
     2006: Fault.LOST,
@@ -28,6 +30,9 @@ _BY_CODE = {
     1053: Fault.LOST,
     1927: Fault.LOST,
     0: Fault.LOST,
+    1317: Fault.CANCELLED,
+    1969: Fault.CANCELLED,
+    3024: Fault.CANCELLED,
     1021: Fault.FULL,
     1114: Fault.FULL,
     3: Fault.FULL,
@@ -35,12 +40,14 @@ _BY_CODE = {
     1792: Fault.READ_ONLY,
     1836: Fault.READ_ONLY,
     1044: Fault.DENIED,
-    1045: Fault.DENIED,
+    1045: Fault.LOGIN,
     1142: Fault.DENIED,
     1143: Fault.DENIED,
-    1049: Fault.MISSING,
+    1049: Fault.NO_DATABASE,
     1146: Fault.MISSING,
 }
+
+_PATIENCE_SECONDS = 600
 
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
 
@@ -78,6 +85,17 @@ class Mariadb:
                 cursor.execute("SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
 
         return engine
+
+    @contextmanager
+    def migrating_alone(self, conn: sa.Connection) -> Iterator[None]:
+        name = sa.func.concat("bindings-etl ", sa.func.md5(sa.func.database()))  # such locks belong to the whole server
+        if not conn.scalar(sa.select(sa.func.get_lock(name, _PATIENCE_SECONDS))):
+            raise WarehouseConflict("somebody else has been migrating this warehouse for a long time; run again later")
+        try:
+            yield
+        finally:
+            with suppress(sa.exc.DBAPIError):  # a lost connection has given it back
+                conn.execute(sa.select(sa.func.release_lock(name)))
 
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))

@@ -1,6 +1,7 @@
 """PostgreSQL 14 and newer, through psycopg 3: batches by COPY, keys as arrays."""
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from etl.domain.binding import Key, Row
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, WarehouseRefused
 from etl.warehouse.engines.contract import Fault
 from etl.warehouse.tables import CARRIED, scan_seen
 
@@ -16,17 +17,20 @@ _BY_STATE = {
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
     "55P03": Fault.CONFLICT,
+    "23505": Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
+    "57014": Fault.CANCELLED,
     "25006": Fault.READ_ONLY,
     "53100": Fault.FULL,
     "42501": Fault.DENIED,
-    "28P01": Fault.DENIED,
-    "28000": Fault.DENIED,
+    "28P01": Fault.LOGIN,
+    "28000": Fault.LOGIN,
     "42P01": Fault.MISSING,
     "3F000": Fault.MISSING,
-    "3D000": Fault.MISSING,
+    "3D000": Fault.NO_DATABASE,
 }
 _LOST_CLASSES = ("08", "57", "53")  # connection exception, operator intervention (restart), too many connections
 
+_LONGEST_NAME = 63
 _CLOCK = sa.select(sa.func.clock_timestamp())
 _ROWS_A_WRITE = 500
 _COPY_STAGED = f"COPY scan_staged (stage_id, batch, {', '.join(CARRIED)}) FROM STDIN"
@@ -43,11 +47,20 @@ class Postgresql:
             import psycopg  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
         except ImportError:
             raise ConfigurationError("PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'") from None
+        if schema and len(schema.encode()) > _LONGEST_NAME:
+            raise ConfigurationError(f"warehouse.schema: PostgreSQL cuts names after {_LONGEST_NAME} bytes; choose a shorter one")
         # A statement that psycopg prepares keeps the plan from when the tables were empty: 1.6-4.7 s for a lookup of 10 ms.
-        arguments = {"prepare_threshold": None, "connect_timeout": 10, "application_name": "bindings-etl"}
+        arguments = {
+            "prepare_threshold": None,
+            "connect_timeout": 10,
+            "application_name": "bindings-etl",
+            "client_encoding": "utf8",
+        }
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={name: value for name, value in arguments.items() if name not in url.query},
+            # Leases rely on seeing what others have committed, whatever the database's own default is.
+            isolation_level="READ COMMITTED",
             hide_parameters=True,
             pool_size=8,
             max_overflow=64,
@@ -56,6 +69,7 @@ class Postgresql:
 
         @sa.event.listens_for(engine, "connect")
         def _prepare_session(connection: Any, _record: Any) -> None:
+            _require_utf8(connection.info.parameter_status("server_encoding"))
             with connection.cursor() as cursor:
                 # Statements here are short or bound by the disk; compiling them costs more than it gives.
                 cursor.execute("SET TIME ZONE 'UTC'; SET jit = off")
@@ -64,6 +78,10 @@ class Postgresql:
             connection.commit()
 
         return engine
+
+    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        conn.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("bindings-etl migrate"))))
+        return nullcontext()
 
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(_CLOCK)  # type: ignore[assignment]
@@ -122,6 +140,14 @@ class Postgresql:
 
             return Fault.LOST if isinstance(error.orig, psycopg.OperationalError) else Fault.OTHER
         return Fault.LOST if state[:2] in _LOST_CLASSES else Fault.OTHER
+
+
+def _require_utf8(encoding: str) -> None:
+    if encoding != "UTF8":
+        raise WarehouseRefused(
+            f"the database's encoding is {encoding}, which cannot hold every text; "
+            "create another one for the warehouse: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def _quote(schema: str) -> str:

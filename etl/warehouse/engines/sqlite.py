@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -21,8 +22,8 @@ _BY_CODE = {
     sqlite3.SQLITE_FULL: Fault.FULL,
     sqlite3.SQLITE_IOERR: Fault.FULL,
     sqlite3.SQLITE_READONLY: Fault.READ_ONLY,
-    sqlite3.SQLITE_CANTOPEN: Fault.LOCKED,
-    sqlite3.SQLITE_NOTADB: Fault.LOCKED,
+    sqlite3.SQLITE_CANTOPEN: Fault.UNOPENED,
+    sqlite3.SQLITE_NOTADB: Fault.FOREIGN,
     sqlite3.SQLITE_PERM: Fault.DENIED,
 }
 
@@ -54,6 +55,9 @@ class Sqlite:
             conn.exec_driver_sql("BEGIN" if conn.get_execution_options().get("reading") else "BEGIN IMMEDIATE")
 
         return engine
+
+    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def now(self, conn: sa.Connection) -> datetime:
         return datetime.now(UTC)
