@@ -1,39 +1,61 @@
-"""Whether the role may do what a run does, found out by doing it to no row at all."""
+"""Whether the role may do what the program does, found out by doing it to no row at all."""
 
 import functools
+from collections.abc import Iterator
 
 import sqlalchemy as sa
 
 from etl import errors
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.engines.contract import Fault
 from etl.warehouse.tables import metadata
+from etl.warehouse.views import COMMENTS
 
 
 def missing_privileges(warehouse: Warehouse) -> list[str]:
-    """What the role may not do, such as `UPDATE bindings`; empty when it may do everything."""
-    missing = []
-    for table in metadata.sorted_tables:
-        for verb, statement in _harmless(table).items():
-            try:
-                warehouse.transact(functools.partial(_execute, statement))
-            except errors.WarehouseRefused:
-                missing.append(f"{verb} {table.name}")
-    return missing
+    """What the role may not do, such as `UPDATE bindings`; empty when it may do everything.
+
+    Raises:
+        WarehouseError: something other than a privilege is in the way; the warehouse may be read-only.
+    """
+    missing = [what for what, statement in _harmless() if _is_denied(warehouse, statement)]
+    return missing + warehouse.read(_unusable_sequences)
+
+
+def _is_denied(warehouse: Warehouse, statement: sa.Executable) -> bool:
+    try:
+        warehouse.transact(functools.partial(_execute, statement))
+    except errors.WarehouseRefused as refused:
+        cause = refused.__cause__
+        if isinstance(cause, sa.exc.DBAPIError) and warehouse.engine.fault(cause) is Fault.DENIED:
+            return True
+        raise
+    return False
 
 
 def _execute(statement: sa.Executable, conn: sa.Connection) -> None:
     conn.execute(statement)
 
 
-def _harmless(table: sa.Table) -> dict[str, sa.Executable]:
-    """Each verb, confined to no row: engines check the privilege before they look for rows."""
-    first = next(iter(table.columns))
+def _harmless() -> Iterator[tuple[str, sa.Executable]]:
+    """Each verb on each table, confined to no row: engines check the privilege before they look for rows."""
     nothing = sa.false()
-    return {
-        "SELECT": sa.select(first).where(nothing),
-        "INSERT": sa.insert(table).from_select(
-            [column.name for column in table.columns], sa.select(table).where(nothing), include_defaults=False
-        ),
-        "UPDATE": sa.update(table).where(nothing).values({first.name: first}),
-        "DELETE": sa.delete(table).where(nothing),
-    }
+    for table in metadata.sorted_tables:
+        first = next(iter(table.columns))
+        no_row = sa.select(table).where(nothing)
+        names = [column.name for column in table.columns]
+        yield f"SELECT {table.name}", sa.select(first).where(nothing)
+        yield f"INSERT {table.name}", sa.insert(table).from_select(names, no_row, include_defaults=False)
+        yield f"UPDATE {table.name}", sa.update(table).where(nothing).values({first.name: first})
+        yield f"DELETE {table.name}", sa.delete(table).where(nothing)
+    for view in COMMENTS:
+        yield f"SELECT {view}", sa.select(sa.literal(1)).select_from(sa.table(view)).where(nothing)
+
+
+def _unusable_sequences(conn: sa.Connection) -> list[str]:
+    """An INSERT of no row counts nothing up, so PostgreSQL is asked."""
+    if conn.dialect.name != "postgresql":
+        return []
+    columns = (column for table in metadata.sorted_tables for column in table.columns)
+    sequences = [column.default.name for column in columns if isinstance(column.default, sa.Sequence)]
+    return [f"USE {one}" for one in sequences if not conn.scalar(sa.select(sa.func.has_sequence_privilege(one, "USAGE")))]

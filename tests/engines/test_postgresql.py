@@ -180,6 +180,35 @@ def test_a_missing_privilege_is_said_in_a_sentence(trial_on: Callable[..., Trial
         drop_role(trial, role)
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_check_names_every_privilege_that_is_missing(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+    """A preflight that is content, and a run that then fails for a sequence or a view, is worse than none."""
+    trial = trial_on(warehouse_url, (20,), schema="push")
+    role = as_small_role(trial)
+    trial.execute(f"GRANT USAGE ON SCHEMA push TO {role}")
+    trial.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA push TO {role}")
+    trial.execute(f"REVOKE SELECT ON push.service_freshness FROM {role}")
+    trial.execute(f"REVOKE DELETE ON push.bindings FROM {role}")
+    try:
+        told = {
+            one["message"].partition(";")[0] for one in trial.run("check", "--json", expect=7).json["findings"] if not one["ok"]
+        }
+        sequences = [name for privilege, kind, name in single_grants() if kind == "SEQUENCE"]
+        may_not = ("DELETE bindings", "SELECT service_freshness", *(f"USE {one}" for one in sequences))
+        assert told == {f"the role may not {one}" for one in may_not}
+    finally:
+        drop_role(trial, role)
+
+
+def test_check_tells_a_read_only_warehouse_once(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+    """No GRANT helps where the file is read-only, and forty lines hide the one that counts."""
+    trial = trial_on(sqlite_url, (5,))
+    trial.settings["warehouse"]["url"] = f"sqlite:///file:{sqlite_url.removeprefix('sqlite:///')}?mode=ro&uri=true"
+    findings = [one["message"] for one in trial.run("check", "--json", expect=7).json["findings"] if not one["ok"]]
+    assert len(findings) == 1
+    assert "it is read-only" in findings[0]
+
+
 @every_postgresql
 def test_migrate_needs_no_more_than_to_create_in_its_schema(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
     """A DBA prepares a schema and hands it over; `migrate` must not ask for the whole database."""
