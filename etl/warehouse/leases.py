@@ -5,19 +5,14 @@ their binding types are disjoint. A killed process frees its leases by not renew
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
 from etl.domain.scope import Scope, overlap
 from etl.errors import LeaseHeld, LeaseLost
 from etl.warehouse.engines.contract import Engine
-from etl.warehouse.tables import sync_leases
-
-# Locked first by whoever wants any lease of a service, so that two cannot both find the service free; and by whoever publishes
-# a part of it, so that two parts do not publish one row in the same moment.
-_GATE = "(gate)"
-_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+from etl.warehouse.tables import sync_gates, sync_leases
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     enter_gate(conn, engine, scope.chat_service_sid)
     now = engine.now(conn)
     mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
-    others = conn.execute(sa.select(sync_leases).where(mine, sync_leases.c.scope != _GATE)).all()
+    others = conn.execute(sa.select(sync_leases).where(mine)).all()
     in_the_way = [other for other in others if overlap(other.scope, scope.label)]
     for other in in_the_way:
         # One of our own is in the way when the commit that took it went through and its answer was lost.
@@ -65,21 +60,14 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
 
 
 def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
-    """Wait until nobody else is at the gate of this service, and stay there until the transaction ends."""
-    columns = ("chat_service_sid", "scope", "owner", "run_id", "host", "acquired_at", "expires_at")
-    long_ago = sa.literal(_LONG_AGO, sync_leases.c.expires_at.type)
-    gate = sa.select(
-        sa.literal(chat_service_sid),
-        sa.literal(_GATE),
-        sa.literal(""),
-        sa.literal(0, sa.BigInteger),
-        sa.literal(""),
-        long_ago,
-        long_ago,
-    )
-    conn.execute(engine.insert_unless_there(sync_leases, columns, gate))
-    this = (sync_leases.c.chat_service_sid == chat_service_sid) & (sync_leases.c.scope == _GATE)
-    conn.execute(_locking(engine, sa.select(sync_leases.c.owner).where(this)))
+    """Wait until nobody else is at the gate of this service, and stay there until the transaction ends.
+
+    Entered by whoever wants any lease of a service, so that two cannot both find it free; and by whoever publishes a part of it, so
+    that two parts do not publish one row in the same moment.
+    """
+    conn.execute(engine.insert_unless_there(sync_gates, ["chat_service_sid"], sa.select(sa.literal(chat_service_sid))))
+    gate = sa.select(sync_gates.c.chat_service_sid).where(sync_gates.c.chat_service_sid == chat_service_sid)
+    conn.execute(_locking(engine, gate))
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:
@@ -121,7 +109,7 @@ def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
 
 def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]]:
     """Every lease that is held now."""
-    held = sa.select(sync_leases).where(sync_leases.c.scope != _GATE, sync_leases.c.expires_at > engine.now(conn))
+    held = sa.select(sync_leases).where(sync_leases.c.expires_at > engine.now(conn))
     return list(conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all())
 
 

@@ -173,6 +173,13 @@ sync_leases = sa.Table(
     comment="Who is working on which service, until when.",
 )  # fmt: skip
 
+sync_gates = sa.Table(
+    "sync_gates",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
+    comment="One row per service that was ever worked on: locked for a moment by whoever takes a lease or publishes a part of it.",
+)
+
 scan_progress = sa.Table(
     "scan_progress",
     metadata,

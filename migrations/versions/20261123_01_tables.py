@@ -10,7 +10,7 @@ down_revision = None
 
 _STAGING = ("scan_progress", "scan_seen", "scan_staged")
 _SEQUENCES = ("binding_versions_id_seq", "sync_runs_id_seq", "sync_scans_id_seq", "rejected_bindings_id_seq")
-_TABLES = ("bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", *_STAGING)
+_TABLES = ("bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", *_STAGING)
 
 
 def upgrade() -> None:
@@ -237,6 +237,12 @@ def _create_tables() -> None:
         ),
         sa.PrimaryKeyConstraint("chat_service_sid", "scope", name="pk_sync_leases"),
         comment="Who is working on which service, until when.",
+    )
+    op.create_table(
+        "sync_gates",
+        sa.Column("chat_service_sid", types.code(34), nullable=False, comment="The service."),
+        sa.PrimaryKeyConstraint("chat_service_sid", name="pk_sync_gates"),
+        comment="One row per service that was ever worked on: locked for a moment by whoever takes a lease or publishes a part of it.",
     )
     op.create_table(
         "scan_progress",

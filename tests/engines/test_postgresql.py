@@ -23,16 +23,16 @@ GRANTS = {
     "SELECT": {
         "TABLE": (
             "alembic_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "scan_progress", "scan_seen", "scan_staged",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged",
         )
     },
     "INSERT": {
         "TABLE": (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "scan_progress", "scan_seen", "scan_staged",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged",
         )
     },
-    "UPDATE": {"TABLE": ("bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "scan_progress")},
+    "UPDATE": {"TABLE": ("bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", "scan_progress")},
     "DELETE": {"TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged")},
 }  # fmt: skip
 
