@@ -126,20 +126,13 @@ class Warehouse:
 
 
 def open_warehouse(settings: config.Warehouse, policy: config.Retry, stop: Stop) -> Warehouse:
-    """Prepare the warehouse of `settings`; connects only when first used.
+    """Prepare the warehouse of `settings`, which have been checked; connects only when first used.
 
     Raises:
-        ConfigurationError: the URL is not one, or the engine has no schemas and one is asked for.
+        ConfigurationError: the engine's driver is not installed.
     """
-    try:
-        url = sa.make_url(settings.url.get_secret_value())
-    except (sa.exc.ArgumentError, ValueError):  # ValueError: the port is no number
-        raise errors.ConfigurationError(
-            "warehouse.url: is not a database URL; write e.g. sqlite:///bindings.db or postgresql://user:password@host:5432/database"
-        ) from None
+    url = sa.make_url(settings.url.get_secret_value())
     engine = engine_for(url)
-    if settings.database_schema and not engine.has_schemas:
-        raise errors.ConfigurationError("warehouse.schema: SQLite has no schemas; leave it null")
     return Warehouse(engine, engine.open(url, settings.database_schema), policy, stop)
 
 

@@ -38,12 +38,6 @@ def test_an_option_that_the_driver_does_not_know_is_a_fault_of_the_configuration
     assert "option" in complaint(open_on, with_query(warehouse_url, bogus="s3cret"), errors.ConfigurationError)
 
 
-@pytest.mark.parametrize("url", ["postgresql://u:s3cret@host:port/x", "s3cret:nonsense", "postgresql:/u:s3cret@host/x"])
-def test_a_url_that_is_none_is_a_fault_of_the_configuration(open_on: OpenOn, url: str) -> None:
-    """The message shows how a URL looks, and nothing of the one that was given."""
-    assert "postgresql://user:password@host" in complaint(open_on, url, errors.ConfigurationError)
-
-
 def test_the_short_name_of_postgresql_is_taken(open_on: OpenOn, postgres18_url: str) -> None:
     """Hosting services hand out postgres:// URLs."""
     opened = open_on(postgres18_url.replace("postgresql://", "postgres://"))

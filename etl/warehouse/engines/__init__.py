@@ -17,7 +17,7 @@ def engine_for(url: sa.URL) -> Engine:
         from etl.warehouse.engines.sqlite import Sqlite
 
         return Sqlite()
-    if kind in ("postgresql", "postgres"):
+    if kind == "postgresql":
         from etl.warehouse.engines.postgresql import Postgresql
 
         return Postgresql()

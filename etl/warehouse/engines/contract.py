@@ -35,8 +35,6 @@ class Engine(Protocol):
     single_writer: ClassVar[bool]
     """One connection for the whole process, used by one thread at a time."""
 
-    has_schemas: ClassVar[bool]
-
     def __hash__(self) -> int: ...
 
     def open(self, url: sa.URL, schema: str | None) -> sa.Engine:

@@ -36,7 +36,6 @@ class Duckdb:
     """See `Engine`."""
 
     single_writer: ClassVar[bool] = True
-    has_schemas: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
         try:

@@ -56,7 +56,6 @@ class Mariadb:
     """See `Engine`."""
 
     single_writer: ClassVar[bool] = False
-    has_schemas: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
         try:

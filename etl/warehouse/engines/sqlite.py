@@ -34,7 +34,6 @@ class Sqlite:
     """See `Engine`."""
 
     single_writer: ClassVar[bool] = True
-    has_schemas: ClassVar[bool] = False
 
     def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
         engine = sa.create_engine(
