@@ -2,10 +2,19 @@
 
 import sqlalchemy as sa
 
+from etl.warehouse.tables import CONTENT, bindings
 from etl.warehouse.types import UtcDateTime
 
+
+def _of_bindings(*names: str) -> dict[str, str]:
+    return {name: str(bindings.c[name].comment) for name in names}
+
+
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
-    "active_bindings": ("Bindings that exist: `bindings` without the deleted ones.", {}),
+    "active_bindings": (
+        "Bindings that exist: `bindings` without the deleted ones.",
+        _of_bindings(*CONTENT, "content_hash", "first_seen_at", "changed_at", "run_id"),
+    ),
     "binding_message_types": (
         "One row per active binding and message type.",
         {"sid": "BS… SID of the binding.", "message_type": "A message type it is subscribed to."},
@@ -17,6 +26,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "valid_from": "Since when it was so.",
             "valid_to": "Until when; NULL for the current version.",
             "is_deleted": "Whether the binding was deleted in that time.",
+            **_of_bindings(*CONTENT[1:], "content_hash", "first_seen_at"),
+            "run_id": "The run that ended it; of the current version, the run that last changed it.",
         },
     ),
     "service_freshness": (

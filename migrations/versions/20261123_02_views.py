@@ -112,7 +112,7 @@ def upgrade() -> None:
     for name, body in zip(_NAMES, bodies, strict=True):
         op.execute(f"CREATE VIEW {name} AS{body}")
     if dialect in ("postgresql", "duckdb"):
-        _comment(with_columns=dialect == "postgresql")
+        _comment()
 
 
 def downgrade() -> None:
@@ -121,8 +121,12 @@ def downgrade() -> None:
         op.execute(f"DROP VIEW {name}")
 
 
-def _comment(*, with_columns: bool) -> None:
+def _comment() -> None:
     for view, (meaning, columns) in COMMENTS.items():
-        op.execute(f"COMMENT ON VIEW {view} IS '{meaning}'")
-        for column, comment in columns.items() if with_columns else ():
-            op.execute(f"COMMENT ON COLUMN {view}.{column} IS '{comment}'")
+        op.execute(f"COMMENT ON VIEW {view} IS {_quote(meaning)}")
+        for column, comment in columns.items():
+            op.execute(f"COMMENT ON COLUMN {view}.{column} IS {_quote(comment)}")
+
+
+def _quote(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

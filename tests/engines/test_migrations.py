@@ -62,6 +62,17 @@ def test_every_view_can_be_queried(warehouse: Warehouse) -> None:
         assert warehouse.read(lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()) == []
 
 
+@pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "duckdb"], indirect=True)
+def test_every_column_of_every_view_is_explained(warehouse: Warehouse, engine_name: str) -> None:
+    """Analysts see the comments in their client, and ask no page."""
+    migration.upgrade(warehouse, None)
+    query = "SELECT table_name, column_name FROM duckdb_columns() WHERE comment IS NULL"
+    if engine_name != "duckdb":
+        query = "SELECT attrelid::regclass::text, attname FROM pg_attribute WHERE attnum > 0 AND col_description(attrelid, attnum) IS NULL"
+    silent = warehouse.read(lambda conn: conn.exec_driver_sql(query).all())
+    assert [tuple(one) for one in silent if one[0] in COMMENTS] == []
+
+
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
 def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
     """An old program writing into a newer warehouse could damage it."""
