@@ -138,7 +138,7 @@ sync_scans = sa.Table(
     sa.Column("error", text(), comment="One sentence, when something went wrong."),
     sa.Column("twilio_request_id", code(64), comment="RQ… of the request that failed, for Twilio's support."),
     sa.Index(None, "run_id"),
-    sa.Index(None, "chat_service_sid", "status"),
+    sa.Index(None, "status", "chat_service_sid"),
     comment="One row per run and scope.",
 )  # fmt: skip
 

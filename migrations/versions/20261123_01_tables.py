@@ -194,7 +194,7 @@ def _create_tables() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_sync_scans"),
         comment="One row per run and scope.",
     )
-    op.create_index("ix_sync_scans_chat_service_sid_status", "sync_scans", ["chat_service_sid", "status"])
+    op.create_index("ix_sync_scans_status_chat_service_sid", "sync_scans", ["status", "chat_service_sid"])
     op.create_index("ix_sync_scans_run_id", "sync_scans", ["run_id"])
     op.create_table(
         "rejected_bindings",

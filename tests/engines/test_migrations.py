@@ -62,6 +62,16 @@ def test_every_view_can_be_queried(warehouse: Warehouse) -> None:
         assert warehouse.read(lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()) == []
 
 
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+def test_mariadb_holds_every_text_in_utf8mb4_and_compares_it_byte_by_byte(warehouse: Warehouse) -> None:
+    """A column of another character set makes joins with it convert, and then no index is used."""
+    migration.upgrade(warehouse, None)
+    query = "SELECT DISTINCT collation_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN "
+    tables_of_ours = ", ".join(f"'{name}'" for name in tables.metadata.tables)
+    kinds = warehouse.read(lambda conn: set(conn.exec_driver_sql(f"{query} ({tables_of_ours})").scalars()))
+    assert kinds == {None, "utf8mb4_bin", "utf8mb4_nopad_bin"}
+
+
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "duckdb"], indirect=True)
 def test_every_column_of_every_view_is_explained(warehouse: Warehouse, engine_name: str) -> None:
     """Analysts see the comments in their client, and ask no page."""

@@ -101,9 +101,9 @@ class Mariadb:
         return moment.replace(tzinfo=UTC)
 
     def relation(self) -> sa.FromClause:
-        # Columns of JSON_TABLE take the database's collation; ascii_bin is what the tables compare by, and what an index needs.
+        # Columns of JSON_TABLE take the database's collation; utf8mb4_bin is what the tables compare codes by, and what an index needs.
         table = sa.text(
-            "SELECT CONVERT(sid USING ascii) COLLATE ascii_bin AS sid, CONVERT(source_hash USING ascii) COLLATE ascii_bin AS source_hash "
+            "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
             "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS (sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
         )
         return table.columns(sa.column("sid", sa.String), sa.column("source_hash", sa.String)).subquery("batch")
@@ -116,7 +116,7 @@ class Mariadb:
 
     def unpack(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
-            "SELECT scan_seen.batch, CONVERT(listed.sid USING ascii) COLLATE ascii_bin AS sid FROM scan_seen "
+            "SELECT scan_seen.batch, CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
             "CROSS JOIN JSON_TABLE(scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
             "WHERE scan_seen.stage_id = :stage_id"
         ).bindparams(stage_id=stage_id)
