@@ -62,10 +62,10 @@ def _counters(*names: str) -> list[sa.Column[int]]:
 
 
 COUNTERS = {
-    "pages": "Pages read.",
-    "requests": "Requests sent, retries and confirmations included.",
+    "pages": "Pages read by this run.",
+    "requests": "Requests sent by this run, retries and confirmations included.",
     "retries": "Requests that were sent again.",
-    "fetched": "Rows in the pages read.",
+    "fetched": "Rows in those pages; a resumed scan also publishes what was read before.",
     "inserted": "Bindings that were new.",
     "updated": "Bindings whose content changed.",
     "unchanged": "Bindings that were as before.",
@@ -135,7 +135,7 @@ sync_scans = sa.Table(
     *_counters(),
     sa.Column("started_at", UtcDateTime(), nullable=False, comment="UTC."),
     sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs."),
-    sa.Column("error", text(), comment="One sentence, when something went wrong."),
+    sa.Column("error", text(), comment="One sentence, when something went wrong, or why deletes were withheld."),
     sa.Column("twilio_request_id", code(64), comment="RQ… of the request that failed, for Twilio's support."),
     sa.Index(None, "run_id"),
     sa.Index(None, "status", "chat_service_sid"),

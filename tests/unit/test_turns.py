@@ -1,18 +1,9 @@
 """Turns between the scans of a run."""
 
 import threading
-from collections.abc import Callable
 
 from etl.sync.turns import Turns
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    limit = threading.Event()
-    for _ in range(3000):
-        if condition():
-            return
-        limit.wait(0.01)
-    raise AssertionError("it never came to this")
+from tests.acceptance.trial import wait_until
 
 
 def test_of_those_who_wait_the_first_to_join_goes_first() -> None:
