@@ -13,9 +13,10 @@ from etl.cli.output import say
 from etl.cli.progress import showing_progress
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
+from etl.sync.board import Board
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
-from etl.sync.run import Board, execute
+from etl.sync.run import execute
 from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
 

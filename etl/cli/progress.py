@@ -8,8 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO, cast
 
 from etl.logs import Unfailing
+from etl.sync.board import Board
 from etl.sync.outcome import ScanOutcome
-from etl.sync.run import Board
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

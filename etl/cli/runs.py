@@ -14,9 +14,10 @@ from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
 from etl.domain.scope import KNOWN_TYPES, Shard
 from etl.stopping import Stop
+from etl.sync.board import Board
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
-from etl.sync.run import Board, execute
+from etl.sync.run import execute
 
 log = structlog.get_logger()
 

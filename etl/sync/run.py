@@ -7,8 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 
 import sqlalchemy as sa
@@ -16,10 +14,10 @@ import structlog
 
 from etl import config, errors
 from etl.config import Settings
-from etl.domain.counters import Counters, sum_up
 from etl.domain.scope import Scope, in_shard
 from etl.stopping import Stop
 from etl.sync.absence import Census
+from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.plan import Plan
@@ -35,54 +33,6 @@ log = structlog.get_logger()
 # After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10. A database that hangs as well
 # is left behind by the command line.
 _PATIENCE_AFTER_STOP_SECONDS = 7.0
-
-
-class Board:
-    """What is known of a run while it goes on; for whoever shows progress, and for its end, whenever that comes."""
-
-    def __init__(self) -> None:
-        self.run_id: int | None = None
-        self._started_at = datetime.now(UTC)
-        self._discoveries: list[Counters] = []
-        self._scans: list[ScanOutcome] = []
-        self.sizes: Mapping[tuple[str, str], int] = {}
-        """Rows that scopes had when they were last read completely, by service and label."""
-
-    def add(self, outcome: ScanOutcome) -> ScanOutcome:
-        """A scan is planned."""
-        outcome.expected = self.sizes.get((outcome.scope.chat_service_sid, outcome.scope.undated.label))
-        self._scans.append(outcome)
-        return outcome
-
-    @property
-    def scans(self) -> Sequence[ScanOutcome]:
-        """All of them, in the order in which they came up."""
-        return tuple(self._scans)
-
-    def add_discovery(self) -> Counters:
-        """The services of an account are asked for; gives where to count that."""
-        self._discoveries.append(Counters())
-        return self._discoveries[-1]
-
-    @property
-    def totals(self) -> Counters:
-        """All scans together, and what came before them."""
-        return sum_up([*self._discoveries, *(scan.counters for scan in self._scans)])
-
-    def outcome(self, request: Request, stop: Stop) -> RunOutcome:
-        """What has come of the run. What a stop has left behind is told as interrupted."""
-        left_behind = stop.interruption("it did not come to an end in time after the run was stopped") if stop.requested else None
-        return RunOutcome(
-            run_id=self.run_id,
-            mode=request.mode,
-            started_at=self._started_at,
-            finished_at=datetime.now(UTC),
-            dry_run=request.dry_run,
-            scans=[scan if scan.ended else replace(scan, status="interrupted", error=left_behind) for scan in self._scans],
-            discovery=sum_up(self._discoveries),
-            stopped=stop.requested,
-            stopped_exit_code=stop.exit_code,
-        )
 
 
 def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> RunOutcome:

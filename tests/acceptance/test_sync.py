@@ -12,8 +12,9 @@ from etl import config
 from etl.simulator import Fault
 from etl.simulator.replies import Reply, json_reply
 from etl.stopping import Stop
+from etl.sync.board import Board
 from etl.sync.context import Request as Order
-from etl.sync.run import Board, execute
+from etl.sync.run import execute
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, changes, wait_until
 
