@@ -1,12 +1,14 @@
 """What only PostgreSQL has: dead rows, unlogged tables, schemas, roles and plans."""
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from etl.warehouse import staging, tables
+from etl.warehouse import migration, staging, tables
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.trial import Trial
 from tests.engines.press import Press, sent
@@ -178,6 +180,51 @@ def test_a_missing_privilege_is_said_in_a_sentence(trial_on: Callable[..., Trial
         assert "Traceback" not in result.err
     finally:
         drop_role(trial, role)
+
+
+def documented(mark: str, database: str) -> list[str]:
+    """The statements of docs/warehouse.md below a mark, with names of the test's own."""
+    page = (Path(__file__).parents[2] / "docs" / "warehouse.md").read_text(encoding="utf-8")
+    block = page.partition(f"<!-- {mark} -->")[2].partition("```sql")[2].partition("```")[0]
+    block = re.sub("--.*", "", block).replace("PASSWORD '…'", "").replace("IDENTIFIED BY '…'", "")
+    for name, own in {"etl_owner": f"owner_{database}", "etl_job": f"job_{database}", "analytics": database}.items():
+        block = block.replace(name, own[:64])
+    return [statement for statement in block.split(";") if statement.strip()]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True)
+def test_the_documented_grants_are_enough(
+    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str, open_on: Callable[..., Warehouse]
+) -> None:
+    """Who follows the page, step by step, has to end with an owner that migrates and a job that runs."""
+    url = sa.make_url(warehouse_url)
+    database = str(url.database)
+    server, schema = ("mariadb", None) if engine_name == "mariadb" else ("postgresql", "twilio")
+    trial = trial_on(warehouse_url, (20,))
+    migration.downgrade(open_on(warehouse_url), "base")
+    trial.settings["warehouse"]["schema"] = schema
+    for statement in documented(f"{server}, administrator", database):
+        trial.execute(statement)
+
+    def as_role(role: str) -> str:
+        return url.set(username=f"{role}_{database}").render_as_string(hide_password=False)
+
+    try:
+        trial.warehouse_url = trial.settings["warehouse"]["url"] = as_role("owner")
+        trial.run("migrate")
+        for statement in documented(f"{server}, owner", database):
+            trial.execute(statement)
+        trial.settings["warehouse"]["url"] = as_role("job")
+        assert story(trial) == 0
+        for command in (("check",), ("status",), ("migrate", "--check"), ("purge", "--deleted-before", "1d")):
+            trial.run(*command)
+    finally:
+        trial.warehouse_url = warehouse_url
+        for role in ("job", "owner"):
+            if engine_name == "mariadb":
+                trial.execute(f"DROP USER {role}_{database}")
+            else:
+                drop_role(trial, f"{role}_{database}")
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
