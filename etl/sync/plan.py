@@ -4,7 +4,7 @@ What was met is kept in a scratch database that vanishes with the run, so that t
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -93,10 +93,11 @@ class Plan:
         if fresh:
             self._warehouse.read(lambda conn: self._classify(conn, fresh))
 
-    def _classify(self, conn: sa.Connection, keys: Sequence[Key]) -> None:
+    def _classify(self, conn: sa.Connection, keys: Collection[Key]) -> None:
+        keys, too_long = staging.split_by_room(conn, keys)
         stored = staging.find_differing(conn, self._warehouse.engine, keys)
         rows, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
-        counted = Counters(rejected=len(rejects), unchanged=len(keys) - len(stored))
+        counted = Counters(rejected=len(rejects) + len(too_long), unchanged=len(keys) - len(stored))
         new = set()
         for row in rows:
             known = stored[row.sid]

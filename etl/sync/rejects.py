@@ -217,8 +217,10 @@ class _Retrial:
 
     def _stage(self, conn: sa.Connection, batch: int, raws: Sequence[bytes], now: datetime) -> list[Reject]:
         keys, _ = self._normalizer.keys(list(raws))
-        stored = staging.find_differing(conn, self._engine, keys.values())
-        rows, rejects = split(self._normalizer.shape(key) for key in keys.values() if key.sid in stored)
+        fitting, too_long = staging.split_by_room(conn, keys.values())
+        stored = staging.find_differing(conn, self._engine, fitting)
+        rows, rejects = split(self._normalizer.shape(key) for key in fitting if key.sid in stored)
+        rejects += too_long
         changed = [row for row in rows if stored[row.sid] != Stored(row.content_hash, active=True)]
         staging.stage_batch(conn, self._engine, self._scan_id, 1, list(keys), changed)
         quarantine.record(conn, self._holder.run_id, self._scope, rejects, now)

@@ -176,12 +176,14 @@ class Scan:
     def _stage(
         self, conn: sa.Connection, keys: Collection[Key], unreadable: Sequence[Reject], progress: Progress
     ) -> list[Reject]:
-        rows, rejects, passed_over = self._shape_differing(conn, keys)
+        fitting, too_long = staging.split_by_room(conn, keys)
+        rows, rejects, passed_over = self._shape_differing(conn, fitting)
         sids = [key.sid for key in keys]
         if passed_over:  # what a dated scan did not ask for counts as not met
             sids = [sid for sid in sids if sid not in passed_over]
         staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages, sids, rows)
         now = self._engine.now(conn)
+        rejects += too_long
         quarantine.record(conn, self._holder.run_id, self._scope, [*unreadable, *rejects], now)
         ledger.move_progress(conn, progress, now)
         return rejects

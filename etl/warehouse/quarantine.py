@@ -9,8 +9,10 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Reject
 from etl.domain.scope import WHOLE_SERVICE, Scope
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.contract import ROOM, Engine
 from etl.warehouse.tables import rejected_bindings, sync_scans
+
+_ROOM_FOR_NOTE = 100
 
 
 class Line(NamedTuple):
@@ -28,7 +30,8 @@ class Line(NamedTuple):
 
 def record(conn: sa.Connection, run_id: int, scope: Scope, rejects: Sequence[Reject], now: datetime) -> None:
     """Put rejects into quarantine; one that is there already is updated and open again."""
-    by_fingerprint = {_fingerprint(reject): reject for reject in rejects}
+    room = conn.info.get(ROOM)
+    by_fingerprint = {_fingerprint(reject): _cut(reject, room) if room else reject for reject in rejects}
     if not by_fingerprint:
         return
     mine = rejected_bindings.c.chat_service_sid == scope.chat_service_sid
@@ -94,6 +97,15 @@ def _open(services: Collection[str]) -> sa.ColumnElement[bool]:
 
 def _fingerprint(reject: Reject) -> str:
     return reject.sid or "#" + hashlib.sha256(reject.payload.encode()).hexdigest()[:40]
+
+
+def _cut(reject: Reject, room: int) -> Reject:
+    """What the engine cannot hold whole ends with a note of how much is missing."""
+    payload = reject.payload.encode()
+    if len(payload) <= room:
+        return reject
+    head = payload[: room - _ROOM_FOR_NOTE].decode(errors="ignore")
+    return reject._replace(payload=f"{head}… (cut off: {len(payload)} bytes, of which this warehouse takes {room})")
 
 
 def _values(reject: Reject, fingerprint: str) -> dict[str, str | None]:

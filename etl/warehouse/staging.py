@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import Key, Reject, Row
+from etl.domain.normalize import reject
 from etl.domain.scope import Scope
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.contract import ROOM, Engine
 from etl.warehouse.tables import bindings, scan_progress, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
@@ -21,6 +22,16 @@ class Stored(NamedTuple):
 
     content_hash: str | None
     active: bool
+
+
+def split_by_room(conn: sa.Connection, keys: Collection[Key]) -> tuple[Collection[Key], list[Reject]]:
+    """Of a batch, what the engine can hold, and what is too long for it."""
+    room: int | None = conn.info.get(ROOM)
+    if room is None or all(len(key.raw) <= room for key in keys):
+        return keys, []
+    reason = f"longer than the {room} bytes that this warehouse takes for one row"
+    too_long = [reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > room]
+    return [key for key in keys if len(key.raw) <= room], too_long
 
 
 _decode = msgspec.json.Decoder(dict[str, str | None]).decode

@@ -228,7 +228,12 @@ def _create_tables() -> None:
         sa.Column("chat_service_sid", types.code(34), nullable=False, comment="The service that was read."),
         sa.Column("sid", types.code(34), comment="BS… SID, if readable."),
         sa.Column("reason", types.text(), nullable=False, comment="Why it could not be loaded."),
-        sa.Column("payload", types.text(), nullable=False, comment="The raw JSON text, complete."),
+        sa.Column(
+            "payload",
+            types.text(),
+            nullable=False,
+            comment="The raw JSON text, complete; what MariaDB cannot hold ends with a note of how much is cut off.",
+        ),
         sa.Column("first_seen_at", types.UtcDateTime(), nullable=False, comment="When it was first rejected."),
         sa.Column("last_seen_at", types.UtcDateTime(), nullable=False, comment="When it was last rejected."),
         sa.Column("resolved_at", types.UtcDateTime(), comment="NULL while open."),

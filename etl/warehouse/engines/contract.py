@@ -10,6 +10,9 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Key, Row
 
+ROOM = "room"
+"""Under this name the `info` of a connection tells how many bytes one row may have, where the server limits that."""
+
 
 class Fault(Enum):
     """What a driver's error means for the work in hand."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql import insert
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseConflict
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.contract import ROOM, Fault
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
@@ -48,6 +48,7 @@ _BY_CODE = {
 }
 
 _PATIENCE_SECONDS = 600
+_REST_OF_STATEMENT = 2000
 
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
 
@@ -79,9 +80,12 @@ class Mariadb:
         engine.dialect.sequences_optional = True
 
         @sa.event.listens_for(engine, "connect")
-        def _prepare_session(connection: Any, _record: Any) -> None:
+        def _prepare_session(connection: Any, record: Any) -> None:
             with connection.cursor() as cursor:
                 cursor.execute("SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+                cursor.execute("SELECT @@max_allowed_packet")
+                # A statement is one packet, and between quotes a byte may become two.
+                record.info[ROOM] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
 
         return engine
 
