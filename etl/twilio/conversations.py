@@ -43,7 +43,7 @@ def list_bindings(client: Client, scope: Scope, counters: Counters, start: str |
 def look_up_binding(client: Client, scope: Scope, sid: str, counters: Counters) -> tuple[Absence, bytes]:
     """Whether one binding exists, and its raw row if it does.
 
-    Only the API's own 404 says that it is gone. What cannot be told (401, 403, 5xx, a 404 in other words) is unknown.
+    Only the API's own 404 says that it is gone. What cannot be told (401, 403, 5xx, a page for people) is unknown.
 
     Raises:
         Interrupted: the run is to stop.

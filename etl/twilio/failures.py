@@ -110,7 +110,7 @@ def _find_cause(answer: Answer, code: int | None) -> _Cause:
         return _REDIRECT
     if answer.status < 300:
         return _NO_CONTENT
-    if answer.status == 404 and not _says_not_found(answer.body):
+    if answer.status == 404 and not _may_be_the_api(answer.body):
         return _NOT_THE_API
     if answer.status == 400 and code == 20001 and _may_mean_page_size(answer.body):
         return _BY_CODE[20007]
@@ -127,10 +127,9 @@ def twilio_code(body: bytes) -> int | None:
     return _number(document.get("code"))
 
 
-def _says_not_found(body: bytes) -> bool:
-    """Whether the API itself says 404: a gateway says it too, of a path, and then nothing is known of what was asked for."""
-    document = _object(body) or {}
-    return twilio_code(body) == 20404 or 404 in (_number(document.get("status")), _number(document.get("httpStatusCode")))
+def _may_be_the_api(body: bytes) -> bool:
+    """Whether the API can have said so: in JSON, or without a word (facts §3.1). A page for people is a proxy's."""
+    return not body.strip() or _object(body) is not None
 
 
 def _number(value: Any) -> int | None:
