@@ -88,7 +88,7 @@ class Inquiry:
 
 def why_unproven(scope: Scope, identities: Sequence[str], *, resumed: bool, complete: bool, unreadable: int) -> str | None:
     """Why a scan that was read to its end proves no absence, if that is so; `identities` as they are stored."""
-    if scope.dated:
+    if not scope.may_delete:
         return "a load narrowed by time passes over what it was not asked for; nothing was deleted"
     if resumed:
         return "the scan went on where an interrupted one had stopped; nothing was deleted, the next complete scan does that"
