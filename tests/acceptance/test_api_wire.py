@@ -139,7 +139,7 @@ def test_a_host_that_cannot_be_looked_up(one_service: Trial) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n" + gzip.compress(b"{}" * 400)[:40],
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n" + gzip.compress(b"{}" * 400, mtime=0)[:40],
         b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"meta": {"key": "bindings"}, "bindings": [{}',
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
     ],
