@@ -29,17 +29,31 @@ STARTS = 7
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures whole runs side by side.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, one round, no 1 M case")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures whole runs side by side."
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the rows, one round, no 1 M case"
+    )
     parser.add_argument("--only", metavar="NAMES", help=f"of {','.join(CONTESTANTS)}")
     parser.add_argument("--cases", metavar="NAMES", help=f"of {','.join(CASES)}")
     parser.add_argument("--no-million", action="store_true", help="leave out the 1 M case")
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
-    parser.add_argument("--json", type=Path, default=WORK / "results.json", help="where the raw figures go")
-    parser.add_argument("--publish", action="store_true", help="write results.svg and the table in README.md")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="measure nothing, show these figures again")
-    parser.add_argument("--merge", type=Path, metavar="JSON", help="take the other cases from earlier figures")
-    parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="where PostgreSQL keeps its data")
+    parser.add_argument(
+        "--json", type=Path, default=WORK / "results.json", help="where the raw figures go"
+    )
+    parser.add_argument(
+        "--publish", action="store_true", help="write results.svg and the table in README.md"
+    )
+    parser.add_argument(
+        "--render", type=Path, metavar="JSON", help="measure nothing, show these figures again"
+    )
+    parser.add_argument(
+        "--merge", type=Path, metavar="JSON", help="take the other cases from earlier figures"
+    )
+    parser.add_argument(
+        "--disk", type=Path, default=Path("/var/tmp"), help="where PostgreSQL keeps its data"
+    )
     return parser.parse_args(argv)
 
 

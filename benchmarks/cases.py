@@ -27,7 +27,13 @@ CASES = {
     case.name: case
     for case in (
         Case("page-100", "100 rows a page", World(), EVERYONE, (FIRST, REPEAT, CHANGED_RUN)),
-        Case("page-1000", "1000 rows a page", World(page_size=1000), EVERYONE, (FIRST, REPEAT, CHANGED_RUN)),
+        Case(
+            "page-1000",
+            "1000 rows a page",
+            World(page_size=1000),
+            EVERYONE,
+            (FIRST, REPEAT, CHANGED_RUN),
+        ),
         Case("grow-10k", "10 k rows", World(rows_per_service=2_500), ("ours",), (FIRST, REPEAT)),
         Case("grow-100k", "100 k rows", World(), ("ours",), (FIRST, REPEAT)),
         Case("grow-1m", "1 M rows", World(rows_per_service=250_000), ("ours",), (FIRST, REPEAT)),
@@ -39,12 +45,28 @@ CASES = {
             (FIRST, REPEAT),
             concurrency=8,
         ),
-        Case("sqlite", "into SQLite", World(), ("ours",), (FIRST, REPEAT, CHANGED_RUN), store="sqlite"),
-        Case("duckdb", "into DuckDB", World(), ("ours",), (FIRST, REPEAT, CHANGED_RUN), store="duckdb"),
+        Case(
+            "sqlite",
+            "into SQLite",
+            World(),
+            ("ours",),
+            (FIRST, REPEAT, CHANGED_RUN),
+            store="sqlite",
+        ),
+        Case(
+            "duckdb",
+            "into DuckDB",
+            World(),
+            ("ours",),
+            (FIRST, REPEAT, CHANGED_RUN),
+            store="duckdb",
+        ),
     )
 }
 
 
 def shrink(case: Case) -> Case:
     """A tenth of the rows: for a look at whether everything works, not for figures."""
-    return replace(case, world=replace(case.world, rows_per_service=case.world.rows_per_service // 10))
+    return replace(
+        case, world=replace(case.world, rows_per_service=case.world.rows_per_service // 10)
+    )

@@ -62,7 +62,9 @@ class Contestant:
             call_ours("--version")
 
     def versions(self) -> dict[str, str]:
-        return self.venv.versions(self.packages) if self.venv else read_versions(PYTHON, self.packages)
+        return (
+            self.venv.versions(self.packages) if self.venv else read_versions(PYTHON, self.packages)
+        )
 
 
 def run_floor(name: str) -> Callable[[Job], list[Command]]:
@@ -82,7 +84,9 @@ def write_our_config(job: Job) -> Path:
         "concurrency": job.concurrency,
     }
     path = job.folder / "config.yaml"
-    path.write_text(json.dumps({"accounts": [account], "warehouse": {"url": job.database_url}}, indent=2))
+    path.write_text(
+        json.dumps({"accounts": [account], "warehouse": {"url": job.database_url}}, indent=2)
+    )
     return path
 
 
@@ -103,7 +107,9 @@ def run_ours(job: Job) -> list[Command]:
 
 def run_dlt(job: Job) -> list[Command]:
     quiet = {"RUNTIME__DLTHUB_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "ERROR"}
-    return [Command([DLT.executable("python"), DLT.script("pipeline.py")], job.folder, job.env | quiet)]
+    return [
+        Command([DLT.executable("python"), DLT.script("pipeline.py")], job.folder, job.env | quiet)
+    ]
 
 
 def run_sdk(job: Job) -> list[Command]:
@@ -124,15 +130,23 @@ def run_singer(job: Job) -> list[Command]:
         (job.folder / f"{name}.json").write_text(json.dumps(config))
     quiet = {"SINGER_SDK_LOG_LEVEL": "WARNING", "TAP_BINDINGS_LOGLEVEL": "WARNING"}
     return [
-        Command([SINGER.executable("python"), SINGER.script("tap.py"), "--config", "tap.json"], job.folder, quiet),
-        Command([SINGER.executable("target-postgres"), "--config", "target.json"], job.folder, quiet),
+        Command(
+            [SINGER.executable("python"), SINGER.script("tap.py"), "--config", "tap.json"],
+            job.folder,
+            quiet,
+        ),
+        Command(
+            [SINGER.executable("target-postgres"), "--config", "target.json"], job.folder, quiet
+        ),
     ]
 
 
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant("floor-fetch", "floor: fetch only", run_floor("fetch"), None, ("httpx", "msgspec")),
+        Contestant(
+            "floor-fetch", "floor: fetch only", run_floor("fetch"), None, ("httpx", "msgspec")
+        ),
         Contestant(
             "floor-load",
             "floor: fetch + load",
@@ -140,8 +154,17 @@ CONTESTANTS = {
             "bindings",
             ("httpx", "msgspec", "psycopg"),
         ),
-        Contestant("ours", "bindings-etl", run_ours, "active_bindings", OUR_PACKAGES, setup=migrate_ours),
-        Contestant("sdk", "twilio SDK + SQLAlchemy", run_sdk, "bindings", ("twilio", "sqlalchemy", "psycopg"), TWILIO),
+        Contestant(
+            "ours", "bindings-etl", run_ours, "active_bindings", OUR_PACKAGES, setup=migrate_ours
+        ),
+        Contestant(
+            "sdk",
+            "twilio SDK + SQLAlchemy",
+            run_sdk,
+            "bindings",
+            ("twilio", "sqlalchemy", "psycopg"),
+            TWILIO,
+        ),
         Contestant("dlt", "dlt", run_dlt, "bench.bindings", ("dlt", "psycopg2-binary"), DLT),
         Contestant(
             "singer",

@@ -35,12 +35,17 @@ def render(world: World, base_url: str, variant: str) -> Pages:
     }
 
 
-def _render_service(world: World, base_url: str, number: int, changed: frozenset[int]) -> Iterator[tuple[str, bytes]]:
+def _render_service(
+    world: World, base_url: str, number: int, changed: frozenset[int]
+) -> Iterator[tuple[str, bytes]]:
     sid, first = world.service_sids[number], number * world.rows_per_service
     for page in range(world.pages_per_service):
         start = page * world.page_size
         stop = min(start + world.page_size, world.rows_per_service)
-        rows = [make_row(base_url, sid, index, changed=first + index in changed) for index in range(start, stop)]
+        rows = [
+            make_row(base_url, sid, index, changed=first + index in changed)
+            for index in range(start, stop)
+        ]
         meta = _make_meta(world, base_url, sid, page)
         yield (
             _token(page),

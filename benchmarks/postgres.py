@@ -83,17 +83,38 @@ def start_postgres(parent: Path) -> Iterator[PostgresServer]:
             yield server
             server.close()
         finally:
-            _call([tree / "bin" / "pg_ctl", "-D", run / "data", "-m", "immediate", "stop"], run, owner)
+            _call(
+                [tree / "bin" / "pg_ctl", "-D", run / "data", "-m", "immediate", "stop"], run, owner
+            )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start(tree: Path, run: Path, owner: tuple[int, int] | None, port: int) -> None:
-    initdb: list[str | Path] = [tree / "bin" / "initdb", "-D", run / "data", "-U", "postgres", "--auth=trust", "-E", "UTF8"]
+    initdb: list[str | Path] = [
+        tree / "bin" / "initdb",
+        "-D",
+        run / "data",
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+    ]
     _call([*initdb, "--locale-provider=builtin", "--locale=C.UTF-8"], run, owner)
     settings = f"-h 127.0.0.1 -p {port} -k {run}"
     _call(
-        [tree / "bin" / "pg_ctl", "-D", run / "data", "-w", "-l", run / "log", "-o", settings, "start"],
+        [
+            tree / "bin" / "pg_ctl",
+            "-D",
+            run / "data",
+            "-w",
+            "-l",
+            run / "log",
+            "-o",
+            settings,
+            "start",
+        ],
         run,
         owner,
     )

@@ -15,7 +15,9 @@ TIMEOUT_SECONDS = 1_800
 
 
 # As a user runs them: modules are compiled once, and not at every start.
-_ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+_ENVIRONMENT = {
+    name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+}
 
 
 @dataclass(frozen=True)

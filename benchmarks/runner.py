@@ -54,10 +54,14 @@ class Bench:
             for number in range(1, self.rounds + 1):
                 yield from self._measure_round(case, names, server, number)
 
-    def _measure_round(self, case: Case, names: Sequence[str], server: PageServer, number: int) -> Iterator[Sample]:
+    def _measure_round(
+        self, case: Case, names: Sequence[str], server: PageServer, number: int
+    ) -> Iterator[Sample]:
         turn = (number - 1) % len(names)
         with ExitStack() as stack:
-            entries = [self._enter(stack, case, name, server) for name in (*names[turn:], *names[:turn])]
+            entries = [
+                self._enter(stack, case, name, server) for name in (*names[turn:], *names[:turn])
+            ]
             for phase in case.phases:
                 server.switch(CHANGED if phase == CHANGED_RUN else BASE)
                 for entry in entries:
@@ -70,7 +74,14 @@ class Bench:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         store = stack.enter_context(open_store(case.store, self.postgres, folder))
         world = case.world
-        job = Job(server.base_url, world.service_sids, world.page_size, case.concurrency, store.url, folder)
+        job = Job(
+            server.base_url,
+            world.service_sids,
+            world.page_size,
+            case.concurrency,
+            store.url,
+            folder,
+        )
         contestant = CONTESTANTS[name]
         try:
             contestant.setup(job)
@@ -89,7 +100,9 @@ class Bench:
         return make_sample(moment, entry, usage, change, find_problem(moment, entry, usage))
 
 
-def make_sample(moment: Moment, entry: Entry, usage: Usage, change: Marks, problem: str | None) -> Sample:
+def make_sample(
+    moment: Moment, entry: Entry, usage: Usage, change: Marks, problem: str | None
+) -> Sample:
     return Sample(
         case=moment.case.name,
         phase=moment.phase,

@@ -22,7 +22,9 @@ class Sample:
     system: float
     peak_bytes: int
     wal_bytes: int = 0
-    written: dict[str, list[int]] = field(default_factory=dict)  # table → inserted, updated, deleted
+    written: dict[str, list[int]] = field(
+        default_factory=dict
+    )  # table → inserted, updated, deleted
     problem: str | None = None  # why the result is not to be trusted
 
     @property
@@ -65,12 +67,16 @@ class Samples:
     def problems(self) -> list[Sample]:
         return [sample for sample in self.all if sample.problem]
 
-    def median(self, case: str, phase: str, contestant: str, of: Callable[[Sample], float]) -> float | None:
+    def median(
+        self, case: str, phase: str, contestant: str, of: Callable[[Sample], float]
+    ) -> float | None:
         values = [of(sample) for sample in self.of(case, phase, contestant)]
         return median(values) if values else None
 
     def ratio(self, upper: tuple[str, str, str], lower: tuple[str, str, str]) -> float | None:
         """Rows per second of one (case, phase, contestant) over another's: median over rounds."""
         below = {sample.round: sample.rate for sample in self.of(*lower)}
-        ratios = [sample.rate / below[sample.round] for sample in self.of(*upper) if sample.round in below]
+        ratios = [
+            sample.rate / below[sample.round] for sample in self.of(*upper) if sample.round in below
+        ]
         return median(ratios) if ratios else None

@@ -110,7 +110,9 @@ def main() -> None:
     parser.add_argument("--page-size", type=int, default=100)
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--variants", default=f"{BASE},{CHANGED}", help="which to render; the first is served")
+    parser.add_argument(
+        "--variants", default=f"{BASE},{CHANGED}", help="which to render; the first is served"
+    )
     options = parser.parse_args()
     world = World(options.services, options.rows, options.page_size, options.latency_ms)
     listener = socket.create_server(("127.0.0.1", options.port), backlog=128)

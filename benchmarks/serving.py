@@ -32,7 +32,9 @@ def start_pages(world: World, variants: tuple[str, ...] = (BASE,)) -> Iterator[P
     command = [sys.executable, "-m", "benchmarks.server", "--services", world.services]
     command += ["--rows", world.rows_per_service, "--page-size", world.page_size]
     command += ["--latency-ms", world.latency_ms, "--variants", ",".join(variants)]
-    process = subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout
         line = process.stdout.readline()

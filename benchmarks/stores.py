@@ -14,7 +14,9 @@ from benchmarks.postgres import PostgresServer
 from benchmarks.world import CHANGED_SINCE
 
 _numbers = count(1)
-_WRITTEN = "SELECT schemaname || '.' || relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+_WRITTEN = (
+    "SELECT schemaname || '.' || relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
+)
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,15 @@ class Marks:
 
     def since(self, before: Marks) -> Marks:
         deltas = {
-            table: [new - old for new, old in zip(counts, before.written.get(table, [0, 0, 0]), strict=True)]
+            table: [
+                new - old
+                for new, old in zip(counts, before.written.get(table, [0, 0, 0]), strict=True)
+            ]
             for table, counts in self.written.items()
         }
-        return Marks(self.wal - before.wal, {table: delta for table, delta in deltas.items() if any(delta)})
+        return Marks(
+            self.wal - before.wal, {table: delta for table, delta in deltas.items() if any(delta)}
+        )
 
 
 class Store(Protocol):
@@ -77,7 +84,9 @@ class PostgresStore:
         return Marks(self.server.wal_position(), {row[0]: list(row[1:]) for row in rows})
 
     def tally(self, table: str) -> Tally:
-        return _to_tally(self.server.ask(self.name, _tally_query(table, f"TIMESTAMP '{CHANGED_SINCE[:-1]}'"))[0])
+        return _to_tally(
+            self.server.ask(self.name, _tally_query(table, f"TIMESTAMP '{CHANGED_SINCE[:-1]}'"))[0]
+        )
 
 
 class FileStore:

@@ -46,7 +46,9 @@ def judge(samples: Samples, startup: Sequence[float]) -> list[Target]:
         *_judge_latency(samples),
         *_judge_memory(samples),
         *_judge_growth(samples),
-        Target("`bindings-etl --version`, CPU", 0.25, False, " s", median(startup) if startup else None),
+        Target(
+            "`bindings-etl --version`, CPU", 0.25, False, " s", median(startup) if startup else None
+        ),
     ]
 
 
@@ -64,24 +66,39 @@ def _judge_speed(samples: Samples) -> list[Target]:
             against(FIRST, "floor-load"),
         ),
         Target("first load, against dlt", 4, True, " x", against(FIRST, "dlt")),
-        Target("first load, against twilio SDK + SQLAlchemy", 2.2, True, " x", against(FIRST, "sdk")),
-        Target("repeat without change, against the fetch floor", 0.65, True, " x", against(REPEAT, "floor-fetch")),
+        Target(
+            "first load, against twilio SDK + SQLAlchemy", 2.2, True, " x", against(FIRST, "sdk")
+        ),
+        Target(
+            "repeat without change, against the fetch floor",
+            0.65,
+            True,
+            " x",
+            against(REPEAT, "floor-fetch"),
+        ),
         Target("repeat without change, against dlt", 6.5, True, " x", against(REPEAT, "dlt")),
-        Target("repeat with 1 % changed, against repeat without change", 0.85, True, " x", one_percent),
+        Target(
+            "repeat with 1 % changed, against repeat without change", 0.85, True, " x", one_percent
+        ),
     ]
 
 
 def _judge_latency(samples: Samples) -> list[Target]:
     world = LATENCY.world
     per_row = world.latency_ms / 1000 / world.page_size / world.services
-    overhead = samples.median(LATENCY.name, FIRST, "ours", lambda sample: sample.wall / (sample.rows * per_row))
+    overhead = samples.median(
+        LATENCY.name, FIRST, "ours", lambda sample: sample.wall / (sample.rows * per_row)
+    )
     title = f"{LATENCY.title}: time against nothing but waiting ({world.rows * per_row:g} s)"
     return [Target(title, 1.15, False, " x", overhead)]
 
 
 def _judge_memory(samples: Samples) -> list[Target]:
     def peak(case: str) -> float | None:
-        phases = (samples.median(case, phase, "ours", lambda s: s.peak_bytes / 1e6) for phase in (FIRST, REPEAT))
+        phases = (
+            samples.median(case, phase, "ours", lambda s: s.peak_bytes / 1e6)
+            for phase in (FIRST, REPEAT)
+        )
         return max((found for found in phases if found), default=None)
 
     small, large = peak(MAIN) or peak("grow-100k"), peak("grow-1m")

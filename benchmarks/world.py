@@ -14,7 +14,8 @@ CHANGED_SHARE = 100  # one row in a hundred
 CHANGED_SINCE = "2025-11-01T00:00:00Z"  # later than every date of the base variant
 
 _MESSAGE_TYPES = [
-    json.dumps(order) for order in permutations(("new_message", "added_to_conversation", "removed_from_conversation"))
+    json.dumps(order)
+    for order in permutations(("new_message", "added_to_conversation", "removed_from_conversation"))
 ]
 _DAYS = [f"{2023 + n // 336}-{n % 336 // 28 + 1:02}-{n % 28 + 1:02}" for n in range(672)]
 _ROW = (
@@ -68,7 +69,9 @@ def make_row(base_url: str, service_sid: str, index: int, *, changed: bool) -> s
     noise = hashlib.shake_128(f"{service_sid}/{index}".encode()).digest(160)
     kind = "apn" if noise[0] & 1 else "fcm"
     created = f"{_DAYS[noise[1] * 2]}T{noise[2] % 24:02}:{noise[3] % 60:02}:{noise[4] % 60:02}Z"
-    updated = f"{_DAYS[noise[1] * 2 + 160]}T{noise[5] % 24:02}:{noise[6] % 60:02}:{noise[7] % 60:02}Z"
+    updated = (
+        f"{_DAYS[noise[1] * 2 + 160]}T{noise[5] % 24:02}:{noise[6] % 60:02}:{noise[7] % 60:02}Z"
+    )
     return _ROW.format(
         sid=f"BS{noise[8:24].hex()}",
         account=ACCOUNT_SID,

@@ -40,15 +40,19 @@ def _table(table: sa.Table) -> str:
 
 
 def _column(column: sa.Column[object]) -> str:
-    kinds = [_kind(column, dialect) for dialect in (postgresql.dialect(), mysql.dialect(), sqlite.dialect())]
+    kinds = [
+        _kind(column, dialect)
+        for dialect in (postgresql.dialect(), mysql.dialect(), sqlite.dialect())
+    ]
     return f"| `{column.name}` | {' | '.join(kinds)} | {'yes' if column.nullable else 'no'} | {column.comment} |"
 
 
 def _kind(column: sa.Column[object], dialect: sa.Dialect) -> str:
     kind = column.type.compile(dialect=dialect).split(" CHARACTER SET")[0].split(" COLLATE")[0]
-    return {"TIMESTAMP WITH TIME ZONE": "timestamptz", "DATETIME": "text (UTC)" if dialect.name == "sqlite" else kind}.get(
-        kind, kind.lower()
-    )
+    return {
+        "TIMESTAMP WITH TIME ZONE": "timestamptz",
+        "DATETIME": "text (UTC)" if dialect.name == "sqlite" else kind,
+    }.get(kind, kind.lower())
 
 
 def _view(name: str, meaning: str, columns: dict[str, str]) -> str:

@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from etl.errors import ConfigurationError
 from etl.interpolation import interpolate, join, unresolved_paths
@@ -43,19 +51,30 @@ _ENGINES: dict[str, tuple[frozenset[str], bool]] = {
 _IN_FILES = frozenset({"sqlite", "duckdb"})
 _DATABASE_URL = re.compile(r"(?P<engine>\w+)(?:\+(?P<driver>\w+))?://(?P<place>.*)", re.DOTALL)
 _FILE = re.compile(r"/(?!:memory:)[^?]+(?:\?(?!(?:.*&)?mode=memory).*)?")
-_SERVER = re.compile(r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[0-9a-fA-F:.]+\]|[^/:@?\[\]\s]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?")
+_SERVER = re.compile(
+    r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[0-9a-fA-F:.]+\]|[^/:@?\[\]\s]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?"
+)
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
 
     @field_validator("*", mode="before")
     @classmethod
     def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
         """YAML reads `yes` as a switch, and pydantic would read that as 1."""
-        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[str(info.field_name)].annotation is not bool
+        ):
             raise ValueError("is true or false where another kind of value belongs")
         return value
 
@@ -64,23 +83,39 @@ class Account(_Section):
     """One Twilio account and what to read of it."""
 
     name: Label = Field(description="Label stored with every row; unique.")
-    account_sid: str = Field(pattern=r"^AC[0-9a-fA-F]{32}$", description="Owner expected on every row.")
-    api_key: SecretStr | None = Field(default=None, description="SK… SID of an API key of this account; goes with api_secret.")
+    account_sid: str = Field(
+        pattern=r"^AC[0-9a-fA-F]{32}$", description="Owner expected on every row."
+    )
+    api_key: SecretStr | None = Field(
+        default=None, description="SK… SID of an API key of this account; goes with api_secret."
+    )
     api_secret: SecretStr | None = None
-    auth_token: SecretStr | None = Field(default=None, description="In place of api_key and api_secret.")
-    base_url: str | None = Field(default=None, description=f"Default {DEFAULT_BASE_URL}. http only for loopback.")
+    auth_token: SecretStr | None = Field(
+        default=None, description="In place of api_key and api_secret."
+    )
+    base_url: str | None = Field(
+        default=None, description=f"Default {DEFAULT_BASE_URL}. http only for loopback."
+    )
     region: HostPart | None = None
     edge: HostPart | None = None
     services: Literal["all"] | Annotated[list[ServiceSid], Field(min_length=1)] = "all"
-    page_size: int = Field(default=100, ge=1, le=1000, description="Follows the server down when it allows less.")
-    concurrency: int = Field(default=4, ge=1, le=64, description="Requests in flight for this account.")
-    partition_by_type: bool = Field(default=False, description="One chain of pages per known binding type.")
+    page_size: int = Field(
+        default=100, ge=1, le=1000, description="Follows the server down when it allows less."
+    )
+    concurrency: int = Field(
+        default=4, ge=1, le=64, description="Requests in flight for this account."
+    )
+    partition_by_type: bool = Field(
+        default=False, description="One chain of pages per known binding type."
+    )
 
     @field_validator("api_key", "api_secret", "auth_token")
     @classmethod
     def _no_stray_whitespace(cls, value: SecretStr | None) -> SecretStr | None:
         """Stray whitespace is a listed cause of 401 (facts §4); said here, before anything is sent."""
-        if value is not None and (not value.get_secret_value() or re.search(r"\s", value.get_secret_value())):
+        if value is not None and (
+            not value.get_secret_value() or re.search(r"\s", value.get_secret_value())
+        ):
             raise ValueError("is empty or holds whitespace; check how the secret was stored")
         return value
 
@@ -96,9 +131,13 @@ class Account(_Section):
             raise ValueError("is not an http(s) URL") from None
         if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
             raise ValueError("is not an http(s) URL")
-        origin = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+        origin = (
+            f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
+        )
         if value.lower() not in (origin, f"{origin}/"):
-            raise ValueError("must be scheme, host and port only, e.g. https://conversations.twilio.com")
+            raise ValueError(
+                "must be scheme, host and port only, e.g. https://conversations.twilio.com"
+            )
         if parts.scheme == "http" and not _is_loopback(host):
             raise ValueError("plain http is taken for loopback addresses only; use https")
         return origin
@@ -116,7 +155,9 @@ class Account(_Section):
     @field_validator("auth_token")
     @classmethod
     def _one_way_to_sign_in(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if {"api_key", "api_secret"} <= info.data.keys() and (info.data["api_key"] is None) == (value is None):
+        if {"api_key", "api_secret"} <= info.data.keys() and (info.data["api_key"] is None) == (
+            value is None
+        ):
             raise ValueError("give either api_key with api_secret, or auth_token")
         return value
 
@@ -127,7 +168,9 @@ class Account(_Section):
         if info.data.get("base_url") and (region or value):
             raise ValueError("give either base_url, or region and edge")
         if region and not value and region not in DEFAULT_EDGES:
-            raise ValueError(f"region {region} needs an edge: Twilio routes a region without one to US1")
+            raise ValueError(
+                f"region {region} needs an edge: Twilio routes a region without one to US1"
+            )
         return value
 
     @property
@@ -153,8 +196,12 @@ class Account(_Section):
 class Warehouse(_Section):
     """Where the rows go."""
 
-    url: SecretStr = Field(description="sqlite, postgresql, mysql/mariadb or duckdb, in SQLAlchemy's URL form.")
-    database_schema: str | None = Field(default=None, alias="schema", description="Where the engine has schemas.")
+    url: SecretStr = Field(
+        description="sqlite, postgresql, mysql/mariadb or duckdb, in SQLAlchemy's URL form."
+    )
+    database_schema: str | None = Field(
+        default=None, alias="schema", description="Where the engine has schemas."
+    )
 
     @field_validator("url")
     @classmethod
@@ -170,11 +217,15 @@ class Warehouse(_Section):
             )
         engine, driver = parts["engine"], parts["driver"] or ""
         if engine not in _ENGINES:
-            raise ValueError(f"names none of the engines that bindings-etl knows; use {', '.join(_ENGINES)}")
+            raise ValueError(
+                f"names none of the engines that bindings-etl knows; use {', '.join(_ENGINES)}"
+            )
         if driver not in _ENGINES[engine][0]:
             raise ValueError(f"names a driver that bindings-etl does not use; write {engine}://…")
         if engine in _IN_FILES and not _FILE.fullmatch(parts["place"]):
-            raise ValueError(f"names no file; write {engine}:/// and its path (a database in memory would end with the run)")
+            raise ValueError(
+                f"names no file; write {engine}:/// and its path (a database in memory would end with the run)"
+            )
         if engine not in _IN_FILES and not _SERVER.fullmatch(parts["place"]):
             raise ValueError(
                 f"must be {engine}://user:password@host:port/database, with other signs of the password as %40, %3A …"
@@ -260,7 +311,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     faults: list[tuple[str, str]] = []
     document = _parse(path, faults)
     # A section whose lines are all commented out is null in YAML, and means its defaults.
-    filled = interpolate({key: value for key, value in document.items() if value is not None}, environment, faults)
+    filled = interpolate(
+        {key: value for key, value in document.items() if value is not None}, environment, faults
+    )
     faults += _rival_claims(filled.get("accounts"))
     try:
         settings = Settings.model_validate(filled)
@@ -269,7 +322,9 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         faults += [fault for fault in _faults(invalid) if fault[0] not in known]
     if faults:
         lines = "".join(f"\n  {where or '(top level)'}: {what}" for where, what in faults)
-        raise ConfigurationError(f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{lines}")
+        raise ConfigurationError(
+            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{lines}"
+        )
     return settings
 
 
@@ -282,7 +337,9 @@ def _parse(path: Path, faults: list[tuple[str, str]]) -> dict[str, Any]:
             "or name it with --config or $BINDINGS_ETL_CONFIG"
         ) from None
     except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigurationError(f"{path} cannot be read: {getattr(cause, 'strerror', None) or 'not UTF-8'}") from cause
+        raise ConfigurationError(
+            f"{path} cannot be read: {getattr(cause, 'strerror', None) or 'not UTF-8'}"
+        ) from cause
     except (yaml.YAMLError, ValueError, RecursionError) as cause:
         mark = getattr(cause, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -306,7 +363,11 @@ def _construct(text: str, faults: list[tuple[str, str]]) -> Any:
 
 
 def _look_for_doubled_keys(
-    node: yaml.Node, path: str, faults: list[tuple[str, str]], above: tuple[yaml.Node, ...], seen: set[yaml.Node]
+    node: yaml.Node,
+    path: str,
+    faults: list[tuple[str, str]],
+    above: tuple[yaml.Node, ...],
+    seen: set[yaml.Node],
 ) -> None:
     """Walk what was parsed, before `<<` brings in keys that may well be there already.
 
@@ -328,7 +389,9 @@ def _look_for_doubled_keys(
             continue  # refused when it is constructed
         inside = join(path, key.value)
         if (key.tag, key.value) in known and key.tag != _MERGE:
-            faults.append((inside, f"stands twice, again at line {key.start_mark.line + 1}; keep one"))
+            faults.append(
+                (inside, f"stands twice, again at line {key.start_mark.line + 1}; keep one")
+            )
         known.add((key.tag, key.value))
         _look_for_doubled_keys(value, inside, faults, (*above, node), seen)
 
@@ -340,7 +403,10 @@ def _slip(cause: Exception) -> str:
         return said
     if getattr(cause, "context", None) == "expected a single document in the stream":
         return "it holds more than one document; keep one, without a line of --- between"
-    if isinstance(cause, yaml.scanner.ScannerError | yaml.parser.ParserError) and "tag handle" not in said:
+    if (
+        isinstance(cause, yaml.scanner.ScannerError | yaml.parser.ParserError)
+        and "tag handle" not in said
+    ):
         return said
     return "a value cannot be read; put it in quotes, above all when it begins with *, & or ! or looks like a date"
 
@@ -353,13 +419,20 @@ def _rival_claims(accounts: Any) -> list[tuple[str, str]]:
         if not isinstance(account, dict):
             continue
         name, services = account.get("name"), account.get("services")
-        listed = [sid for sid in services if isinstance(sid, str)] if isinstance(services, list) else []
+        listed = (
+            [sid for sid in services if isinstance(sid, str)] if isinstance(services, list) else []
+        )
         if doubled := _doubled(listed):
-            faults.append((f"accounts[{index}].services", f"lists {', '.join(doubled)} more than once"))
+            faults.append(
+                (f"accounts[{index}].services", f"lists {', '.join(doubled)} more than once")
+            )
         claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
         claims |= dict.fromkeys(listed, "services")
         rivals = sorted(claims.keys() & claimed)
-        faults += [(f"accounts[{index}].{claims[claim]}", f"{claim} belongs to another account already") for claim in rivals]
+        faults += [
+            (f"accounts[{index}].{claims[claim]}", f"{claim} belongs to another account already")
+            for claim in rivals
+        ]
         claimed |= claims.keys()
     return faults
 
@@ -373,7 +446,9 @@ def _faults(invalid: ValidationError) -> list[tuple[str, str]]:
                 path = join(path, step)
         faults[path, _sentence(error["type"], error["msg"])] = None
     # Of a value that may be a word or a list, only the branch that got further is heard.
-    return [fault for fault in faults if not any(path.startswith(f"{fault[0]}[") for path, _ in faults)]
+    return [
+        fault for fault in faults if not any(path.startswith(f"{fault[0]}[") for path, _ in faults)
+    ]
 
 
 def _sentence(kind: str, message: str) -> str:

@@ -51,7 +51,12 @@ class SourceError(EtlError):
     exit_code = 4
 
     def __init__(
-        self, message: str, *, status: int | None = None, twilio_code: int | None = None, request_id: str | None = None
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        twilio_code: int | None = None,
+        request_id: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status

@@ -13,15 +13,23 @@ class Unresolved(Exception):
     """A placeholder that cannot be filled; the message says why and what to do."""
 
 
-def interpolate(node: Any, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str = "") -> Any:
+def interpolate(
+    node: Any, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str = ""
+) -> Any:
     """Fill every placeholder below `node`; what cannot be filled is added to `faults` as (path, sentence).
 
     What a placeholder brings in is taken as it is: it is not searched for placeholders again.
     """
     if isinstance(node, dict):
-        return {key: interpolate(value, environment, faults, join(path, key)) for key, value in node.items()}
+        return {
+            key: interpolate(value, environment, faults, join(path, key))
+            for key, value in node.items()
+        }
     if isinstance(node, list):
-        return [interpolate(value, environment, faults, join(path, index)) for index, value in enumerate(node)]
+        return [
+            interpolate(value, environment, faults, join(path, index))
+            for index, value in enumerate(node)
+        ]
     if isinstance(node, str) and "${" in node:
         return _fill(node, environment, faults, path)
     return node
@@ -39,7 +47,9 @@ def unresolved_paths(faults: list[tuple[str, str]]) -> Iterator[str]:
     return (path for path, _ in faults)
 
 
-def _fill(text: str, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str) -> str:
+def _fill(
+    text: str, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str
+) -> str:
     def fill(match: re.Match[str]) -> str:
         try:
             return _resolve(match[1], match[2], environment)
@@ -56,14 +66,20 @@ def _resolve(inside: str, end: str, environment: Mapping[str, str]) -> str:
     name, has_default, default = inside.partition(":-")
     if not end or not _NAME.fullmatch(name):
         # Not repeated here: it may be part of a secret.
-        raise Unresolved("what begins with ${ is not a placeholder; write ${NAME}, ${NAME:-default} or ${file:PATH}")
+        raise Unresolved(
+            "what begins with ${ is not a placeholder; write ${NAME}, ${NAME:-default} or ${file:PATH}"
+        )
     if "${" in default:
-        raise Unresolved(f"the default of ${{{name}:-…}} holds another placeholder, which is not filled; give plain text")
+        raise Unresolved(
+            f"the default of ${{{name}:-…}} holds another placeholder, which is not filled; give plain text"
+        )
     if name in environment:
         return _readable(name, environment[name]) or default
     if has_default:
         return default
-    raise Unresolved(f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}")
+    raise Unresolved(
+        f"the environment variable {name} is not set; set it, or write ${{{name}:-default}}"
+    )
 
 
 def _readable(name: str, value: str) -> str:
@@ -71,7 +87,9 @@ def _readable(name: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Unresolved(f"the environment variable {name} is not UTF-8 text; set it anew") from None
+        raise Unresolved(
+            f"the environment variable {name} is not UTF-8 text; set it anew"
+        ) from None
     return value
 
 
@@ -80,4 +98,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, ValueError) as cause:
         reason = getattr(cause, "strerror", None) or "not a path, or not UTF-8 text"
-        raise Unresolved(f"the file {path} cannot be read ({reason}); mount it, or correct the path") from cause
+        raise Unresolved(
+            f"the file {path} cannot be read ({reason}); mount it, or correct the path"
+        ) from cause

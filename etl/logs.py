@@ -64,7 +64,9 @@ def _renderer(style: Format) -> Any:
     return structlog.processors.JSONRenderer()
 
 
-def _frames_for_exceptions(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+def _frames_for_exceptions(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """Turn `exc_info` into frames and class names.
 
     The text of foreign exceptions stays out: a driver's message may quote a row, and a row holds identities.
@@ -84,7 +86,9 @@ def _describe(error: BaseException) -> str:
     while current is not None and id(current) not in told:
         told.add(id(current))
         text = f": {current}" if isinstance(current, EtlError) else ""
-        chain.append("".join(traceback.format_tb(current.__traceback__)) + type(current).__qualname__ + text)
+        chain.append(
+            "".join(traceback.format_tb(current.__traceback__)) + type(current).__qualname__ + text
+        )
         current = current.__cause__ or current.__context__
     return "\ncaused by\n".join(chain)
 

@@ -46,7 +46,9 @@ def persist(
         return attempt()
 
     left = left or (lambda: give_up_at - time.monotonic())
-    result: T = retrying(policy, stop, on=on, announce=announce, hint=hint, left=left)(replay_then_try)
+    result: T = retrying(policy, stop, on=on, announce=announce, hint=hint, left=left)(
+        replay_then_try
+    )
     return result
 
 
@@ -66,7 +68,9 @@ def retrying(
     those who were told the same do not come back together, and a hint of nothing does not use up all tries at once. `left` tells how
     many seconds of the total are left, if not by the clock. The last error comes out as it is.
     """
-    jittered = tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_SECONDS, max=policy.max_wait_seconds)
+    jittered = tenacity.wait_random_exponential(
+        multiplier=_FIRST_WAIT_SECONDS, max=policy.max_wait_seconds
+    )
 
     def wait(state: tenacity.RetryCallState) -> float:
         hinted = hint(failure(state)) or 0.0
@@ -74,7 +78,11 @@ def retrying(
         return max(jittered(state), hinted + added)
 
     def has_had_enough(state: tenacity.RetryCallState) -> bool:
-        remaining = policy.max_total_seconds - (state.seconds_since_start or 0.0) if left is None else left()
+        remaining = (
+            policy.max_total_seconds - (state.seconds_since_start or 0.0)
+            if left is None
+            else left()
+        )
         return state.attempt_number >= policy.attempts or state.upcoming_sleep >= remaining
 
     return tenacity.Retrying(

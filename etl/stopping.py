@@ -18,7 +18,11 @@ class Stop:
         self._deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.reason = ""
         self.exit_code: int | None = None
-        self._aftermath = "nothing was written" if dry_run else "what is committed is whole, the next run goes on from there"
+        self._aftermath = (
+            "nothing was written"
+            if dry_run
+            else "what is committed is whole, the next run goes on from there"
+        )
 
     def request(self, reason: str, exit_code: int | None = None) -> None:
         """Ask everything to finish what it has in hand. The first reason stands."""

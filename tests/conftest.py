@@ -18,7 +18,14 @@ import pytest
 
 from tests.servers import engines
 from tests.servers.engines import ENGINES
-from tests.servers.folder import Server, join_run, make_run_folder, post_warden, share, warden_is_posted
+from tests.servers.folder import (
+    Server,
+    join_run,
+    make_run_folder,
+    post_warden,
+    share,
+    warden_is_posted,
+)
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.warden import sweep
@@ -36,7 +43,9 @@ FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "PG")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; processes that a test starts would inherit that
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # as in `make test &`; processes that a test starts would inherit that
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         config.stash[RUN_FOLDER] = Path(config.workerinput["run_folder"])

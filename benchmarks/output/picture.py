@@ -25,7 +25,10 @@ STYLE = """
 def draw(samples: Samples, case: str, stamp: Stamp) -> str:
     """One group of bars a phase."""
     body, height = [], 10.0
-    best = max((sample.rate for sample in samples.all if sample.case == case and not sample.problem), default=1.0)
+    best = max(
+        (sample.rate for sample in samples.all if sample.case == case and not sample.problem),
+        default=1.0,
+    )
     for phase in samples.phases(case):
         part, height = _draw_group(samples, case, phase, best, height)
         body += part
@@ -43,8 +46,12 @@ def draw(samples: Samples, case: str, stamp: Stamp) -> str:
     )
 
 
-def _draw_group(samples: Samples, case: str, phase: str, best: float, top: float) -> tuple[list[str], float]:
-    lines = [f'<text class="title" x="0" y="{top + 14:.0f}">{escape(phase[0].upper() + phase[1:])}</text>']
+def _draw_group(
+    samples: Samples, case: str, phase: str, best: float, top: float
+) -> tuple[list[str], float]:
+    lines = [
+        f'<text class="title" x="0" y="{top + 14:.0f}">{escape(phase[0].upper() + phase[1:])}</text>'
+    ]
     top += GROUP - 10
     for name, rate in _rank(samples, case, phase):
         length = max(2.0, rate / best * (WIDTH - LABELS - VALUES))
@@ -61,7 +68,9 @@ def _draw_group(samples: Samples, case: str, phase: str, best: float, top: float
 
 
 def _rank(samples: Samples, case: str, phase: str) -> Sequence[tuple[str, float]]:
-    rates = {name: samples.median(case, phase, name, lambda sample: sample.rate) for name in CONTESTANTS}
+    rates = {
+        name: samples.median(case, phase, name, lambda sample: sample.rate) for name in CONTESTANTS
+    }
     return sorted(((name, rate) for name, rate in rates.items() if rate), key=lambda pair: -pair[1])
 
 

@@ -33,7 +33,9 @@ def render_markdown(samples: Samples, targets: Sequence[Target], stamp: Stamp) -
     return "\n".join(_render(samples, targets, stamp, to_markdown, heading="### {}"))
 
 
-def _render(samples: Samples, targets: Sequence[Target], stamp: Stamp, table: Render, heading: str) -> Iterator[str]:
+def _render(
+    samples: Samples, targets: Sequence[Target], stamp: Stamp, table: Render, heading: str
+) -> Iterator[str]:
     if stamp.quick:
         yield "A quick look with a tenth of the rows: titles and targets below are those of the full run.\n"
     yield f"Measured {stamp.date} on {stamp.machine_line()}. {stamp.versions_line()}."

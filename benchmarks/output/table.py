@@ -20,7 +20,11 @@ TARGET_HEADER = ("target", "goal", "measured", "")
 
 
 def make_rows(samples: Samples, case: str, phase: str) -> list[Row]:
-    return [_make_row(samples, case, phase, name) for name in CONTESTANTS if name in samples.contestants(case)]
+    return [
+        _make_row(samples, case, phase, name)
+        for name in CONTESTANTS
+        if name in samples.contestants(case)
+    ]
 
 
 def _make_row(samples: Samples, case: str, phase: str, name: str) -> Row:
@@ -40,14 +44,25 @@ def _make_row(samples: Samples, case: str, phase: str, name: str) -> Row:
         *("-" if ratio is None else f"{ratio:.2f}" for ratio in ratios),
         f"{middle('cpu'):.2f}",
         f"{middle('peak_bytes', 1e6):.0f}",
-        *((f"{middle('rows_written'):,.0f}", f"{middle('wal_bytes', 1e6):.1f}") if counted else ("-", "-")),
+        *(
+            (f"{middle('rows_written'):,.0f}", f"{middle('wal_bytes', 1e6):.1f}")
+            if counted
+            else ("-", "-")
+        ),
     )
 
 
 def make_written_rows(samples: Samples) -> list[Row]:
     """What bindings-etl wrote; the last round of each kind of run."""
-    last = {(s.case, s.phase): s for s in samples.all if s.contestant == "ours" and s.written and not s.problem}
-    return [(f"{case}, {phase}", *_split_written(sample.written)) for (case, phase), sample in last.items()]
+    last = {
+        (s.case, s.phase): s
+        for s in samples.all
+        if s.contestant == "ours" and s.written and not s.problem
+    }
+    return [
+        (f"{case}, {phase}", *_split_written(sample.written))
+        for (case, phase), sample in last.items()
+    ]
 
 
 def _split_written(written: dict[str, list[int]]) -> Row:
@@ -56,7 +71,10 @@ def _split_written(written: dict[str, list[int]]) -> Row:
 
 
 def make_target_rows(targets: Sequence[Target]) -> list[Row]:
-    return [(target.title, target.goal_text(), target.value_text(), target.verdict) for target in targets]
+    return [
+        (target.title, target.goal_text(), target.value_text(), target.verdict)
+        for target in targets
+    ]
 
 
 def name_phase(samples: Samples, case: str, phase: str) -> str:

@@ -18,8 +18,14 @@ _COMMANDS = {
     "sync": ("etl.cli.runs", "One scheduled run over every configured service."),
     "backfill": ("etl.cli.runs", "One-off load of a chosen scope."),
     "migrate": ("etl.cli.warehouse", "Bring the warehouse to the newest revision."),
-    "check": ("etl.cli.check", "Preflight: configuration, credentials, services, warehouse; lists every finding."),
-    "status": ("etl.cli.status", "Freshness per service, last runs, rejected rows, who holds a lease."),
+    "check": (
+        "etl.cli.check",
+        "Preflight: configuration, credentials, services, warehouse; lists every finding.",
+    ),
+    "status": (
+        "etl.cli.status",
+        "Freshness per service, last runs, rejected rows, who holds a lease.",
+    ),
     "rejects": ("etl.cli.rejects", "The quarantine: list, retry, discard."),
     "report": ("etl.cli.report", "One self-contained page with charts for people."),
     "purge": ("etl.cli.warehouse", "Remove soft-deleted rows and their history for good."),
@@ -55,7 +61,9 @@ def _import_without_rich(name: str) -> ModuleType:
     structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find it; neither is shown here, and
     both cost every start from cron 80 ms. Progress bars load it when there is a terminal.
     """
-    modules: dict[str, Any] = sys.modules  # None is the import system's way to say that there is no such module
+    modules: dict[str, Any] = (
+        sys.modules
+    )  # None is the import system's way to say that there is no such module
     barred = [module for module in ("rich", "pygments") if module not in modules]
     modules.update(dict.fromkeys(barred))
     try:
@@ -79,7 +87,12 @@ app = _LazyGroup(
     params=[
         *GLOBAL_OPTIONS,
         click.Option(
-            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+            ["--version"],
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=_print_version,
+            help="Print the version.",
         ),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -91,7 +104,9 @@ def run(arguments: Sequence[str]) -> int:
     common = Common()
     as_json = "--json" in arguments
     try:
-        result: Any = app.main(list(arguments), prog_name="bindings-etl", standalone_mode=False, obj=common)
+        result: Any = app.main(
+            list(arguments), prog_name="bindings-etl", standalone_mode=False, obj=common
+        )
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.Abort:
@@ -117,7 +132,9 @@ def run(arguments: Sequence[str]) -> int:
 
 def _refusal(cause: OSError) -> EtlError:
     """What an error that only the operating system can explain comes to: a full disk under standard output, most of the time."""
-    error = EtlError(f"standard output or a file cannot be used: {cause.strerror or type(cause).__name__}")
+    error = EtlError(
+        f"standard output or a file cannot be used: {cause.strerror or type(cause).__name__}"
+    )
     error.__cause__ = cause
     return error
 
@@ -128,7 +145,9 @@ def _failure_json(error: Exception, common: Common, *, dry_run: bool) -> str:
     from etl.sync.outcome import describe
 
     if common.command in _MODES:
-        return render.failed_run_json(error, _MODES[common.command], common.started_at, dry_run=dry_run)
+        return render.failed_run_json(
+            error, _MODES[common.command], common.started_at, dry_run=dry_run
+        )
     return render.to_json({"error": describe(error)})
 
 

@@ -17,14 +17,36 @@ from etl.sync.preflight import Finding, examine, exit_code
 def check(common: Common, as_json: bool) -> int:
     """Look at configuration, credentials, each service, warehouse, revision and privileges; list every finding."""
     try:
-        findings = [Finding("configuration", str(common.config_path), ok=True, message="is valid"), *examine(common.settings())]
+        findings = [
+            Finding("configuration", str(common.config_path), ok=True, message="is valid"),
+            *examine(common.settings()),
+        ]
     except ConfigurationError as error:
-        findings = [Finding("configuration", str(common.config_path), ok=False, message=str(error), exit_code=error.exit_code)]
+        findings = [
+            Finding(
+                "configuration",
+                str(common.config_path),
+                ok=False,
+                message=str(error),
+                exit_code=error.exit_code,
+            )
+        ]
     code = exit_code(findings)
     if as_json:
-        say(render.to_json({"ok": code == 0, "exit_code": code, "findings": [asdict(finding) for finding in findings]}))
+        say(
+            render.to_json(
+                {
+                    "ok": code == 0,
+                    "exit_code": code,
+                    "findings": [asdict(finding) for finding in findings],
+                }
+            )
+        )
     else:
-        rows = [("ok" if finding.ok else "FAULT", finding.subject, finding.name, finding.message) for finding in findings]
+        rows = [
+            ("ok" if finding.ok else "FAULT", finding.subject, finding.name, finding.message)
+            for finding in findings
+        ]
         say(render.table(("", "what", "which", "finding"), rows))
     return code
 

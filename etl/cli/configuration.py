@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
 
 
-@click.group("config", cls=Group, short_help="The configuration's schema and the effective settings.")
+@click.group(
+    "config", cls=Group, short_help="The configuration's schema and the effective settings."
+)
 def config() -> None:
     """Look at the configuration."""
 
@@ -48,7 +50,10 @@ def _as_written(schema: dict[str, Any]) -> dict[str, Any]:
     written: dict[str, Any] = _with_placeholders(schema)
     required = schema["required"]
     sections = written["properties"]
-    written["properties"] = {name: node if name in required else _or(node, {"type": "null"}) for name, node in sections.items()}
+    written["properties"] = {
+        name: node if name in required else _or(node, {"type": "null"})
+        for name, node in sections.items()
+    }
     return written
 
 
@@ -65,10 +70,14 @@ def _with_placeholders(node: Any) -> Any:
 def _or(node: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Either of two; what is said about the first is said about both."""
     said = {key: value for key, value in node.items() if key in _ANNOTATIONS}
-    return said | {"anyOf": [{key: value for key, value in node.items() if key not in _ANNOTATIONS}, other]}
+    return said | {
+        "anyOf": [{key: value for key, value in node.items() if key not in _ANNOTATIONS}, other]
+    }
 
 
-_HARMLESS = frozenset({"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"})
+_HARMLESS = frozenset(
+    {"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"}
+)
 
 
 def _masked(node: Any) -> Any:

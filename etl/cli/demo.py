@@ -42,8 +42,16 @@ FROM binding_versions GROUP BY 1 ORDER BY 2 DESC""",
 }
 
 
-@click.command("demo", cls=Command, short_help="Simulator, SQLite, two syncs, and what an analyst would ask.")
-@click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), default=Path("demo"), show_default=True)
+@click.command(
+    "demo", cls=Command, short_help="Simulator, SQLite, two syncs, and what an analyst would ask."
+)
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    show_default=True,
+)
 @click.option("--bindings", type=click.IntRange(100, 1_000_000), default=12_000, show_default=True)
 @click.pass_obj
 def demo(common: Common, folder: Path, bindings: int) -> int:
@@ -62,16 +70,23 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
     simulator = Simulator(world, latency_ms=20)
     with simulator.serve() as url:
         common.config = folder / "config.yaml"
-        common.config.write_text(_configuration(world.account_sid, world.api_key, world.api_secret, url, database))
+        common.config.write_text(
+            _configuration(world.account_sid, world.api_key, world.api_secret, url, database)
+        )
         common.log_level = "warning" if common.log_level == "info" else common.log_level
-        say(f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n")
+        say(
+            f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n"
+        )
         _migrate(common)
         _show("First sync: everything is new", _sync(common))
         for service in world.services.values():
             service.delete(len(service) // 100)
             service.touch(len(service) // 50)
             service.grow(len(service) // 100)
-        _show("Meanwhile devices came, went and changed. Second sync: only that is written", _sync(common))
+        _show(
+            "Meanwhile devices came, went and changed. Second sync: only that is written",
+            _sync(common),
+        )
         for service in world.services.values():
             service.bring_back(max(1, len(service) // 300))
         _show("Some came back. Third sync: they are restored, with their history", _sync(common))
@@ -89,7 +104,9 @@ def _require_own(folder: Path) -> None:
     except (OSError, UnicodeDecodeError):
         own = False
     if not own:
-        raise ConfigurationError(f"--dir {folder} holds files that the demo did not write; name an empty or a new folder")
+        raise ConfigurationError(
+            f"--dir {folder} holds files that the demo did not write; name an empty or a new folder"
+        )
 
 
 def _migrate(common: Common) -> None:

@@ -97,13 +97,20 @@ class Group(click.Group):
 def service_option() -> Callable[[F], F]:
     """`--service IS…`, repeatable."""
     return click.option(
-        "--service", "services", multiple=True, metavar="IS…", callback=_check_service, help="Only this service (repeat)."
+        "--service",
+        "services",
+        multiple=True,
+        metavar="IS…",
+        callback=_check_service,
+        help="Only this service (repeat).",
     )
 
 
 def json_option() -> Callable[[F], F]:
     """`--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
+    return click.option(
+        "--json", "as_json", is_flag=True, help="One JSON object on standard output."
+    )
 
 
 def parse_moment(value: str) -> datetime:
@@ -112,7 +119,9 @@ def parse_moment(value: str) -> datetime:
         moment = datetime.fromisoformat(value)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise click.BadParameter(f"{value!r} is not an ISO 8601 time, e.g. 2026-11-01 or 2026-11-01T09:30:00Z") from None
+        raise click.BadParameter(
+            f"{value!r} is not an ISO 8601 time, e.g. 2026-11-01 or 2026-11-01T09:30:00Z"
+        ) from None
 
 
 def parse_identity(value: str) -> str:
@@ -126,7 +135,9 @@ def parse_identity(value: str) -> str:
     return value
 
 
-def _check_service(_ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+def _check_service(
+    _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
+) -> tuple[str, ...]:
     import re
 
     for sid in value:

@@ -29,13 +29,19 @@ def rejects() -> None:
 @rejects.command("list", cls=Command)
 @service_option()
 @json_option()
-@click.option("--payload", is_flag=True, help="With --json: also the raw rows, which hold identities.")
+@click.option(
+    "--payload", is_flag=True, help="With --json: also the raw rows, which hold identities."
+)
 @click.pass_obj
 def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, payload: bool) -> None:
     """List the open rejects."""
     if payload and not as_json:
-        raise click.UsageError("--payload goes with --json: raw rows hold identities and are not for the terminal")
-    lines = _in_warehouse(common, lambda warehouse: warehouse.read(lambda conn: quarantine.read_open(conn, services)))
+        raise click.UsageError(
+            "--payload goes with --json: raw rows hold identities and are not for the terminal"
+        )
+    lines = _in_warehouse(
+        common, lambda warehouse: warehouse.read(lambda conn: quarantine.read_open(conn, services))
+    )
     if as_json:
         say(render.to_json({"rejects": [_as_json(line, payload=payload) for line in lines]}))
     elif lines:
@@ -72,10 +78,16 @@ def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) ->
     """Mark the open rejects as resolved. A run that meets such a row again opens it again."""
 
     def discard(warehouse: Warehouse) -> int:
-        return warehouse.transact(lambda conn: quarantine.close_open(conn, services, warehouse.engine.now(conn)))
+        return warehouse.transact(
+            lambda conn: quarantine.close_open(conn, services, warehouse.engine.now(conn))
+        )
 
     number = _in_warehouse(common, discard)
-    say(render.to_json({"discarded": number}) if as_json else f"{_count(number, 'open reject')} discarded")
+    say(
+        render.to_json({"discarded": number})
+        if as_json
+        else f"{_count(number, 'open reject')} discarded"
+    )
 
 
 commands: dict[str, click.Command] = {"rejects": rejects}
@@ -117,7 +129,9 @@ def _summary(one: Retried) -> str:
     if one.error:
         return f"{one.scope.chat_service_sid}: {one.status}: {sentence(one.error)}"
     results = [verdict.result for verdict in one.verdicts]
-    counted = (f"{results.count(name)} {name}" for name in ("loaded", "gone", "rejected", "unanswered"))
+    counted = (
+        f"{results.count(name)} {name}" for name in ("loaded", "gone", "rejected", "unanswered")
+    )
     return f"{one.scope.chat_service_sid}: {', '.join(counted)}"
 
 

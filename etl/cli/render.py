@@ -13,7 +13,11 @@ _SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "re
 
 def to_json(document: Any) -> str:
     """JSON for a program to read; times as ISO 8601. Of bytes that are no text, as in an option, JSON's own escapes are left."""
-    return json.dumps(document, ensure_ascii=False, default=_plain).encode(errors="backslashreplace").decode()
+    return (
+        json.dumps(document, ensure_ascii=False, default=_plain)
+        .encode(errors="backslashreplace")
+        .decode()
+    )
 
 
 def failed_run_json(error: Exception, mode: str, started_at: datetime, *, dry_run: bool) -> str:
@@ -39,7 +43,9 @@ def run_summary(outcome: RunOutcome) -> str:
     seconds = (outcome.finished_at - outcome.started_at).total_seconds()
     totals = outcome.totals
     rows = [
-        _scan_line(scan.scope.chat_service_sid or "(account)", scan.scope.label, scan.status, scan.counters)
+        _scan_line(
+            scan.scope.chat_service_sid or "(account)", scan.scope.label, scan.status, scan.counters
+        )
         for scan in outcome.scans
     ]
     if len(outcome.scans) > 1:
@@ -63,13 +69,18 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Columns side by side; numbers to the right."""
     body = [[_cell(value) for value in row] for row in rows]
     widths = [
-        max(len(header), *(len(row[place]) for row in body)) if body else len(header) for place, header in enumerate(headers)
+        max(len(header), *(len(row[place]) for row in body)) if body else len(header)
+        for place, header in enumerate(headers)
     ]
-    numeric = [bool(body) and all(row[place][:1].isdigit() or not row[place] for row in body) for place in range(len(headers))]
+    numeric = [
+        bool(body) and all(row[place][:1].isdigit() or not row[place] for row in body)
+        for place in range(len(headers))
+    ]
 
     def line(cells: Sequence[str]) -> str:
         aligned = (
-            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(cells, widths, numeric, strict=True)
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(cells, widths, numeric, strict=True)
         )
         return "  ".join(aligned).rstrip()
 

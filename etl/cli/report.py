@@ -18,7 +18,11 @@ from etl.warehouse.connection import open_warehouse
 
 @click.command("report", cls=Command, short_help="One self-contained page with charts for people.")
 @click.option(
-    "--out", required=True, metavar="FILE.html", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it."
+    "--out",
+    required=True,
+    metavar="FILE.html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write it.",
 )
 @click.pass_obj
 def report(common: Common, out: Path) -> None:

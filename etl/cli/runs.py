@@ -8,7 +8,14 @@ import click
 import structlog
 
 from etl.cli import render
-from etl.cli.options import Command, Common, json_option, parse_identity, parse_moment, service_option
+from etl.cli.options import (
+    Command,
+    Common,
+    json_option,
+    parse_identity,
+    parse_moment,
+    service_option,
+)
 from etl.cli.output import say
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
@@ -27,13 +34,20 @@ _LONGEST_TYPES = 120
 
 @click.command("sync", cls=Command, short_help="One scheduled run over every configured service.")
 @service_option()
-@click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat).")
-@click.option("--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing.")
+@click.option(
+    "--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat)."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing."
+)
 @json_option()
 @click.option("--allow-mass-delete", is_flag=True, help="Lift the delete guard for this run.")
 @click.option("--fresh", is_flag=True, help="Do not go on where an interrupted scan stopped.")
 @click.option(
-    "--shard", metavar="I/N", callback=lambda _c, _p, value: _shard(value), help="Only part I (0…N-1) of N equal parts."
+    "--shard",
+    metavar="I/N",
+    callback=lambda _c, _p, value: _shard(value),
+    help="Only part I (0…N-1) of N equal parts.",
 )
 @click.pass_obj
 def sync(common: Common, /, as_json: bool, **options: Any) -> int:
@@ -43,7 +57,9 @@ def sync(common: Common, /, as_json: bool, **options: Any) -> int:
 
 @click.command("backfill", cls=Command, short_help="One-off load of a chosen scope.")
 @service_option()
-@click.option("--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat).")
+@click.option(
+    "--account", "accounts", multiple=True, metavar="NAME", help="Only this account (repeat)."
+)
 @click.option(
     "--type",
     "binding_types",
@@ -61,13 +77,21 @@ def sync(common: Common, /, as_json: bool, **options: Any) -> int:
     help="Only this identity (repeat).",
 )
 @click.option(
-    "--since", metavar="T", callback=lambda _c, _p, value: _moment(value), help="Only rows whose date_updated is T or later."
+    "--since",
+    metavar="T",
+    callback=lambda _c, _p, value: _moment(value),
+    help="Only rows whose date_updated is T or later.",
 )
 @click.option(
-    "--until", metavar="T", callback=lambda _c, _p, value: _moment(value), help="Only rows whose date_updated is before T."
+    "--until",
+    metavar="T",
+    callback=lambda _c, _p, value: _moment(value),
+    help="Only rows whose date_updated is before T.",
 )
 @click.option("--fresh", is_flag=True, help="Do not go on where an interrupted scan stopped.")
-@click.option("--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing."
+)
 @json_option()
 @click.pass_obj
 def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
@@ -81,7 +105,8 @@ def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
         raise click.UsageError("--since is not before --until: no row could be read")
     if len(",".join(options["binding_types"])) > _LONGEST_TYPES:
         raise click.BadParameter(
-            f"more than {_LONGEST_TYPES} characters of types; load them in several goes", param_hint="--type"
+            f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
+            param_hint="--type",
         )
     return _run(common, Request(mode="backfill", **options), as_json=as_json)
 
@@ -126,7 +151,9 @@ def _binding_type(value: str) -> str:
     """Types that are not known today may exist tomorrow; what can be no type at all is a slip of the pen."""
     kind = value.strip().lower()
     if not re.fullmatch(r"[^\s,]+", kind) or not kind.isprintable():
-        raise click.BadParameter(f"{value!r} is not a binding type such as apn; repeat the option for several")
+        raise click.BadParameter(
+            f"{value!r} is not a binding type such as apn; repeat the option for several"
+        )
     return kind
 
 

@@ -23,7 +23,9 @@ _LOOK_SECONDS = 0.25
 
 
 @contextmanager
-def listening_to_signals(stop: Stop, leave_late: Callable[[], NoReturn] | None = None) -> Iterator[None]:
+def listening_to_signals(
+    stop: Stop, leave_late: Callable[[], NoReturn] | None = None
+) -> Iterator[None]:
     """The first signal asks to stop, the second one ends at once; what is committed is whole either way.
 
     Some seconds after a stop, also one by the deadline, `leave_late` is called, which is to end the process.
@@ -31,7 +33,9 @@ def listening_to_signals(stop: Stop, leave_late: Callable[[], NoReturn] | None =
     # Signals are taken in a thread of their own: the main one may hang in a driver that does not give way to Python.
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    vigil = _Vigil(stop, ours, leave_late or (lambda: leave(stop.exit_code or _EXIT_CODE_OF_DEADLINE)))
+    vigil = _Vigil(
+        stop, ours, leave_late or (lambda: leave(stop.exit_code or _EXIT_CODE_OF_DEADLINE))
+    )
     before = {number: signal.signal(number, lambda _number, _frame: None) for number in _EXIT_CODES}
     descriptor_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     thread = threading.Thread(target=vigil.keep, name="signals", daemon=True)
@@ -50,7 +54,9 @@ def listening_to_signals(stop: Stop, leave_late: Callable[[], NoReturn] | None =
 class _Vigil:
     """Waits for signals, and for the end of patience after a stop, until the other side of its socket is closed."""
 
-    def __init__(self, stop: Stop, signals: socket.socket, leave_late: Callable[[], NoReturn]) -> None:
+    def __init__(
+        self, stop: Stop, signals: socket.socket, leave_late: Callable[[], NoReturn]
+    ) -> None:
         self._stop = stop
         self._signals = signals
         self._leave_late = leave_late

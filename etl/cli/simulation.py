@@ -12,7 +12,9 @@ def _faults_epilog() -> str:
         from etl.simulator import describe_faults
     except ImportError:
         return "The simulator needs: pip install 'bindings-etl[simulator]'"
-    return "\b\nFaults:\n" + "\n".join(f"  {name:<22} {text}" for name, text in describe_faults().items())
+    return "\b\nFaults:\n" + "\n".join(
+        f"  {name:<22} {text}" for name, text in describe_faults().items()
+    )
 
 
 class _Simulate(Command):
@@ -22,13 +24,35 @@ class _Simulate(Command):
 
 
 @click.command("simulate", cls=_Simulate, short_help="The API simulator on a loopback port.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes any free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="0 takes any free one.",
+)
 @click.option("--services", type=click.IntRange(1, 1000), default=3, show_default=True)
-@click.option("--bindings", type=click.IntRange(0, 5_000_000), default=1000, show_default=True, help="Over all services.")
+@click.option(
+    "--bindings",
+    type=click.IntRange(0, 5_000_000),
+    default=1000,
+    show_default=True,
+    help="Over all services.",
+)
 @click.option("--latency-ms", type=click.FloatRange(0, 60_000), default=0, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same world.")
-@click.option("--fault", "faults", multiple=True, metavar="NAME[:EVERY]", help="Play a fault, on each EVERY-th request (repeat).")
-def simulate(port: int, services: int, bindings: int, latency_ms: float, seed: int, faults: tuple[str, ...]) -> int:
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="The same seed gives the same world."
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="NAME[:EVERY]",
+    help="Play a fault, on each EVERY-th request (repeat).",
+)
+def simulate(
+    port: int, services: int, bindings: int, latency_ms: float, seed: int, faults: tuple[str, ...]
+) -> int:
     """Serve a world of services and bindings that answers as the Conversations API does, until it is stopped.
 
     Prints the account and key to configure.
@@ -36,7 +60,9 @@ def simulate(port: int, services: int, bindings: int, latency_ms: float, seed: i
     try:
         from etl.simulator import Simulator, build_demo
     except ImportError:
-        raise ConfigurationError("the simulator needs: pip install 'bindings-etl[simulator]'") from None
+        raise ConfigurationError(
+            "the simulator needs: pip install 'bindings-etl[simulator]'"
+        ) from None
     world = build_demo(services, bindings, seed)
     try:
         simulator = Simulator(world, latency_ms=latency_ms, faults=faults)
@@ -53,7 +79,9 @@ def simulate(port: int, services: int, bindings: int, latency_ms: float, seed: i
     try:
         simulator.run_forever(port, on_ready=announce)
     except OSError as taken:
-        raise ConfigurationError(f"--port {port}: cannot be opened ({taken.strerror}); choose another one") from taken
+        raise ConfigurationError(
+            f"--port {port}: cannot be opened ({taken.strerror}); choose another one"
+        ) from taken
     except KeyboardInterrupt:
         return 130
     return 0

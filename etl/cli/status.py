@@ -14,7 +14,11 @@ from etl.warehouse.connection import open_warehouse
 from etl.warehouse.overview import Overview, read_overview
 
 
-@click.command("status", cls=Command, short_help="Freshness per service, last runs, rejected rows, who holds a lease.")
+@click.command(
+    "status",
+    cls=Command,
+    short_help="Freshness per service, last runs, rejected rows, who holds a lease.",
+)
 @json_option()
 @click.pass_obj
 def status(common: Common, as_json: bool) -> None:

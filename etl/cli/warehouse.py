@@ -19,7 +19,12 @@ _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
 
 @click.command("migrate", cls=Command, short_help="Bring the warehouse to the newest revision.")
 @click.option("--sql", "as_sql", is_flag=True, help="Print the SQL instead, for review.")
-@click.option("--check", "only_check", is_flag=True, help="Only say whether the warehouse is at the newest revision.")
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Only say whether the warehouse is at the newest revision.",
+)
 @click.pass_obj
 def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     """Create or update the warehouse's tables and views."""
@@ -29,7 +34,11 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     try:
         if as_sql:
-            say(migration.print_sql(migration.dialect_spoken(warehouse), settings.warehouse.database_schema))
+            say(
+                migration.print_sql(
+                    migration.dialect_spoken(warehouse), settings.warehouse.database_schema
+                )
+            )
         elif only_check:
             warehouse.read(migration.require_head)
             say(f"{warehouse.name} is at the newest revision, {HEAD}")
@@ -46,7 +55,9 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     return 0
 
 
-@click.command("purge", cls=Command, short_help="Remove soft-deleted rows and their history for good.")
+@click.command(
+    "purge", cls=Command, short_help="Remove soft-deleted rows and their history for good."
+)
 @click.option(
     "--deleted-before",
     required=True,
@@ -63,14 +74,21 @@ def purge(common: Common, deleted_before: datetime, dry_run: bool) -> None:
     """
     from etl.sync import removal
 
-    counted = _in_warehouse(common, lambda _settings, warehouse: removal.purge(warehouse, deleted_before, dry_run=dry_run))
+    counted = _in_warehouse(
+        common,
+        lambda _settings, warehouse: removal.purge(warehouse, deleted_before, dry_run=dry_run),
+    )
     done = "would be removed" if dry_run else "removed"
     say(f"deleted before {deleted_before:%Y-%m-%d %H:%M:%S} UTC, {done}:\n{_describe(counted)}")
 
 
 @click.command("erase", cls=Command, short_help="Remove every trace of one identity.")
 @click.option(
-    "--identity", required=True, metavar="X", callback=lambda _c, _p, value: parse_identity(value), help="Exactly as at Twilio."
+    "--identity",
+    required=True,
+    metavar="X",
+    callback=lambda _c, _p, value: parse_identity(value),
+    help="Exactly as at Twilio.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
 @click.pass_obj
@@ -81,7 +99,10 @@ def erase(common: Common, identity: str, dry_run: bool) -> None:
     """
     from etl.sync import removal
 
-    counted = _in_warehouse(common, lambda settings, warehouse: removal.erase(settings, warehouse, identity, dry_run=dry_run))
+    counted = _in_warehouse(
+        common,
+        lambda settings, warehouse: removal.erase(settings, warehouse, identity, dry_run=dry_run),
+    )
     done = "would be removed" if dry_run else "removed"
     say(f"every trace of the identity, {done}:\n{_describe(counted)}")
     tell("the next sync loads it again, unless the user and its bindings are deleted at Twilio too")
@@ -90,7 +111,9 @@ def erase(common: Common, identity: str, dry_run: bool) -> None:
 commands: dict[str, click.Command] = {"migrate": migrate, "purge": purge, "erase": erase}
 
 
-def _in_warehouse(common: Common, work: Callable[[Settings, Warehouse], dict[str, int]]) -> dict[str, int]:
+def _in_warehouse(
+    common: Common, work: Callable[[Settings, Warehouse], dict[str, int]]
+) -> dict[str, int]:
     settings = common.settings()
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     try:

@@ -71,7 +71,10 @@ class Rules:
 
     def digest(self) -> bytes:
         """32 bytes that change when any rule changes."""
-        parts = [RULES_VERSION, *(getattr(self, field.name) for field in fields(self) if field.name != "key")]
+        parts = [
+            RULES_VERSION,
+            *(getattr(self, field.name) for field in fields(self) if field.name != "key"),
+        ]
         return hashlib.sha256(repr(parts).encode() + hashlib.sha256(self.key).digest()).digest()
 
     def treat(self, treatment: Treatment, value: str | None) -> str | None:
@@ -103,11 +106,16 @@ class Normalizer:
         sids = decode_sids(raws)
         joined = "".join([f"{sid}," for sid in sids])
         if len(joined) == _SID_AND_COMMA * len(sids) and _are_binding_sids(joined):
-            hashed = {sid: _make(Key, (sid, _hash_source(raw, seed), raw)) for sid, raw in zip(sids, raws, strict=True)}
+            hashed = {
+                sid: _make(Key, (sid, _hash_source(raw, seed), raw))
+                for sid, raw in zip(sids, raws, strict=True)
+            }
             return cast("dict[str, Key]", hashed), []
         return self._keys_carefully(sids, raws)
 
-    def _keys_carefully(self, sids: list[str | None], raws: list[bytes]) -> tuple[dict[str, Key], list[Reject]]:
+    def _keys_carefully(
+        self, sids: list[str | None], raws: list[bytes]
+    ) -> tuple[dict[str, Key], list[Reject]]:
         keys: dict[str, Key] = {}
         rejects: list[Reject] = []
         for sid, raw in zip(sids, raws, strict=True):
@@ -122,7 +130,9 @@ class Normalizer:
         try:
             return self._shape(key, *_decode_row(key.raw))
         except UNDECODABLE:
-            return reject(key.raw, key.sid, "cannot be decoded: not valid JSON text, or nested too deep")
+            return reject(
+                key.raw, key.sid, "cannot be decoded: not valid JSON text, or nested too deep"
+            )
         except ValueError as bad:
             return reject(key.raw, key.sid, str(bad))
 
@@ -142,8 +152,12 @@ class Normalizer:
             rules.chat_service_sid,
             sent.credential_sid,
             _binding_type(sent.binding_type),
-            sent.identity if rules.identity == "keep" else rules.treat(rules.identity, sent.identity),
-            sent.endpoint if rules.endpoint == "keep" else rules.treat(rules.endpoint, sent.endpoint),
+            sent.identity
+            if rules.identity == "keep"
+            else rules.treat(rules.identity, sent.identity),
+            sent.endpoint
+            if rules.endpoint == "keep"
+            else rules.treat(rules.endpoint, sent.endpoint),
             self._message_types_json(sent.message_types),
             _timestamp("date_created", sent.date_created),
             _timestamp("date_updated", sent.date_updated),
@@ -163,7 +177,9 @@ class Normalizer:
         as_sent = tuple(names)
         known = self._message_types.get(as_sent)
         if known is None:
-            known = _encode(normalize_message_types(as_sent, map_legacy=self._rules.map_legacy)).decode()
+            known = _encode(
+                normalize_message_types(as_sent, map_legacy=self._rules.map_legacy)
+            ).decode()
             if len(self._message_types) < _MOST_CACHED:
                 self._message_types[as_sent] = known
         return known

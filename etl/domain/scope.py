@@ -75,7 +75,14 @@ class Scope:
     def partitions(self) -> list["Scope"]:
         """One scope per known type, or per type that was asked for."""
         return [
-            Scope(self.account, self.chat_service_sid, (kind,), self.identities, self.since, self.until)
+            Scope(
+                self.account,
+                self.chat_service_sid,
+                (kind,),
+                self.identities,
+                self.since,
+                self.until,
+            )
             for kind in self.binding_types or KNOWN_TYPES
         ]
 
@@ -83,7 +90,11 @@ class Scope:
 def types_in(label: str) -> frozenset[str]:
     """The binding types that a scope of this label is confined to; empty when it is confined to none."""
     first = label.split(" ", 1)[0]
-    return frozenset(first.removeprefix("type:").split(",")) if first.startswith("type:") else frozenset()
+    return (
+        frozenset(first.removeprefix("type:").split(","))
+        if first.startswith("type:")
+        else frozenset()
+    )
 
 
 def overlap(one: str, other: str) -> bool:

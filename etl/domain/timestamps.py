@@ -39,7 +39,9 @@ def _parse_iso(text: str) -> datetime | None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in match.groups()[:6])
     fraction, sign, offset_hours, offset_minutes = match.groups()[6:]
-    moment = datetime(year, month, day, hour, minute, second, int((fraction or "").ljust(6, "0")[:6]), tzinfo=UTC)
+    moment = datetime(
+        year, month, day, hour, minute, second, int((fraction or "").ljust(6, "0")[:6]), tzinfo=UTC
+    )
     if sign is None:
         return moment
     if int(offset_hours) > 23 or int(offset_minutes) > 59:

@@ -100,18 +100,24 @@ def _decode_top(body: bytes) -> dict[str, bytes]:
         raise NotTheApi(
             "the answer is not JSON, so something other than the API gave it; check base_url and any proxy between"
         ) from None
-    raise MalformedPage("the answer is JSON, but not an object; it is not a page of a Twilio listing")
+    raise MalformedPage(
+        "the answer is JSON, but not an object; it is not a page of a Twilio listing"
+    )
 
 
 def _page(body: bytes, meta: _Meta, rows: list[bytes]) -> Page:
     if not meta.next_page_url:
         _refuse_other_styles(body)
-    return Page(rows, meta.next_page_url or None, meta.page_size if type(meta.page_size) is int else None)
+    return Page(
+        rows, meta.next_page_url or None, meta.page_size if type(meta.page_size) is int else None
+    )
 
 
 def _refuse_too_many(rows: Sequence[bytes | msgspec.Raw]) -> None:
     if len(rows) > _MOST_ROWS:
-        raise MalformedPage(f"the answer holds {len(rows)} rows, far more than were asked for; it is not a page of this listing")
+        raise MalformedPage(
+            f"the answer holds {len(rows)} rows, far more than were asked for; it is not a page of this listing"
+        )
 
 
 def _refuse_other_styles(body: bytes) -> None:

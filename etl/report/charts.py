@@ -59,11 +59,16 @@ def columns(title: str, days: Sequence[Column]) -> str:
     drawn += [_grid(left, middle + lowest * scale, f"-{lowest:,}")] if lowest else []
     for place, day in enumerate(days):
         drawn.append(_column(day, left + place * step + step * 0.14, step * 0.72, middle, scale))
-    drawn.append(f'<line class="axis" x1="{left}" x2="{_WIDTH}" y1="{middle:.1f}" y2="{middle:.1f}"/>')
+    drawn.append(
+        f'<line class="axis" x1="{left}" x2="{_WIDTH}" y1="{middle:.1f}" y2="{middle:.1f}"/>'
+    )
     drawn.append(_dates(days, left, step, height + 36))
     added, removed = sum(_total(day.up) for day in days), sum(_total(day.down) for day in days)
     return _svg(
-        title, f"{added:,} inserted, restored or updated and {removed:,} deleted in {len(days)} days", height + 44, "".join(drawn)
+        title,
+        f"{added:,} inserted, restored or updated and {removed:,} deleted in {len(days)} days",
+        height + 44,
+        "".join(drawn),
     )
 
 
@@ -77,7 +82,14 @@ def _bar(row: Bar, top: float, scale: float) -> str:
     for colour, what, number in row.parts:
         if number:
             width = number * scale
-            drawn.append(_rect(colour, f"{row.hint}, {what}: {number:,}", (x, middle - _BAR / 2), (max(width - 1, 0.6), _BAR)))
+            drawn.append(
+                _rect(
+                    colour,
+                    f"{row.hint}, {what}: {number:,}",
+                    (x, middle - _BAR / 2),
+                    (max(width - 1, 0.6), _BAR),
+                )
+            )
             x += width
     drawn.append(f'<text class="value" x="{x + 8:.1f}" y="{middle + 4.5:.1f}">{row.total:,}</text>')
     return "".join(drawn)

@@ -18,7 +18,8 @@ LAST_RUNS = 15
 AGES = (30, 90, 270, 365)
 
 _identity_reachability = sa.table(
-    "identity_reachability", *(sa.column(name, sa.BigInteger) for name in ("apn", "fcm", "gcm", "other"))
+    "identity_reachability",
+    *(sa.column(name, sa.BigInteger) for name in ("apn", "fcm", "gcm", "other")),
 )
 
 Counts = dict[str, int]
@@ -74,24 +75,37 @@ def read_figures(conn: sa.Connection, now: datetime) -> Figures:
 
 def _services(conn: sa.Connection) -> list[Service]:
     place = (bindings.c.account, bindings.c.chat_service_sid)
-    counted = sa.select(*place, bindings.c.binding_type, sa.func.count()).where(bindings.c.deleted_at.is_(None))
+    counted = sa.select(*place, bindings.c.binding_type, sa.func.count()).where(
+        bindings.c.deleted_at.is_(None)
+    )
     by_type: dict[tuple[str, str], Counts] = {}
-    for account, sid, kind, number in conn.execute(counted.group_by(*place, bindings.c.binding_type)):
+    for account, sid, kind, number in conn.execute(
+        counted.group_by(*place, bindings.c.binding_type)
+    ):
         by_type.setdefault((account, sid), {})[kind or "none"] = number
     lines = conn.execute(sa.select(service_freshness)).mappings()
-    services = [Service(**line, by_type=by_type.get((line["account"], line["chat_service_sid"]), {})) for line in lines]
-    return sorted(services, key=lambda service: (-service.active, service.account, service.chat_service_sid))
+    services = [
+        Service(**line, by_type=by_type.get((line["account"], line["chat_service_sid"]), {}))
+        for line in lines
+    ]
+    return sorted(
+        services, key=lambda service: (-service.active, service.account, service.chat_service_sid)
+    )
 
 
 def _days(conn: sa.Connection, now: datetime) -> list[Day]:
     """The last days, those without a change too."""
     first = (now - timedelta(days=DAYS - 1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    days: dict[date, Counts] = {(first + timedelta(days=number)).date(): {} for number in range(DAYS)}
+    days: dict[date, Counts] = {
+        (first + timedelta(days=number)).date(): {} for number in range(DAYS)
+    }
     _add_up(days, "inserted", conn.execute(_new_per_day(first)))
     for change in ("updated", "restored", "deleted"):
         ended = (binding_versions.c.change == change) & (binding_versions.c.valid_to >= first)
         day = _date_parts(binding_versions.c.valid_to)
-        _add_up(days, change, conn.execute(sa.select(*day, sa.func.count()).where(ended).group_by(*day)))
+        _add_up(
+            days, change, conn.execute(sa.select(*day, sa.func.count()).where(ended).group_by(*day))
+        )
     return [Day(day, counts) for day, counts in days.items()]
 
 
@@ -103,7 +117,9 @@ def _new_per_day(first: datetime) -> sa.Select[Any]:
         .subquery("loaded")
     )
     day = _date_parts(bindings.c.first_seen_at)
-    is_first_day = sa.and_(*(part == other for part, other in zip(day, _date_parts(loaded.c["at"]), strict=True)))
+    is_first_day = sa.and_(
+        *(part == other for part, other in zip(day, _date_parts(loaded.c["at"]), strict=True))
+    )
     columns: list[sa.ColumnElement[Any]] = [*day, sa.func.count()]
     return (
         sa.select(*columns)
@@ -130,9 +146,13 @@ def _ages(conn: sa.Connection, now: datetime) -> dict[str, Counts]:
     steps = [(updated >= now - timedelta(days=days), place) for place, days in enumerate(AGES)]
     bucket = sa.case((updated.is_(None), len(AGES) + 1), *steps, else_=len(AGES))
     by_row = (
-        sa.select(bucket.label("bucket"), bindings.c.binding_type.label("kind")).where(bindings.c.deleted_at.is_(None)).subquery()
+        sa.select(bucket.label("bucket"), bindings.c.binding_type.label("kind"))
+        .where(bindings.c.deleted_at.is_(None))
+        .subquery()
     )
-    counted = sa.select(by_row.c.bucket, by_row.c.kind, sa.func.count()).group_by(by_row.c.bucket, by_row.c.kind)
+    counted = sa.select(by_row.c.bucket, by_row.c.kind, sa.func.count()).group_by(
+        by_row.c.bucket, by_row.c.kind
+    )
     labels = [*_age_labels(), "no date"]
     ages: dict[str, Counts] = {label: {} for label in labels}
     for place, kind, number in conn.execute(counted):
@@ -162,8 +182,17 @@ def _reachability(conn: sa.Connection) -> Counts:
 
 def _rejects(conn: sa.Connection) -> Counts:
     reason = rejected_bindings.c.reason
-    counted = sa.select(reason, sa.func.count()).where(rejected_bindings.c.resolved_at.is_(None)).group_by(reason)
-    return dict(sorted(((reason, number) for reason, number in conn.execute(counted)), key=lambda pair: (-pair[1], pair[0])))
+    counted = (
+        sa.select(reason, sa.func.count())
+        .where(rejected_bindings.c.resolved_at.is_(None))
+        .group_by(reason)
+    )
+    return dict(
+        sorted(
+            ((reason, number) for reason, number in conn.execute(counted)),
+            key=lambda pair: (-pair[1], pair[0]),
+        )
+    )
 
 
 def _runs(conn: sa.Connection) -> list[dict[str, Any]]:
@@ -181,5 +210,9 @@ def _runs(conn: sa.Connection) -> list[dict[str, Any]]:
         "rejected",
         "error",
     )
-    last = sa.select(*(sync_runs.c[name] for name in names)).order_by(sync_runs.c.id.desc()).limit(LAST_RUNS)
+    last = (
+        sa.select(*(sync_runs.c[name] for name in names))
+        .order_by(sync_runs.c.id.desc())
+        .limit(LAST_RUNS)
+    )
     return [dict(line) for line in conn.execute(last).mappings()]

@@ -19,15 +19,29 @@ def render_page(figures: Figures) -> str:
     sections = (
         _tiles(figures),
         '<div class="grid">',
-        _card("Bindings by service and type", _legend(_used_types(figures)), _services_chart(figures.services)),
+        _card(
+            "Bindings by service and type",
+            _legend(_used_types(figures)),
+            _services_chart(figures.services),
+        ),
         _card(
             f"Changes per day, last {DAYS} days",
             _legend({name: name for name in _CHANGES}),
             _changes_chart(figures),
             _NOTE_ON_CHANGES,
         ),
-        _card("Time since the last update", _legend(_used_types(figures)), _ages_chart(figures), _NOTE_ON_AGES),
-        _card("Identities by what reaches them", "", _reachability_chart(figures.reachability), _NOTE_ON_IDENTITIES),
+        _card(
+            "Time since the last update",
+            _legend(_used_types(figures)),
+            _ages_chart(figures),
+            _NOTE_ON_AGES,
+        ),
+        _card(
+            "Identities by what reaches them",
+            "",
+            _reachability_chart(figures.reachability),
+            _NOTE_ON_IDENTITIES,
+        ),
         "</div>",
         _card("Services", "", _services_table(figures)),
         _card("Rejected rows, by reason", "", _rejects_table(figures.rejects)),
@@ -41,14 +55,18 @@ def render_page(figures: Figures) -> str:
 
 
 _NOTE_ON_CHANGES = "Without the day on which a service was first loaded. Dates are UTC."
-_NOTE_ON_AGES = "A device that was not heard of for long may be gone; push to it costs time and reaches nobody."
+_NOTE_ON_AGES = (
+    "A device that was not heard of for long may be gone; push to it costs time and reaches nobody."
+)
 _NOTE_ON_IDENTITIES = "Apple: apn. Google: fcm or gcm. An identity counts once per service."
 
 
 def _tiles(figures: Figures) -> str:
     services = figures.services
     complete = [service.last_complete_at for service in services]
-    oldest = None if None in complete else min((moment for moment in complete if moment), default=None)
+    oldest = (
+        None if None in complete else min((moment for moment in complete if moment), default=None)
+    )
     tiles = (
         ("active bindings", _number(sum(service.active for service in services))),
         ("services", _number(len(services))),
@@ -66,7 +84,9 @@ def _card(title: str, legend: str, body: str, note: str = "") -> str:
 
 
 def _legend(entries: Mapping[str, str]) -> str:
-    drawn = (f'<li><i class="{colour}"></i>{escape(label)}</li>' for colour, label in entries.items())
+    drawn = (
+        f'<li><i class="{colour}"></i>{escape(label)}</li>' for colour, label in entries.items()
+    )
     return f'<ul class="legend">{"".join(drawn)}</ul>'
 
 
@@ -81,7 +101,10 @@ def _colour(kind: str) -> str:
 
 def _stack(by_type: Counts) -> list[tuple[str, str, int]]:
     order = list(_TYPES)
-    parts = ((_colour(kind), "without type" if kind == "none" else kind, number) for kind, number in by_type.items())
+    parts = (
+        (_colour(kind), "without type" if kind == "none" else kind, number)
+        for kind, number in by_type.items()
+    )
     return sorted(parts, key=lambda part: (order.index(part[0]), part[1]))
 
 
@@ -89,7 +112,11 @@ def _services_chart(services: Sequence[Service]) -> str:
     if not services:
         return _nothing("No service was read yet.")
     shown = [
-        Bar(_short(service.chat_service_sid), f"{service.account}, {service.chat_service_sid}", _stack(service.by_type))
+        Bar(
+            _short(service.chat_service_sid),
+            f"{service.account}, {service.chat_service_sid}",
+            _stack(service.by_type),
+        )
         for service in services[:_MOST_BARS]
     ]
     rest = services[_MOST_BARS:]
@@ -98,7 +125,9 @@ def _services_chart(services: Sequence[Service]) -> str:
         for service in rest:
             for kind, number in service.by_type.items():
                 together[kind] = together.get(kind, 0) + number
-        shown.append(Bar(f"{len(rest):,} others", f"{len(rest):,} other services", _stack(together)))
+        shown.append(
+            Bar(f"{len(rest):,} others", f"{len(rest):,} other services", _stack(together))
+        )
     return bars("Active bindings by service and type", shown)
 
 
@@ -106,7 +135,13 @@ def _changes_chart(figures: Figures) -> str:
     if not any(day.changes for day in figures.days):
         return _nothing("Nothing changed in these days.")
     days = [
-        Column(day.day, *([(name, name, day.changes.get(name, 0)) for name in names] for names in (_CHANGES[:-1], _CHANGES[-1:])))
+        Column(
+            day.day,
+            *(
+                [(name, name, day.changes.get(name, 0)) for name in names]
+                for names in (_CHANGES[:-1], _CHANGES[-1:])
+            ),
+        )
         for day in figures.days
     ]
     return columns("Changes of bindings per day", days)
@@ -120,8 +155,16 @@ def _ages_chart(figures: Figures) -> str:
 def _reachability_chart(reachability: Counts) -> str:
     if not any(reachability.values()):
         return _nothing("No identity is stored.")
-    colours = {"Apple and Google": "both", "Apple only": "apn", "Google only": "fcm", "no push": "other"}
-    rows = [Bar(label, label, [(colours[label], "identities", number)]) for label, number in reachability.items()]
+    colours = {
+        "Apple and Google": "both",
+        "Apple only": "apn",
+        "Google only": "fcm",
+        "no push": "other",
+    }
+    rows = [
+        Bar(label, label, [(colours[label], "identities", number)])
+        for label, number in reachability.items()
+    ]
     return bars("Identities by the kinds of push that reach them", rows)
 
 
@@ -140,14 +183,22 @@ def _services_table(figures: Figures) -> str:
         for service in figures.services[:_MOST_LINES]
     ]
     more = len(figures.services) - len(lines)
-    table = _table(("account", "service", "read completely", "active", "deleted", "open rejects"), lines, numbers_from=3)
+    table = _table(
+        ("account", "service", "read completely", "active", "deleted", "open rejects"),
+        lines,
+        numbers_from=3,
+    )
     return table + (f'<p class="note">and {more:,} smaller ones</p>' if more else "")
 
 
 def _rejects_table(rejects: Counts) -> str:
     if not rejects:
         return _nothing("Every row could be loaded.")
-    return _table(("reason", "rows"), [(escape(reason), _number(number)) for reason, number in rejects.items()], numbers_from=1)
+    return _table(
+        ("reason", "rows"),
+        [(escape(reason), _number(number)) for reason, number in rejects.items()],
+        numbers_from=1,
+    )
 
 
 def _runs_table(figures: Figures) -> str:
@@ -165,7 +216,9 @@ def _runs_table(figures: Figures) -> str:
         )
         for run in figures.runs
     ]
-    return _table(("run", "mode", "status", "started (UTC)", "took", *counters), lines, numbers_from=4)
+    return _table(
+        ("run", "mode", "status", "started (UTC)", "took", *counters), lines, numbers_from=4
+    )
 
 
 def _status(status: str, error: str | None) -> str:
@@ -177,7 +230,10 @@ def _table(headers: Sequence[str], lines: Iterable[Sequence[str]], *, numbers_fr
     """Cells are HTML already; from a column on they are numbers."""
 
     def row(cells: Sequence[str], tag: str) -> str:
-        drawn = (f"<{tag}{' class=n' if place >= numbers_from else ''}>{cell}</{tag}>" for place, cell in enumerate(cells))
+        drawn = (
+            f"<{tag}{' class=n' if place >= numbers_from else ''}>{cell}</{tag}>"
+            for place, cell in enumerate(cells)
+        )
         return f"<tr>{''.join(drawn)}</tr>"
 
     body = "".join(row(cells, "td") for cells in lines)
@@ -191,12 +247,24 @@ def _nothing(text: str) -> str:
 def _freshness(moment: datetime | None, now: datetime) -> str:
     if moment is None:
         return '<span class="pill bad">never</span>'
-    mood = "good" if now - moment < timedelta(days=1) else "fair" if now - moment < timedelta(days=7) else "bad"
+    mood = (
+        "good"
+        if now - moment < timedelta(days=1)
+        else "fair"
+        if now - moment < timedelta(days=7)
+        else "bad"
+    )
     return f'<span class="pill {mood}">{_ago(moment, now)}</span> <small>{_moment(moment)}</small>'
 
 
 def _mood(status: str) -> str:
-    return {"succeeded": "good", "running": "fair", "partial": "fair", "interrupted": "fair", "locked": "fair"}.get(status, "bad")
+    return {
+        "succeeded": "good",
+        "running": "fair",
+        "partial": "fair",
+        "interrupted": "fair",
+        "locked": "fair",
+    }.get(status, "bad")
 
 
 def _ago(moment: datetime | None, now: datetime) -> str:

@@ -93,7 +93,10 @@ class Api:
                 self._path(f"{service}/Bindings/{{binding}}", "binding", self._binding),
                 self._path("/v1/Configuration", "configuration", self._configuration),
             ],
-            exception_handlers={404: partial(self._refuse, 20404), 405: partial(self._refuse, 20004)},
+            exception_handlers={
+                404: partial(self._refuse, 20404),
+                405: partial(self._refuse, 20004),
+            },
         )
         self._router.router.redirect_slashes = False
 
@@ -165,7 +168,9 @@ class Api:
         return self._list(call, struck, None, self.rules)
 
     def _list(self, call: Call, struck: list[Fault], source: Source | None, rules: Rules) -> Reply:
-        query = read_query(call.request.scope["query_string"].decode("latin-1"), call.path, call.base, rules)
+        query = read_query(
+            call.request.scope["query_string"].decode("latin-1"), call.path, call.base, rules
+        )
         choice = Choice(rules.order, frozenset(query.types), frozenset(query.identities))
         page = turn_to(query, source or _bindings_of(call.service, choice), rules)
         for fault in struck:
@@ -206,7 +211,9 @@ def _basic(header: str) -> tuple[str, str]:
 
 
 def _bindings_of(service: Service, choice: Choice) -> Source:
-    return Source("bindings", partial(service.rows_after, choice), partial(service.rows_before, choice))
+    return Source(
+        "bindings", partial(service.rows_after, choice), partial(service.rows_before, choice)
+    )
 
 
 def _services_of(world: World) -> Source:
@@ -246,5 +253,8 @@ def _configuration_of(world: World) -> dict[str, object]:
         "default_inactive_timer": None,
         "default_closed_timer": None,
         "url": url,
-        "links": {"service": f"{HOME}/v1/Services/{default}/Configuration", "webhooks": f"{url}/Webhooks"},
+        "links": {
+            "service": f"{HOME}/v1/Services/{default}/Configuration",
+            "webhooks": f"{url}/Webhooks",
+        },
     }

@@ -17,7 +17,21 @@ from itertools import permutations
 HOME = "https://conversations.twilio.com"
 """Resource addresses name the real host wherever the simulator runs: a row is the same on every port."""
 
-TYPES = ("apn", "fcm", "apn", "gcm", "fcm", "apn", "twilsock", "apn", "fcm", "apn", "fcm", "apn", "fcm")
+TYPES = (
+    "apn",
+    "fcm",
+    "apn",
+    "gcm",
+    "fcm",
+    "apn",
+    "twilsock",
+    "apn",
+    "fcm",
+    "apn",
+    "fcm",
+    "apn",
+    "fcm",
+)
 """Of 13 devices in a row, which push technology each uses (§1.3)."""
 
 OWNERS = (0, 0, 1, 2, 2, 2, 3, 4, 4, 5)

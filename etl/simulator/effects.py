@@ -116,7 +116,9 @@ def throttle_for_seconds(knobs: Knobs) -> Reply:
 
 def throttle_until_date(knobs: Knobs) -> Reply:
     """Refuse with the date to wait for, in whole seconds rounded up (§3.3)."""
-    return with_headers(error(20429), {"retry-after": formatdate(int(time() + knobs.seconds + 1), usegmt=True)})
+    return with_headers(
+        error(20429), {"retry-after": formatdate(int(time() + knobs.seconds + 1), usegmt=True)}
+    )
 
 
 def suspend(_: Knobs) -> Reply:
@@ -213,7 +215,9 @@ def empty_page(page: Page, _: Knobs) -> None:
     place = read_token(query.path, query.token or "")
     if place and place.position and page.rows:
         page.rows = []
-        set_next(page, query.link(query.page + 1, write_token(query.path, place.position, "closed")))
+        set_next(
+            page, query.link(query.page + 1, write_token(query.path, place.position, "closed"))
+        )
 
 
 def trailing_empty_page(page: Page, _: Knobs) -> None:
@@ -334,22 +338,38 @@ EFFECTS: dict[str, Effect] = {
     "throttle-retry-after": Instead("429 with Retry-After in seconds", throttle_for_seconds),
     "throttle-retry-date": Instead("429 with Retry-After as a date", throttle_until_date),
     "error-500": Instead("500 with code 20500", partial(refuse, 20500)),
-    "error-500-html": Instead("500 with a page for people", partial(show, 500, "500 Internal Server Error")),
+    "error-500-html": Instead(
+        "500 with a page for people", partial(show, 500, "500 Internal Server Error")
+    ),
     "error-502": Instead("502 with a page for people", partial(show, 502, "502 Bad Gateway")),
     "error-503": Instead("503 with code 20503", partial(refuse, 20503)),
-    "error-504-html": Instead("504 with a page for people", partial(show, 504, "504 Gateway Time-out")),
+    "error-504-html": Instead(
+        "504 with a page for people", partial(show, 504, "504 Gateway Time-out")
+    ),
     "empty-503": Instead("503 with an empty body", lambda _: Reply(503)),
-    "timeout-408": Instead("408 with a page for people", partial(show, 408, "408 Request Time-out")),
+    "timeout-408": Instead(
+        "408 with a page for people", partial(show, 408, "408 Request Time-out")
+    ),
     "unauthorized": Instead("401 with code 20003", partial(refuse, 20003)),
     "suspended": Instead("401 with code 20003: the account is suspended", suspend),
-    "permission": Instead("401 with code 70051: the key lacks the permission", partial(refuse, 70051)),
+    "permission": Instead(
+        "401 with code 70051: the key lacks the permission", partial(refuse, 70051)
+    ),
     "forbidden": Instead("403 with code 20006", partial(refuse, 20006)),
     "service-404": Instead("404 with code 20404: the service is gone", partial(refuse, 20404)),
-    "odd-401": Instead("a single 401 in the middle of a listing", partial(refuse, 20003), later_pages, 1),
-    "odd-404": Instead("a single 404 in the middle of a listing", partial(refuse, 20404), later_pages, 1),
-    "token-expired": Instead("400 with code 21481 on any page token", partial(refuse, 21481), token_pages),
+    "odd-401": Instead(
+        "a single 401 in the middle of a listing", partial(refuse, 20003), later_pages, 1
+    ),
+    "odd-404": Instead(
+        "a single 404 in the middle of a listing", partial(refuse, 20404), later_pages, 1
+    ),
+    "token-expired": Instead(
+        "400 with code 21481 on any page token", partial(refuse, 21481), token_pages
+    ),
     "redirect": Instead("302 to another host", redirect),
-    "html-200": Instead("200 with a page for people: a captive portal", partial(show, 200, "Welcome! Please log in")),
+    "html-200": Instead(
+        "200 with a page for people: a captive portal", partial(show, 200, "Welcome! Please log in")
+    ),
     "loop": Edit("the next link repeats itself", loop),
     "loop-long": Edit("the second page leads back to the first", loop_long, later_pages),
     "foreign-host": Edit("the next link names another host", foreign_host),
@@ -376,10 +396,18 @@ EFFECTS: dict[str, Effect] = {
     "unknown-field": Edit("every row has a field not known today", each_row),
     "bad-sid": Edit("a row's SID is malformed", setting("sid", "BSnot-a-sid")),
     "missing-sid": Edit("a row has no SID", spoiled(without_sid)),
-    "bad-date": Edit("a row's date cannot be read", setting("date_updated", "yesterday, about noon")),
-    "bad-message-types": Edit("a row's message_types are no list", setting("message_types", {"new_message": True})),
-    "foreign-service-row": Edit("a row is of another service", setting("chat_service_sid", f"IS{STRANGER}")),
-    "foreign-account-row": Edit("a row is of another account", setting("account_sid", f"AC{STRANGER}")),
+    "bad-date": Edit(
+        "a row's date cannot be read", setting("date_updated", "yesterday, about noon")
+    ),
+    "bad-message-types": Edit(
+        "a row's message_types are no list", setting("message_types", {"new_message": True})
+    ),
+    "foreign-service-row": Edit(
+        "a row is of another service", setting("chat_service_sid", f"IS{STRANGER}")
+    ),
+    "foreign-account-row": Edit(
+        "a row is of another account", setting("account_sid", f"AC{STRANGER}")
+    ),
     "not-an-object": Edit("a row is a string", spoiled(as_text)),
     "nul-text": Edit("a row's identity holds a NUL", spoiled(with_nul)),
     "slow": Wire("the answer comes late", late),

@@ -35,7 +35,9 @@ class Fault:
         """Refuse unknown names and impossible figures."""
         if self.name not in EFFECTS:
             near = difflib.get_close_matches(self.name, EFFECTS, 3)
-            raise ValueError(f"unknown fault {self.name!r}" + (f", near to {', '.join(near)}" if near else ""))
+            raise ValueError(
+                f"unknown fault {self.name!r}" + (f", near to {', '.join(near)}" if near else "")
+            )
         if self.every < 1:
             raise ValueError(f"a fault strikes every 1st, 2nd … request, not every {self.every}th")
         self.times = self.effect.times if self.times is None else self.times

@@ -119,7 +119,11 @@ def read_query(raw: str, path: str, base: str, rules: Rules) -> Query:
 
 def page_size(text: str | None, rules: Rules) -> int:
     """Read the page size and apply the server's maximum in the way it is set to."""
-    size = whole_number("PageSize", text, 1) if text is not None else min(DEFAULT_SIZE, rules.max_page_size)
+    size = (
+        whole_number("PageSize", text, 1)
+        if text is not None
+        else min(DEFAULT_SIZE, rules.max_page_size)
+    )
     if size <= rules.max_page_size or rules.oversize == "clamp":
         return min(size, rules.max_page_size)
     code = 20007 if rules.oversize == "refuse" else 20001
@@ -151,13 +155,17 @@ def turn_to(query: Query, source: Source, rules: Rules) -> Page:
     """Find the page that a query asks for in the store as it stands now."""
     place = Place(None) if query.token is None else read_token(query.path, query.token)
     if place is None and rules.bad_token == "refuse":  # noqa: S105
-        raise RefusedError(21481, "Invalid PageToken, be sure you are requesting the provided paging urls")
+        raise RefusedError(
+            21481, "Invalid PageToken, be sure you are requesting the provided paging urls"
+        )
     if place is None:
         return _page(query, source.key, [], None)
     if place.state == "before" and place.position:
         place = Place(_start_before(source, place.position, query.size))
     rows = source.after(place.position, query.size + 1)
-    return _page(query, source.key, rows[: query.size], rows[query.size] if len(rows) > query.size else None)
+    return _page(
+        query, source.key, rows[: query.size], rows[query.size] if len(rows) > query.size else None
+    )
 
 
 def _start_before(source: Source, position: str, size: int) -> str | None:

@@ -60,7 +60,11 @@ def error(code: int, message: str | None = None) -> Reply:
     more = f"https://www.twilio.com/docs/errors/{code}"
     body = {"code": code, "message": message or usual, "more_info": more, "status": status}
     reply = json_reply(body, status)
-    return with_headers(reply, {"www-authenticate": 'Basic realm="Twilio API"'}) if status == 401 else reply
+    return (
+        with_headers(reply, {"www-authenticate": 'Basic realm="Twilio API"'})
+        if status == 401
+        else reply
+    )
 
 
 def html_reply(status: int, title: str) -> Reply:
@@ -70,4 +74,6 @@ def html_reply(status: int, title: str) -> Reply:
 
 def with_headers(reply: Reply, headers: Mapping[str, str]) -> Reply:
     """Add headers to an answer."""
-    return Reply(reply.status, reply.body, {**reply.headers, **headers}, reply.manner, reply.seconds)
+    return Reply(
+        reply.status, reply.body, {**reply.headers, **headers}, reply.manner, reply.seconds
+    )

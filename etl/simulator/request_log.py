@@ -64,10 +64,14 @@ class RequestLog:
 
     def record(self, scope: Scope) -> None:
         """Keep a request."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
         if "authorization" in headers:
             headers["authorization"] = "***"
-        logged = Logged(scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers)
+        logged = Logged(
+            scope["method"], scope["path"], scope["query_string"].decode("latin-1"), headers
+        )
         with self._lock:
             self._kept.append(logged)
             self.total += 1

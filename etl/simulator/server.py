@@ -65,7 +65,9 @@ class Simulator:
     def serve(self, port: int = 0) -> Iterator[str]:
         """Serve from a thread while the context lasts; gives the base URL."""
         server, listener = self._listen(port)
-        thread = threading.Thread(target=server.run, args=([listener],), name="simulator", daemon=True)
+        thread = threading.Thread(
+            target=server.run, args=([listener],), name="simulator", daemon=True
+        )
         thread.start()
         if not server.ready.wait(START_WITHIN):
             raise RuntimeError("the simulator did not start")
@@ -80,7 +82,9 @@ class Simulator:
         server, listener = self._listen(port, lambda: on_ready(self.base_url))
         server.run([listener])
 
-    def _listen(self, port: int, on_ready: Callable[[], Any] = lambda: None) -> tuple["_Server", socket.socket]:
+    def _listen(
+        self, port: int, on_ready: Callable[[], Any] = lambda: None
+    ) -> tuple["_Server", socket.socket]:
         listener = _open(port)
         self.base_url = f"http://{LOOPBACK}:{listener.getsockname()[1]}"
         return _Server(self.app, on_ready), listener

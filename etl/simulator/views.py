@@ -21,7 +21,9 @@ class Choice:
 
     def admits(self, binding_type: object, identity: object) -> bool:
         """Tell whether a row of this type and identity is shown."""
-        return (not self.types or binding_type in self.types) and (not self.identities or identity in self.identities)
+        return (not self.types or binding_type in self.types) and (
+            not self.identities or identity in self.identities
+        )
 
 
 class View:

@@ -145,7 +145,10 @@ class Service:
     def grow(self, number: int) -> list[str]:
         """Add so many generated bindings and return their SIDs."""
         with self._lock:
-            fresh = {self._mint.sid(serial): serial for serial, _ in zip(self._serials, range(number), strict=False)}
+            fresh = {
+                self._mint.sid(serial): serial
+                for serial, _ in zip(self._serials, range(number), strict=False)
+            }
             self._enter(fresh)
             return list(fresh)
 
@@ -159,8 +162,14 @@ class Service:
         """Reorder the message types of so many bindings and change nothing else (§6: a set)."""
         with self._lock:
             pool = self.bindings
-            wide = (sid for sid in self._sample(4 * number + 64) if len(pool[sid].get("message_types") or ()) > 1)
-            return self._rewrite({sid: self._reordered(sid) for sid, _ in zip(wide, range(number), strict=False)})
+            wide = (
+                sid
+                for sid in self._sample(4 * number + 64)
+                if len(pool[sid].get("message_types") or ()) > 1
+            )
+            return self._rewrite(
+                {sid: self._reordered(sid) for sid, _ in zip(wide, range(number), strict=False)}
+            )
 
     def delete(self, number: int) -> list[str]:
         """Remove so many bindings and return their SIDs."""
@@ -226,7 +235,9 @@ class Service:
     def _rows(self, choice: Choice, places: list[str]) -> list[Row]:
         keys = places if choice.order == "sid" else [place.rpartition("_")[2] for place in places]
         ends = {keys[0], *keys[-2:]} if keys else set()
-        return [Row(key, self._position(key) if key in ends else "", self._text(key)) for key in keys]
+        return [
+            Row(key, self._position(key) if key in ends else "", self._text(key)) for key in keys
+        ]
 
     def _text(self, key: str) -> bytes:
         content = self._contents[key]
@@ -242,7 +253,9 @@ class Service:
     def _position(self, key: str) -> str:
         """Name the place in the listing as tokens do: time with milliseconds, then SID (§2.4)."""
         content = self._contents[key]
-        updated = self._mint.date_updated(content) if isinstance(content, int) else _date_updated(content)
+        updated = (
+            self._mint.date_updated(content) if isinstance(content, int) else _date_updated(content)
+        )
         return f"{updated[:-1]}.{crc32(key.encode()) % 1000:03}Z_{key}"
 
     def _view(self, choice: Choice) -> View:
@@ -300,7 +313,10 @@ class Service:
             return self._rng.sample(pool, min(number, len(pool)))
 
     def _touched(self, sid: str) -> Binding:
-        return self.bindings[sid] | {"endpoint": self._rng.randbytes(32).hex(), "date_updated": self._now()}
+        return self.bindings[sid] | {
+            "endpoint": self._rng.randbytes(32).hex(),
+            "date_updated": self._now(),
+        }
 
     def _reordered(self, sid: str) -> Binding:
         row = self.bindings[sid]

@@ -86,14 +86,18 @@ class Inquiry:
     stop: Stop
 
 
-def why_unproven(scope: Scope, identities: Sequence[str], *, resumed: bool, complete: bool, unreadable: int) -> str | None:
+def why_unproven(
+    scope: Scope, identities: Sequence[str], *, resumed: bool, complete: bool, unreadable: int
+) -> str | None:
     """Why a scan that was read to its end proves no absence, if that is so; `identities` as they are stored."""
     if not scope.may_delete:
         return "a load narrowed by time passes over what it was not asked for; nothing was deleted"
     if resumed:
         return "the scan went on where an interrupted one had stopped; nothing was deleted, the next complete scan does that"
     if not complete:
-        return "rows moved while they were read; nothing was deleted, the next complete scan does that"
+        return (
+            "rows moved while they were read; nothing was deleted, the next complete scan does that"
+        )
     if scope.identities and not identities:
         return "with privacy.identity: drop nobody knows whose rows are gone; nothing was deleted"
     if unreadable:
@@ -117,7 +121,10 @@ def settle(
     """
     if not absent or rules.mode == "ignore":
         return Settlement()
-    if Guard(rules.max_fraction, rules.min_rows).refuses(census.absent, census.active) and not allow_mass_delete:
+    if (
+        Guard(rules.max_fraction, rules.min_rows).refuses(census.absent, census.active)
+        and not allow_mass_delete
+    ):
         return Settlement(
             refused=f"{census.absent} of {census.active} active bindings were absent, "
             "more than deletes.max_fraction and deletes.min_rows allow: nothing was deleted; "
@@ -154,7 +161,10 @@ def _look_up(inquiry: Inquiry, sids: list[str]) -> tuple[dict[str, Absence], lis
     unknown_in_a_row = 0
     pool = ThreadPoolExecutor(inquiry.client.account.concurrency, "confirm")
     try:
-        asked = {pool.submit(look_up_binding, inquiry.client, inquiry.scope, sid, inquiry.counters): sid for sid in sids}
+        asked = {
+            pool.submit(look_up_binding, inquiry.client, inquiry.scope, sid, inquiry.counters): sid
+            for sid in sids
+        }
         waiting: set[Future[tuple[Absence, bytes]]] = set(asked)
         while waiting:
             inquiry.stop.check()
@@ -165,7 +175,9 @@ def _look_up(inquiry: Inquiry, sids: list[str]) -> tuple[dict[str, Absence], lis
                 unknown_in_a_row = unknown_in_a_row + 1 if absence is Absence.UNKNOWN else 0
                 if absence is Absence.ALIVE:
                     rows.append(row)
-            if unknown_in_a_row >= _MOST_UNKNOWN_IN_A_ROW:  # what is under way comes to its end, and nothing more is asked
+            if (
+                unknown_in_a_row >= _MOST_UNKNOWN_IN_A_ROW
+            ):  # what is under way comes to its end, and nothing more is asked
                 waiting = {question for question in waiting if not question.cancel()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -23,7 +23,9 @@ class Board:
 
     def add(self, outcome: ScanOutcome) -> ScanOutcome:
         """A scan is planned."""
-        outcome.expected = self.sizes.get((outcome.scope.chat_service_sid, outcome.scope.undated.label))
+        outcome.expected = self.sizes.get(
+            (outcome.scope.chat_service_sid, outcome.scope.undated.label)
+        )
         self._scans.append(outcome)
         return outcome
 
@@ -44,14 +46,21 @@ class Board:
 
     def outcome(self, request: Request, stop: Stop) -> RunOutcome:
         """What has come of the run. What a stop has left behind is told as interrupted."""
-        left_behind = stop.interruption("it did not come to an end in time after the run was stopped") if stop.requested else None
+        left_behind = (
+            stop.interruption("it did not come to an end in time after the run was stopped")
+            if stop.requested
+            else None
+        )
         return RunOutcome(
             run_id=self.run_id,
             mode=request.mode,
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
             dry_run=request.dry_run,
-            scans=[scan if scan.ended else replace(scan, status="interrupted", error=left_behind) for scan in self._scans],
+            scans=[
+                scan if scan.ended else replace(scan, status="interrupted", error=left_behind)
+                for scan in self._scans
+            ],
             discovery=sum_up(self._discoveries),
             stopped=stop.requested,
             stopped_exit_code=stop.exit_code,

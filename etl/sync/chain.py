@@ -86,7 +86,9 @@ class Chain:
             self._changed.notify_all()
         if not pages:
             return None, last
-        return Batch([row for step in pages for row in step.page.rows], len(pages), pages[-1].next_link), last
+        return Batch(
+            [row for step in pages for row in step.page.rows], len(pages), pages[-1].next_link
+        ), last
 
     def _interruption(self) -> Exception | None:
         try:
@@ -96,10 +98,16 @@ class Chain:
         return None
 
     def _is_due(self) -> bool:
-        return bool(self._pages) and (self._is_full() or time.monotonic() - self._first_at >= _BATCH_SECONDS)
+        return bool(self._pages) and (
+            self._is_full() or time.monotonic() - self._first_at >= _BATCH_SECONDS
+        )
 
     def _is_full(self) -> bool:
-        return self._rows >= _BATCH_ROWS or len(self._pages) >= _BATCH_PAGES or self._bytes >= _BATCH_BYTES
+        return (
+            self._rows >= _BATCH_ROWS
+            or len(self._pages) >= _BATCH_PAGES
+            or self._bytes >= _BATCH_BYTES
+        )
 
     def _walk(self) -> None:
         try:

@@ -31,7 +31,9 @@ class Request:
 
     def scope_of(self, account: str, chat_service_sid: str) -> Scope:
         """The scope of one service under this request."""
-        return Scope(account, chat_service_sid, self.binding_types, self.identities, self.since, self.until)
+        return Scope(
+            account, chat_service_sid, self.binding_types, self.identities, self.since, self.until
+        )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,9 @@ class StaleLink(errors.PageTokenRefused):
     """A stored link is no longer good."""
 
 
-def read_scope(client: Client, scope: Scope, counters: Counters, *, may_skip: bool) -> Iterator[Step]:
+def read_scope(
+    client: Client, scope: Scope, counters: Counters, *, may_skip: bool
+) -> Iterator[Step]:
     """The pages of a scope from its first one.
 
     Raises:
@@ -65,7 +67,9 @@ def resume_scope(client: Client, scope: Scope, counters: Counters, link: str) ->
 def _takes_another_type(client: Client, scope: Scope, counters: Counters) -> bool:
     """Whether it is the type that is refused, and not everything."""
     others = [
-        part for part in Scope(scope.account, scope.chat_service_sid).partitions() if part.binding_types != scope.binding_types
+        part
+        for part in Scope(scope.account, scope.chat_service_sid).partitions()
+        if part.binding_types != scope.binding_types
     ]
     return any(_is_taken(client, other, counters) for other in others)
 

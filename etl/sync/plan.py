@@ -31,7 +31,9 @@ log = structlog.get_logger()
 class Plan:
     """What a scan of this scope would insert, update and delete. Used by one thread."""
 
-    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census) -> None:
+    def __init__(
+        self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census
+    ) -> None:
         self._context = context
         self._warehouse = context.warehouse
         self._client = client
@@ -72,13 +74,17 @@ class Plan:
         self._outcome.error = error
         self._outcome.status = _status_of(error)
         # Its traceback at level debug only: it may quote a row.
-        log.error("plan.failed", chat_service_sid=self._scope.chat_service_sid, message=sentence(error))
+        log.error(
+            "plan.failed", chat_service_sid=self._scope.chat_service_sid, message=sentence(error)
+        )
         log.debug("plan.traceback", exc_info=error)
 
     def _read(self) -> None:
         skipping = may_skip(self._context, self._client)
         with Chain(
-            lambda: read_scope(self._client, self._scope, self._counters, may_skip=skipping), self._counters, self._context.stop
+            lambda: read_scope(self._client, self._scope, self._counters, may_skip=skipping),
+            self._counters,
+            self._context.stop,
         ) as chain:
             for batch in chain.batches():
                 self._compare(batch)
@@ -111,20 +117,28 @@ class Plan:
                 counted.updated += 1
             else:
                 counted.restored += 1
-        returned = count_taken_out(conn, self._warehouse.engine, [key for key in keys if key.sid in new])
+        returned = count_taken_out(
+            conn, self._warehouse.engine, [key for key in keys if key.sid in new]
+        )
         counted.inserted = len(new) - returned
         counted.restored += returned
         self._counters.add(counted)  # at the end: a lost connection lets all of this be done again
 
     @property
     def _stored_identities(self) -> list[str]:
-        treated = (self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities)
+        treated = (
+            self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities
+        )
         return [identity for identity in treated if identity is not None]
 
     def _take_stock(self) -> None:
         self._outcome.status = "published"
         self._outcome.kept = why_unproven(
-            self._scope, self._stored_identities, resumed=False, complete=self._outcome.complete, unreadable=self._unreadable
+            self._scope,
+            self._stored_identities,
+            resumed=False,
+            complete=self._outcome.complete,
+            unreadable=self._unreadable,
         )
         if self._outcome.kept is None:
             absent, active = self._warehouse.read(self._count)
@@ -138,12 +152,17 @@ class Plan:
             rules,
             self.absent,
             self._census,
-            lambda: self._warehouse.read(lambda conn: draw_sample(self._absent(conn), rules.confirm_limit)),
+            lambda: self._warehouse.read(
+                lambda conn: draw_sample(self._absent(conn), rules.confirm_limit)
+            ),
             allow_mass_delete=self._context.request.allow_mass_delete,
         )
         self._outcome.kept = self._outcome.kept or settlement.kept
         if settlement.refused:
-            self._outcome.status, self._outcome.error = "refused", errors.DeletesRefused(settlement.refused)
+            self._outcome.status, self._outcome.error = (
+                "refused",
+                errors.DeletesRefused(settlement.refused),
+            )
         if settlement.deletes:
             self._counters.deleted = self.absent - len(settlement.alive) - len(settlement.unknown)
         if alive := self._normalizer.keys(list(settlement.alive))[0]:

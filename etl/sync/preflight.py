@@ -29,7 +29,9 @@ class Finding:
 def examine(settings: Settings) -> Iterator[Finding]:
     """Try every account, every service and the warehouse."""
     # One try each: who asks wants to know how things stand now.
-    settings = settings.model_copy(update={"retry": settings.retry.model_copy(update={"attempts": 1})})
+    settings = settings.model_copy(
+        update={"retry": settings.retry.model_copy(update={"attempts": 1})}
+    )
     for account in settings.accounts:
         yield from _examine_account(account, settings)
     yield from _examine_warehouse(settings)
@@ -50,8 +52,14 @@ def exit_code(findings: Sequence[Finding]) -> int:
 def _examine_account(account: config.Account, settings: Settings) -> Iterator[Finding]:
     client = Client(account, settings.retry, Stop())
     try:
-        services = list(account.services) if account.services != "all" else discover_services(client, Counters())
-        yield Finding("account", account.name, ok=True, message=f"{len(services)} services at {client.origin}")
+        services = (
+            list(account.services)
+            if account.services != "all"
+            else discover_services(client, Counters())
+        )
+        yield Finding(
+            "account", account.name, ok=True, message=f"{len(services)} services at {client.origin}"
+        )
     except errors.SourceError as error:
         yield _fault("account", account.name, error)
         services = []
@@ -72,7 +80,9 @@ def _examine_warehouse(settings: Settings) -> Iterator[Finding]:
         return
     try:
         warehouse.read(migration.require_head)
-        yield Finding("warehouse", warehouse.name, ok=True, message="reachable and at the newest revision")
+        yield Finding(
+            "warehouse", warehouse.name, ok=True, message="reachable and at the newest revision"
+        )
         yield from _examine_privileges(warehouse)
     except errors.EtlError as error:
         yield _fault("warehouse", warehouse.name, error)
@@ -83,10 +93,18 @@ def _examine_warehouse(settings: Settings) -> Iterator[Finding]:
 def _examine_privileges(warehouse: Warehouse) -> Iterator[Finding]:
     missing = missing_privileges(warehouse)
     if not missing:
-        yield Finding("privileges", warehouse.name, ok=True, message="the role may read and write all tables")
+        yield Finding(
+            "privileges", warehouse.name, ok=True, message="the role may read and write all tables"
+        )
     for privilege in missing:
         message = f"the role may not {privilege}; see the GRANTs in docs/warehouse.md"
-        yield Finding("privileges", warehouse.name, ok=False, message=message, exit_code=errors.WarehouseError.exit_code)
+        yield Finding(
+            "privileges",
+            warehouse.name,
+            ok=False,
+            message=message,
+            exit_code=errors.WarehouseError.exit_code,
+        )
 
 
 def _fault(subject: str, name: str, error: errors.EtlError) -> Finding:

@@ -68,7 +68,9 @@ class Retried(ScanOutcome):
         return {**super().as_json(), "rejects": [asdict(verdict) for verdict in self.verdicts]}
 
 
-def retry(settings: Settings, services: Sequence[str], stop: Stop) -> tuple[RunOutcome, list[Retried]]:
+def retry(
+    settings: Settings, services: Sequence[str], stop: Stop
+) -> tuple[RunOutcome, list[Retried]]:
     """Try the open rejects of these services, or of all, again.
 
     Raises:
@@ -101,10 +103,14 @@ def retry(settings: Settings, services: Sequence[str], stop: Stop) -> tuple[RunO
 
 def _retry_place(context: Context, scope: Scope) -> Retried:
     retried = Retried(scope)
-    account = next((account for account in context.settings.accounts if account.name == scope.account), None)
+    account = next(
+        (account for account in context.settings.accounts if account.name == scope.account), None
+    )
     if account is None:
         retried.status = "failed"
-        retried.error = errors.ConfigurationError(f"the account {scope.account} is not configured any more; discard its rejects")
+        retried.error = errors.ConfigurationError(
+            f"the account {scope.account} is not configured any more; discard its rejects"
+        )
         return retried
     client = Client(account, context.settings.retry, context.stop)
     try:
@@ -134,7 +140,9 @@ class _Retrial:
         self._normalizer = Normalizer(rules_for(context.settings, client, retried.scope))
         self._scan_id = 0
         self._log = log.bind(
-            run_id=self._holder.run_id, account=self._scope.account, chat_service_sid=self._scope.chat_service_sid
+            run_id=self._holder.run_id,
+            account=self._scope.account,
+            chat_service_sid=self._scope.chat_service_sid,
         )
 
     def execute(self) -> None:
@@ -156,7 +164,12 @@ class _Retrial:
     def _open(self, conn: sa.Connection) -> list[Line]:
         lapsed = leases.acquire(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
-        ledger.close_abandoned(conn, [one.run_id for one in lapsed if one.run_id != self._holder.run_id], self._scope, now)
+        ledger.close_abandoned(
+            conn,
+            [one.run_id for one in lapsed if one.run_id != self._holder.run_id],
+            self._scope,
+            now,
+        )
         self._scan_id = ledger.start_scan(conn, self._holder.run_id, self._scope, now)
         lines = quarantine.read_open(conn, [self._scope.chat_service_sid])
         return [line for line in lines if line.account == self._scope.account]
@@ -170,35 +183,62 @@ class _Retrial:
         answers: dict[str, tuple[Absence, bytes]] = {}
         for some in _portions(sids):
             answers.update(self._ask_at_once(some))
-            self._warehouse.transact(lambda conn: leases.renew(conn, self._engine, self._holder, self._scope))
+            self._warehouse.transact(
+                lambda conn: leases.renew(conn, self._engine, self._holder, self._scope)
+            )
         if answers and all(absence is Absence.UNKNOWN for absence, _ in answers.values()):
-            raise errors.SourceError(f"the API answered for none of {len(answers)} rejects; run `bindings-etl check` to see why")
+            raise errors.SourceError(
+                f"the API answered for none of {len(answers)} rejects; run `bindings-etl check` to see why"
+            )
         return answers
 
     def _ask_at_once(self, sids: Sequence[str]) -> _Answers:
         pool = ThreadPoolExecutor(self._client.account.concurrency, "retry")
         try:
-            asked = [pool.submit(look_up_binding, self._client, self._scope, sid, self._retried.counters) for sid in sids]
+            asked = [
+                pool.submit(look_up_binding, self._client, self._scope, sid, self._retried.counters)
+                for sid in sids
+            ]
             while wait(asked, timeout=0.25).not_done:
                 self._stop.check()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
         return {sid: answer.result() for sid, answer in zip(sids, asked, strict=True)}
 
-    def _publish(self, lines: Sequence[Line], sids: Mapping[int, str | None], answers: _Answers) -> None:
-        published = self._warehouse.transact(lambda conn: self._publish_in(conn, lines, sids, answers))
+    def _publish(
+        self, lines: Sequence[Line], sids: Mapping[int, str | None], answers: _Answers
+    ) -> None:
+        published = self._warehouse.transact(
+            lambda conn: self._publish_in(conn, lines, sids, answers)
+        )
         retried = self._retried
-        retried.status, retried.counters, retried.verdicts = "published", published.counters, published.verdicts
+        retried.status, retried.counters, retried.verdicts = (
+            "published",
+            published.counters,
+            published.verdicts,
+        )
         self._log.info("rejects.retried", **vars(published.counters))
 
     def _publish_in(
-        self, conn: sa.Connection, lines: Sequence[Line], sids: Mapping[int, str | None], answers: _Answers
+        self,
+        conn: sa.Connection,
+        lines: Sequence[Line],
+        sids: Mapping[int, str | None],
+        answers: _Answers,
     ) -> _Published:
         leases.renew(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
         alive = [row for absence, row in answers.values() if absence is Absence.ALIVE]
-        rejects = [reject for batch, some in enumerate(_portions(alive)) for reject in self._stage(conn, batch, some, now)]
-        changes = publish_staged(conn, self._engine, Publication(self._holder.run_id, self._scan_id, self._scope, (), now))
+        rejects = [
+            reject
+            for batch, some in enumerate(_portions(alive))
+            for reject in self._stage(conn, batch, some, now)
+        ]
+        changes = publish_staged(
+            conn,
+            self._engine,
+            Publication(self._holder.run_id, self._scan_id, self._scope, (), now),
+        )
         # What an interrupted scan has staged of this service is older than what is published here.
         outdated = ledger.overlapping_stages(conn, self._scope) if any(changes) else []
         staging.discard(conn, [self._scan_id, *outdated])
@@ -211,11 +251,18 @@ class _Retrial:
             rejected=sum(verdict.result == "rejected" for verdict in verdicts),
             **changes._asdict(),
         )
-        ledger.finish_scan(conn, self._scan_id, Ending("published", counted, error=_note_on_unanswered(verdicts)), now)
+        ledger.finish_scan(
+            conn,
+            self._scan_id,
+            Ending("published", counted, error=_note_on_unanswered(verdicts)),
+            now,
+        )
         leases.release(conn, self._holder, self._scope)
         return _Published(counted, verdicts)
 
-    def _stage(self, conn: sa.Connection, batch: int, raws: Sequence[bytes], now: datetime) -> list[Reject]:
+    def _stage(
+        self, conn: sa.Connection, batch: int, raws: Sequence[bytes], now: datetime
+    ) -> list[Reject]:
         keys, _ = self._normalizer.keys(list(raws))
         fitting, too_long = staging.split_by_room(conn, keys.values())
         stored = staging.find_differing(conn, self._engine, fitting)
@@ -235,7 +282,9 @@ class _Retrial:
             self._log.warning("ledger.unwritten", reason=sentence(error))
 
     def _write_bad_end(self, conn: sa.Connection) -> None:
-        ending = Ending(self._retried.status, self._retried.counters, error=sentence(self._retried.error))
+        ending = Ending(
+            self._retried.status, self._retried.counters, error=sentence(self._retried.error)
+        )
         ledger.finish_scan(conn, self._scan_id, ending, self._engine.now(conn))
         leases.release(conn, self._holder, self._scope)
 
@@ -253,12 +302,17 @@ def _status_of(error: Exception) -> str:
 
 
 def _judge(
-    lines: Iterable[Line], sids: Mapping[int, str | None], answers: _Answers, reasons: Mapping[str | None, str]
+    lines: Iterable[Line],
+    sids: Mapping[int, str | None],
+    answers: _Answers,
+    reasons: Mapping[str | None, str],
 ) -> list[Verdict]:
     return [_judge_line(line, sids[line.id], answers, reasons) for line in lines]
 
 
-def _judge_line(line: Line, sid: str | None, answers: _Answers, reasons: Mapping[str | None, str]) -> Verdict:
+def _judge_line(
+    line: Line, sid: str | None, answers: _Answers, reasons: Mapping[str | None, str]
+) -> Verdict:
     if sid is None:
         return Verdict(line.id, None, "rejected", line.reason)
     absence, _ = answers[sid]
@@ -266,7 +320,11 @@ def _judge_line(line: Line, sid: str | None, answers: _Answers, reasons: Mapping
         return Verdict(line.id, sid, "gone")
     if absence is Absence.UNKNOWN:
         return Verdict(line.id, sid, "unanswered", line.reason)
-    return Verdict(line.id, sid, "rejected", reasons[sid]) if sid in reasons else Verdict(line.id, sid, "loaded")
+    return (
+        Verdict(line.id, sid, "rejected", reasons[sid])
+        if sid in reasons
+        else Verdict(line.id, sid, "loaded")
+    )
 
 
 def _to_be_closed(lines: Iterable[Line], verdicts: Iterable[Verdict]) -> list[int]:
@@ -274,13 +332,18 @@ def _to_be_closed(lines: Iterable[Line], verdicts: Iterable[Verdict]) -> list[in
     return [
         line.id
         for line, verdict in zip(lines, verdicts, strict=True)
-        if verdict.result in ("loaded", "gone") or (verdict.result == "rejected" and line.sid != verdict.sid)
+        if verdict.result in ("loaded", "gone")
+        or (verdict.result == "rejected" and line.sid != verdict.sid)
     ]
 
 
 def _note_on_unanswered(verdicts: Sequence[Verdict]) -> str | None:
     number = sum(verdict.result == "unanswered" for verdict in verdicts)
-    return f"the API gave no answer for {number} of {len(verdicts)} rejects; they stay open" if number else None
+    return (
+        f"the API gave no answer for {number} of {len(verdicts)} rejects; they stay open"
+        if number
+        else None
+    )
 
 
 def _portions(many: Sequence[Any]) -> Iterator[Sequence[Any]]:

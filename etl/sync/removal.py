@@ -28,7 +28,9 @@ def purge(warehouse: Warehouse, deleted_before: datetime, *, dry_run: bool) -> d
     return counted
 
 
-def erase(settings: Settings, warehouse: Warehouse, identity: str, *, dry_run: bool) -> dict[str, int]:
+def erase(
+    settings: Settings, warehouse: Warehouse, identity: str, *, dry_run: bool
+) -> dict[str, int]:
     """Take out every trace of an identity; gives how many rows, by table.
 
     Raises:
@@ -37,11 +39,15 @@ def erase(settings: Settings, warehouse: Warehouse, identity: str, *, dry_run: b
     forms = _stored_forms(settings, identity)
 
     def count(conn: sa.Connection) -> dict[str, int]:
-        return retention.count(conn, retention.find_traces(conn, warehouse.engine, identity, forms).removal)
+        return retention.count(
+            conn, retention.find_traces(conn, warehouse.engine, identity, forms).removal
+        )
 
     def take_out(conn: sa.Connection) -> dict[str, int]:
         traces = retention.find_traces(conn, warehouse.engine, identity, forms)
-        holder = Holder(str(uuid.uuid4()), 0, socket.gethostname()[:255], settings.run.lease_seconds)
+        holder = Holder(
+            str(uuid.uuid4()), 0, socket.gethostname()[:255], settings.run.lease_seconds
+        )
         _lock_out_runs(conn, warehouse, holder, traces.services)
         return retention.remove(conn, traces.removal)
 
@@ -60,7 +66,9 @@ def _stored_forms(settings: Settings, identity: str) -> set[str]:
     return {identity, rules.treat("hmac", identity) or identity}
 
 
-def _lock_out_runs(conn: sa.Connection, warehouse: Warehouse, holder: Holder, services: Sequence[str]) -> None:
+def _lock_out_runs(
+    conn: sa.Connection, warehouse: Warehouse, holder: Holder, services: Sequence[str]
+) -> None:
     """Take and give back the lease of each service, so that none of them is worked on until this transaction ends."""
     for sid in services:
         scope = Scope("", sid)

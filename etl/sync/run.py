@@ -44,8 +44,13 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
     """
     accounts = choose_accounts(settings, request)
     with ExitStack() as opened:
-        warehouse = opened.enter_context(closing(open_warehouse(settings.warehouse, settings.retry, stop)))
-        clients = [opened.enter_context(closing(Client(account, settings.retry, stop))) for account in accounts]
+        warehouse = opened.enter_context(
+            closing(open_warehouse(settings.warehouse, settings.retry, stop))
+        )
+        clients = [
+            opened.enter_context(closing(Client(account, settings.retry, stop)))
+            for account in accounts
+        ]
         board.sizes = warehouse.read(_require_head_and_recall_sizes)
         holder = None if request.dry_run else start_run(settings, request.mode, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
@@ -54,7 +59,11 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
             with _heartbeat(context):
                 _scan_all(context, clients, board)
         except BaseException as error:
-            _close_line(warehouse, board.run_id, ledger.Ending("failed", board.totals, error=sentence(error)))
+            _close_line(
+                warehouse,
+                board.run_id,
+                ledger.Ending("failed", board.totals, error=sentence(error)),
+            )
             raise
         _note_unknown_services(request, board)
         outcome = board.outcome(request, stop)
@@ -72,7 +81,9 @@ def _note_unknown_services(request: Request, board: Board) -> None:
     found = {outcome.scope.chat_service_sid for outcome in board.scans}
     if request.shard is None and "" not in found:
         for sid in set(request.services) - found:
-            error = errors.ServiceNotFound("no configured account has this service; check the SID and `services`")
+            error = errors.ServiceNotFound(
+                "no configured account has this service; check the SID and `services`"
+            )
             board.add(ScanOutcome(Scope("", sid), "failed", error=error, ended=True))
 
 
@@ -85,14 +96,22 @@ def choose_accounts(settings: Settings, request: Request) -> list[config.Account
     names = {account.name for account in settings.accounts}
     if unknown := set(request.accounts) - names:
         unknown_ones, known_ones = ", ".join(sorted(unknown)), ", ".join(sorted(names))
-        raise errors.ConfigurationError(f"--account {unknown_ones}: not configured; there are {known_ones}")
-    chosen = [account for account in settings.accounts if not request.accounts or account.name in request.accounts]
+        raise errors.ConfigurationError(
+            f"--account {unknown_ones}: not configured; there are {known_ones}"
+        )
+    chosen = [
+        account
+        for account in settings.accounts
+        if not request.accounts or account.name in request.accounts
+    ]
     if not request.services:
         return chosen
     listed = {sid for account in chosen if account.services != "all" for sid in account.services}
     unlisted = set(request.services) - listed
     if unlisted and not any(account.services == "all" for account in chosen):
-        raise errors.ConfigurationError(f"--service {', '.join(sorted(unlisted))}: not among the configured services")
+        raise errors.ConfigurationError(
+            f"--service {', '.join(sorted(unlisted))}: not among the configured services"
+        )
     return [account for account in chosen if _asked_of(account, request, listed)]
 
 
@@ -119,15 +138,27 @@ def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
 
 def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
     """Close the run's line, if it has one; a warehouse that is gone by then costs only the line."""
-    _close_line(warehouse, outcome.run_id, ledger.Ending(outcome.status, outcome.totals, error=outcome.error))
-    log.info("run.finished", run_id=outcome.run_id, status=outcome.status, exit_code=outcome.exit_code, **vars(outcome.totals))
+    _close_line(
+        warehouse,
+        outcome.run_id,
+        ledger.Ending(outcome.status, outcome.totals, error=outcome.error),
+    )
+    log.info(
+        "run.finished",
+        run_id=outcome.run_id,
+        status=outcome.status,
+        exit_code=outcome.exit_code,
+        **vars(outcome.totals),
+    )
 
 
 def _close_line(warehouse: Warehouse, run_id: int | None, ending: ledger.Ending) -> None:
     if run_id is None:
         return
     try:
-        warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn)))
+        warehouse.transact(
+            lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn))
+        )
     except errors.EtlError as error:
         log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))
 
@@ -145,7 +176,9 @@ def _heartbeat(context: Context) -> Iterator[None]:
         while not ended.wait(holder.lease_seconds / 3):
             try:
                 warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder))
-            except errors.EtlError as error:  # the scans find out for themselves, inside their own transactions
+            except (
+                errors.EtlError
+            ) as error:  # the scans find out for themselves, inside their own transactions
                 log.warning("lease.unrenewed", run_id=holder.run_id, reason=sentence(error))
 
     threading.Thread(target=beat, name="heartbeat", daemon=True).start()
@@ -158,7 +191,9 @@ def _heartbeat(context: Context) -> Iterator[None]:
 def _scan_all(context: Context, clients: Sequence[Client], board: Board) -> None:
     """All accounts side by side, each with its own client, throttle and failures."""
     pool = ThreadPoolExecutor(max(1, len(clients)), "account")
-    _wait_for([pool.submit(_scan_account, context, client, board) for client in clients], context.stop)
+    _wait_for(
+        [pool.submit(_scan_account, context, client, board) for client in clients], context.stop
+    )
     pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -166,7 +201,9 @@ def _scan_account(context: Context, client: Client, board: Board) -> None:
     account = client.account
     try:
         scopes = _scopes_of(context, client, board)
-    except Exception as error:  # the one boundary: an account that cannot be read costs that account
+    except (
+        Exception
+    ) as error:  # the one boundary: an account that cannot be read costs that account
         status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
         board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
         request_id = getattr(error, "request_id", None)
@@ -182,9 +219,15 @@ def _scan_account(context: Context, client: Client, board: Board) -> None:
     kind = Plan if context.request.dry_run else Scan
     parts = Counter(scope.chat_service_sid for scope in scopes)
     census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}
-    planned = [kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid]) for scope in scopes]
+    planned = [
+        kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid])
+        for scope in scopes
+    ]
     pool = ThreadPoolExecutor(account.concurrency, "scan")
-    tasks = [pool.submit(_scan, scan, census[scope.chat_service_sid]) for scope, scan in zip(scopes, planned, strict=True)]
+    tasks = [
+        pool.submit(_scan, scan, census[scope.chat_service_sid])
+        for scope, scan in zip(scopes, planned, strict=True)
+    ]
     _wait_for(tasks, context.stop)
     pool.shutdown(wait=False, cancel_futures=True)
 
@@ -198,7 +241,9 @@ def _scan(scan: Scan | Plan, census: Census) -> None:
 def _scopes_of(context: Context, client: Client, board: Board) -> list[Scope]:
     account, request = client.account, context.request
     if account.services != "all":
-        services = [sid for sid in account.services if not request.services or sid in request.services]
+        services = [
+            sid for sid in account.services if not request.services or sid in request.services
+        ]
     else:
         services = discover_services(client, board.add_discovery())
         log.info("services.discovered", account=account.name, services=len(services))

@@ -32,13 +32,21 @@ from etl.warehouse.publishing import Publication, publish_deletes, publish_stage
 log = structlog.get_logger()
 
 # After these, going on at the stored link would meet the same again.
-_NOT_RESUMABLE = (errors.MalformedPage, errors.ForeignLink, errors.RepeatedLink, errors.NotTheApi, errors.RequestRefused)
+_NOT_RESUMABLE = (
+    errors.MalformedPage,
+    errors.ForeignLink,
+    errors.RepeatedLink,
+    errors.NotTheApi,
+    errors.RequestRefused,
+)
 
 
 class Scan:
     """One listing of one scope. Used by one thread."""
 
-    def __init__(self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census) -> None:
+    def __init__(
+        self, context: Context, client: Client, scope: Scope, outcome: ScanOutcome, census: Census
+    ) -> None:
         assert context.holder is not None  # noqa: S101 - a dry run uses `Plan`
         self._context = context
         self._warehouse = context.warehouse
@@ -59,7 +67,10 @@ class Scan:
         self._is_first_load = False
         self._rank = context.turns.join()
         self._log = log.bind(
-            run_id=self._holder.run_id, account=scope.account, chat_service_sid=scope.chat_service_sid, scope=scope.label
+            run_id=self._holder.run_id,
+            account=scope.account,
+            chat_service_sid=scope.chat_service_sid,
+            scope=scope.label,
         )
 
     def read(self) -> None:
@@ -92,13 +103,20 @@ class Scan:
     def _open(self, conn: sa.Connection) -> None:
         lapsed = leases.acquire(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
-        ledger.close_abandoned(conn, [one.run_id for one in lapsed if one.run_id != self._holder.run_id], self._scope, now)
+        ledger.close_abandoned(
+            conn,
+            [one.run_id for one in lapsed if one.run_id != self._holder.run_id],
+            self._scope,
+            now,
+        )
         self._scan_id = ledger.start_scan(conn, self._holder.run_id, self._scope, now)
         self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
         stored = self._find_progress(conn)
         self._outcome.resumed = stored is not None
         self._progress = stored or Progress(self._scan_id, "", 0, 0)
-        staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id))
+        staging.discard(
+            conn, ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id)
+        )
         # What is stored keeps the age of its last batch, so that a link that always fails grows too old to be tried.
         if stored is None:
             ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, now)
@@ -108,7 +126,9 @@ class Scan:
     def _find_progress(self, conn: sa.Connection) -> Progress | None:
         if self._context.request.fresh:
             return None
-        horizon = ledger.resume_horizon(self._engine.now(conn), self._context.settings.run.resume_within_seconds)
+        horizon = ledger.resume_horizon(
+            self._engine.now(conn), self._context.settings.run.resume_within_seconds
+        )
         return ledger.find_progress(conn, self._scope, self._rules.digest().hex(), horizon)
 
     # read
@@ -133,14 +153,21 @@ class Scan:
     def _steps(self, link: str | None) -> Iterator[Step]:
         if link is not None:
             return resume_scope(self._client, self._scope, self._counters, link)
-        return read_scope(self._client, self._scope, self._counters, may_skip=may_skip(self._context, self._client))
+        return read_scope(
+            self._client,
+            self._scope,
+            self._counters,
+            may_skip=may_skip(self._context, self._client),
+        )
 
     def _start_over(self, conn: sa.Connection) -> None:
         leases.renew(conn, self._engine, self._holder, self._scope)
         staging.discard(conn, [self._progress.stage_id])
         self._outcome.resumed = False
         self._progress = Progress(self._scan_id, "", 0, 0)
-        ledger.save_progress(conn, self._scope, self._rules.digest().hex(), self._progress, self._engine.now(conn))
+        ledger.save_progress(
+            conn, self._scope, self._rules.digest().hex(), self._progress, self._engine.now(conn)
+        )
 
     def _commit(self, batch: Batch) -> None:
         keys, unreadable = self._normalizer.keys(batch.rows)
@@ -152,17 +179,26 @@ class Scan:
             fetched=self._progress.fetched + len(batch.rows),
         )
         with self._turn():
-            rejects = self._transact_once(progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress))
+            rejects = self._transact_once(
+                progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress)
+            )
         self._progress = progress
         self._unreadable += len(unreadable)
         self._counters.rejected += len(unreadable) + len(rejects)
-        self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows), rejected=len(unreadable) + len(rejects))
+        self._log.debug(
+            "batch.committed",
+            pages=batch.pages,
+            rows=len(batch.rows),
+            rejected=len(unreadable) + len(rejects),
+        )
 
     def _turn(self) -> AbstractContextManager[None]:
         """Where all rows are new, the program's own work is what takes time; elsewhere it waits for the warehouse's answers."""
         return self._context.turns.turn(self._rank) if self._is_first_load else nullcontext()
 
-    def _transact_once(self, progress: Progress, work: Callable[[sa.Connection], list[Reject]]) -> list[Reject]:
+    def _transact_once(
+        self, progress: Progress, work: Callable[[sa.Connection], list[Reject]]
+    ) -> list[Reject]:
         """A batch whose commit went through while the answer to it was lost must not be put by twice."""
 
         def unless_done(conn: sa.Connection) -> list[Reject]:
@@ -174,7 +210,11 @@ class Scan:
         return self._warehouse.transact(unless_done)
 
     def _stage(
-        self, conn: sa.Connection, keys: Collection[Key], unreadable: Sequence[Reject], progress: Progress
+        self,
+        conn: sa.Connection,
+        keys: Collection[Key],
+        unreadable: Sequence[Reject],
+        progress: Progress,
     ) -> list[Reject]:
         fitting, too_long = staging.split_by_room(conn, keys)
         rows, rejects, passed_over = self._shape_differing(conn, fitting)
@@ -188,7 +228,9 @@ class Scan:
         ledger.move_progress(conn, progress, now)
         return rejects
 
-    def _shape_differing(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[list[Row], list[Reject], set[str]]:
+    def _shape_differing(
+        self, conn: sa.Connection, keys: Collection[Key]
+    ) -> tuple[list[Row], list[Reject], set[str]]:
         """Only rows whose bytes are not those of last time are looked into; then their content decides, and the dates asked for.
 
         Gives the rows to stage, the rejects, and the SIDs of rows that changed and were not asked for.
@@ -197,11 +239,27 @@ class Scan:
             return [], [], set()
         # In a first load there is nothing to compare with, and asking costs as much as staging. Should a SID be stored all the same,
         # under another service, publishing finds it: it counts by what is stored then.
-        stored = staging.take_all_for_new(keys) if self._is_first_load else staging.find_differing(conn, self._engine, keys)
+        stored = (
+            staging.take_all_for_new(keys)
+            if self._is_first_load
+            else staging.find_differing(conn, self._engine, keys)
+        )
         shaped, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
-        changed = [row for row in shaped if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)]
-        passed_over = {row.sid for row in changed if not self._scope.holds(row.date_updated)} if self._scope.dated else set()
-        return [row for row in changed if row.sid not in passed_over] if passed_over else changed, rejects, passed_over
+        changed = [
+            row
+            for row in shaped
+            if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)
+        ]
+        passed_over = (
+            {row.sid for row in changed if not self._scope.holds(row.date_updated)}
+            if self._scope.dated
+            else set()
+        )
+        return (
+            [row for row in changed if row.sid not in passed_over] if passed_over else changed,
+            rejects,
+            passed_over,
+        )
 
     # settle
 
@@ -238,19 +296,27 @@ class Scan:
     @property
     def _stored_identities(self) -> list[str]:
         """The scope's identities as the warehouse holds them; none when privacy drops them, and then none can be absent."""
-        treated = (self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities)
+        treated = (
+            self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities
+        )
         return [identity for identity in treated if identity is not None]
 
     def _count_absent(self, conn: sa.Connection) -> tuple[int, int]:
         leases.renew(conn, self._engine, self._holder, self._scope)
         absent = 0
         if self._outcome.kept is None:
-            absent = staging.count_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
+            absent = staging.count_absent(
+                conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id
+            )
         is_asked_for = absent or (self._census.parts > 1 and not self._is_first_load)
-        return absent, staging.count_active(conn, self._scope.chat_service_sid) if is_asked_for else 0
+        return absent, staging.count_active(
+            conn, self._scope.chat_service_sid
+        ) if is_asked_for else 0
 
     def _draw_absent(self, conn: sa.Connection) -> list[str]:
-        stream = staging.iterate_absent(conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id)
+        stream = staging.iterate_absent(
+            conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id
+        )
         return draw_sample(stream, self._context.settings.deletes.confirm_limit)
 
     def _take_back(self, settlement: Settlement) -> None:
@@ -259,7 +325,9 @@ class Scan:
         progress = replace(self._progress, pages=self._progress.pages + 1)
 
         def take_back(conn: sa.Connection) -> list[Reject]:
-            staging.stage_batch(conn, self._engine, progress.stage_id, progress.pages + 1, settlement.unknown, [])
+            staging.stage_batch(
+                conn, self._engine, progress.stage_id, progress.pages + 1, settlement.unknown, []
+            )
             return self._stage(conn, alive.values(), [], progress)
 
         rejects = self._transact_once(progress, take_back)
@@ -270,10 +338,14 @@ class Scan:
 
     def _publish(self, settlement: Settlement) -> None:
         self._outcome.status = "refused" if settlement.refused else "published"
-        self._outcome.error = errors.DeletesRefused(settlement.refused) if settlement.refused else None
+        self._outcome.error = (
+            errors.DeletesRefused(settlement.refused) if settlement.refused else None
+        )
         counted = self._warehouse.transact(lambda conn: self._publish_in(conn, settlement))
         vars(self._counters).update(vars(counted))
-        self._log.info(f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted))
+        self._log.info(
+            f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted)
+        )
 
     def _publish_in(self, conn: sa.Connection, settlement: Settlement) -> Counters:
         if (counted := ledger.find_publication(conn, self._scan_id)) is not None:
@@ -284,14 +356,28 @@ class Scan:
         now = self._engine.now(conn)
         stage_id = self._progress.stage_id
         ledger.require_progress(conn, stage_id)
-        order = Publication(self._holder.run_id, stage_id, self._scope, self._stored_identities, now)
+        order = Publication(
+            self._holder.run_id, stage_id, self._scope, self._stored_identities, now
+        )
         met, repeated = staging.count_met(conn, self._engine, stage_id)
         if repeated:
             staging.drop_superseded(conn, self._engine, stage_id)
         changes = publish_staged(conn, self._engine, order)
         mode = self._context.settings.deletes.mode
-        deleted = publish_deletes(conn, self._engine, order, mode) if settlement.deletes and mode != "ignore" else 0
-        quarantine.resolve(conn, self._engine, self._holder.run_id, self._scope, stage_id, now, complete=self._outcome.complete)
+        deleted = (
+            publish_deletes(conn, self._engine, order, mode)
+            if settlement.deletes and mode != "ignore"
+            else 0
+        )
+        quarantine.resolve(
+            conn,
+            self._engine,
+            self._holder.run_id,
+            self._scope,
+            stage_id,
+            now,
+            complete=self._outcome.complete,
+        )
         rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
         unchanged = max(0, met - sum(changes) - rejected - len(settlement.unknown))
         counted = replace(self._counters, **changes._asdict(), deleted=deleted, unchanged=unchanged)
@@ -329,14 +415,18 @@ class Scan:
     def _end_badly(self, error: Exception) -> None:
         self._outcome.complete = False
         self._note(error)
-        self._try_to_write(lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE)))
+        self._try_to_write(
+            lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE))
+        )
 
     def _write_bad_end(self, conn: sa.Connection, *, resumable: bool) -> None:
         if self._still_holds_lease(conn):  # else another run may be going on with this stage
             if not resumable:
                 staging.discard(conn, [self._progress.stage_id])
             leases.release(conn, self._holder, self._scope)
-        ledger.finish_scan(conn, self._scan_id, self._ending(self._counters), self._engine.now(conn))
+        ledger.finish_scan(
+            conn, self._scan_id, self._ending(self._counters), self._engine.now(conn)
+        )
 
     def _still_holds_lease(self, conn: sa.Connection) -> bool:
         try:
@@ -355,7 +445,11 @@ class Scan:
     def _note(self, error: Exception) -> None:
         self._outcome.error = error
         self._outcome.status = self._status_of(error)
-        report = self._log.info if self._outcome.status in ("interrupted", "skipped") else self._log.error
+        report = (
+            self._log.info
+            if self._outcome.status in ("interrupted", "skipped")
+            else self._log.error
+        )
         report(
             f"scan.{self._outcome.status}",
             error=type(error).__name__,

@@ -32,7 +32,9 @@ class Turns:
         """Wait for a turn, and hold it."""
         with self._changed:
             self._waiting.add(rank)
-            self._changed.wait_for(lambda: not self._taken and min(self._waiting) == rank, _PATIENCE_SECONDS)
+            self._changed.wait_for(
+                lambda: not self._taken and min(self._waiting) == rank, _PATIENCE_SECONDS
+            )
             self._waiting.remove(rank)
             self._taken += 1
             self._changed.notify_all()

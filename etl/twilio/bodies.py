@@ -82,7 +82,11 @@ def _inflate(member: "zlib._Decompress", packed: bytes, most: int) -> bytes:
 
 def _refuse_cut(body: bytes, head: Answer) -> None:
     """Where the end of the connection is the end of the body, only the JSON itself tells whether it is whole."""
-    if head.status != 200 or "content-length" in head.headers or "transfer-encoding" in head.headers:
+    if (
+        head.status != 200
+        or "content-length" in head.headers
+        or "transfer-encoding" in head.headers
+    ):
         return
     if body.lstrip().startswith(b"{"):
         try:

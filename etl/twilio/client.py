@@ -49,7 +49,9 @@ class Leniency:
 
     def forgives(self, error: BaseException) -> bool:
         """Whether this is the one that is tried again."""
-        forgiven = self._left and isinstance(error, errors.SourceError) and error.status in (401, 404)
+        forgiven = (
+            self._left and isinstance(error, errors.SourceError) and error.status in (401, 404)
+        )
         self._left = self._left and not forgiven
         return forgiven
 
@@ -88,7 +90,9 @@ class Client:
             lambda: self._try(url, counters, allowance),
             self._policy,
             self._stop,
-            on=lambda error: _is_passing(error) or (leniency is not None and leniency.forgives(error)),
+            on=lambda error: (
+                _is_passing(error) or (leniency is not None and leniency.forgives(error))
+            ),
             announce=self._announce(counters),
             hint=_hint,
             left=allowance.left_for_waiting,
@@ -97,7 +101,12 @@ class Client:
     def follow_down(self, page_size: int | None) -> None:
         """Ask for no more than the server gives."""
         if page_size is not None and 0 < page_size < self.page_size:
-            log.info("page_size.lowered", account=self.account.name, asked=self.page_size, given=page_size)
+            log.info(
+                "page_size.lowered",
+                account=self.account.name,
+                asked=self.page_size,
+                given=page_size,
+            )
             self.page_size = page_size
 
     def ask_for_smaller_pages(self, refused: int) -> bool:
@@ -109,7 +118,11 @@ class Client:
     def close(self) -> None:
         """Close the connections."""
         if self.throttle.highest_seen:
-            log.info("account.closed", account=self.account.name, highest_concurrent_requests=self.throttle.highest_seen)
+            log.info(
+                "account.closed",
+                account=self.account.name,
+                highest_concurrent_requests=self.throttle.highest_seen,
+            )
         self._transport.close()
 
     def _try(self, url: str, counters: Counters, allowance: "_Allowance") -> Answer:

@@ -35,12 +35,21 @@ def discover_services(client: Client, counters: Counters) -> list[str]:
     return list(found)
 
 
-def list_bindings(client: Client, scope: Scope, counters: Counters, start: str | None = None) -> Iterator[Step]:
+def list_bindings(
+    client: Client, scope: Scope, counters: Counters, start: str | None = None
+) -> Iterator[Step]:
     """The pages of one scope; see `walk`."""
-    return walk(client, Listing(f"{_service(scope)}/Bindings", "bindings", tuple(scope.query)), counters, start)
+    return walk(
+        client,
+        Listing(f"{_service(scope)}/Bindings", "bindings", tuple(scope.query)),
+        counters,
+        start,
+    )
 
 
-def look_up_binding(client: Client, scope: Scope, sid: str, counters: Counters) -> tuple[Absence, bytes]:
+def look_up_binding(
+    client: Client, scope: Scope, sid: str, counters: Counters
+) -> tuple[Absence, bytes]:
     """Whether one binding exists, and its raw row if it does.
 
     Only the API's own 404 says that it is gone. What cannot be told (401, 403, 5xx, a page for people) is unknown.

@@ -49,7 +49,10 @@ _BY_CODE: Mapping[int, _Cause] = {
         "the API refuses the credentials: check key and secret, that they belong to this region "
         "(a key works in one region only), and that account and key are active",
     ),
-    20005: _Cause(errors.CredentialsRefused, "the account is not active or suspended: see its state in the Twilio Console"),
+    20005: _Cause(
+        errors.CredentialsRefused,
+        "the account is not active or suspended: see its state in the Twilio Console",
+    ),
     20006: _Cause(
         errors.PermissionMissing,
         "access is denied: the key may not read this service; use a standard key of the account that owns it",
@@ -63,37 +66,54 @@ _BY_CODE: Mapping[int, _Cause] = {
         "the API knows no such service: it was deleted, the SID is of another product, or the key is of another account",
     ),
     20429: _Cause(
-        errors.Throttled, "the account has too many requests in flight: lower `concurrency`, or run when there is less traffic"
+        errors.Throttled,
+        "the account has too many requests in flight: lower `concurrency`, or run when there is less traffic",
     ),
     20007: _Cause(errors.PageSizeRefused, "the API refuses the page size: lower `page_size`"),
     21481: _Cause(errors.PageTokenRefused, "the API no longer takes the page token of a link"),
-    70002: _Cause(errors.PageTokenRefused, "the API asks for a page token that its own link did not have; report it to Twilio"),
+    70002: _Cause(
+        errors.PageTokenRefused,
+        "the API asks for a page token that its own link did not have; report it to Twilio",
+    ),
 }
 
 _BY_STATUS: Mapping[int, _Cause] = {
     401: _BY_CODE[20003],
     403: _BY_CODE[20006],
     404: _BY_CODE[20404],
-    407: _Cause(errors.NotTheApi, "the proxy asks for credentials: put them into the proxy's environment variable"),
+    407: _Cause(
+        errors.NotTheApi,
+        "the proxy asks for credentials: put them into the proxy's environment variable",
+    ),
     408: _Cause(errors.Unavailable, "the API gave up waiting for the request: try again later"),
     429: _BY_CODE[20429],
     500: _Cause(
-        errors.Unavailable, "the API has a fault of its own: try again later; if it lasts, give Twilio's support the request id"
+        errors.Unavailable,
+        "the API has a fault of its own: try again later; if it lasts, give Twilio's support the request id",
     ),
-    502: _Cause(errors.Unavailable, "a gateway before the API got no answer from it: try again later"),
+    502: _Cause(
+        errors.Unavailable, "a gateway before the API got no answer from it: try again later"
+    ),
     503: _Cause(errors.Unavailable, "the API is temporarily unavailable: try again later"),
-    504: _Cause(errors.Unavailable, "a gateway before the API waited too long for it: try again later"),
+    504: _Cause(
+        errors.Unavailable, "a gateway before the API waited too long for it: try again later"
+    ),
 }
 
 _REDIRECT = _Cause(
-    errors.NotTheApi, "the answer is a redirect, which this API never gives and which is not followed; check base_url"
+    errors.NotTheApi,
+    "the answer is a redirect, which this API never gives and which is not followed; check base_url",
 )
 _NO_CONTENT = _Cause(
-    errors.NotTheApi, "the answer is a success without a page, which this API never gives; check base_url and any proxy between"
+    errors.NotTheApi,
+    "the answer is a success without a page, which this API never gives; check base_url and any proxy between",
 )
-_NOT_THE_API = _Cause(errors.NotTheApi, "the answer is not the API's own: check base_url and any proxy between")
+_NOT_THE_API = _Cause(
+    errors.NotTheApi, "the answer is not the API's own: check base_url and any proxy between"
+)
 _REFUSED = _Cause(
-    errors.RequestRefused, "the API does not take the request: check the configuration, or report it with the request id"
+    errors.RequestRefused,
+    "the API does not take the request: check the configuration, or report it with the request id",
 )
 
 
@@ -102,7 +122,9 @@ def error_for(answer: Answer) -> errors.SourceError:
     code = twilio_code(answer.body)
     cause = _find_cause(answer, code)
     sentence = f"HTTP {answer.status}{f', code {code}' if code else ''}: {cause.sentence}"
-    return cause.kind(sentence, status=answer.status, twilio_code=code, request_id=answer.request_id)
+    return cause.kind(
+        sentence, status=answer.status, twilio_code=code, request_id=answer.request_id
+    )
 
 
 def _find_cause(answer: Answer, code: int | None) -> _Cause:
@@ -122,7 +144,12 @@ def twilio_code(body: bytes) -> int | None:
     """The error code in any of the API's four shapes of error bodies (facts §3.1), or None."""
     document = _object(body) or {}
     nested = document.get("errors")
-    if "code" not in document and isinstance(nested, list) and nested and isinstance(nested[0], dict):
+    if (
+        "code" not in document
+        and isinstance(nested, list)
+        and nested
+        and isinstance(nested[0], dict)
+    ):
         document = nested[0]
     return _number(document.get("code"))
 

@@ -69,7 +69,9 @@ class _Course:
         Raises:
             RepeatedLink: the next link was met before, or too many pages in a row brought nothing new.
         """
-        rows = hash((len(page.rows), *page.rows[:1], *page.rows[-1:]))  # both ends tell, and cost less than hashing all
+        rows = hash(
+            (len(page.rows), *page.rows[:1], *page.rows[-1:])
+        )  # both ends tell, and cost less than hashing all
         repeated = bool(page.rows) and rows in self._met
         if repeated or not page.rows:
             self._repeated += repeated
@@ -78,7 +80,9 @@ class _Course:
             self._repeated = self._without_news = 0
         self._met |= {hash(link), rows}
         if onward is not None and hash(onward) in self._met:
-            raise errors.RepeatedLink("a next link was followed before, so the listing would never end; report it to Twilio")
+            raise errors.RepeatedLink(
+                "a next link was followed before, so the listing would never end; report it to Twilio"
+            )
         if self._repeated > _MOST_REPEATED_PAGES or self._without_news > _MOST_PAGES_WITHOUT_NEWS:
             raise errors.RepeatedLink(
                 f"{self._without_news} pages in a row brought nothing new, so the listing would never end; report it to Twilio"
@@ -86,7 +90,9 @@ class _Course:
         return repeated
 
 
-def walk(client: Client, listing: Listing, counters: Counters, start: str | None = None) -> Iterator[Step]:
+def walk(
+    client: Client, listing: Listing, counters: Counters, start: str | None = None
+) -> Iterator[Step]:
     """Follow a listing from its first page, or from a stored link, to its end.
 
     Raises:
@@ -123,9 +129,13 @@ def check_link(link: str, current: str, origin: str, path: str) -> str:
     # The path as it would be sent: decoded, `%2F` would pass for a slash.
     if target.userinfo or target.raw_path.partition(b"?")[0] != path.encode():
         raise errors.ForeignLink(f"a next link leads outside {path}; nothing was sent there")
-    if (target.scheme, target.host, target.port) == (home.scheme, home.host, home.port) or _is_twin(target, home):
+    if (target.scheme, target.host, target.port) == (home.scheme, home.host, home.port) or _is_twin(
+        target, home
+    ):
         return origin + target.raw_path.decode("ascii")
-    raise errors.ForeignLink(f"a next link leads to another scheme, host or port than {origin}; nothing was sent there")
+    raise errors.ForeignLink(
+        f"a next link leads to another scheme, host or port than {origin}; nothing was sent there"
+    )
 
 
 _is_plain = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+").fullmatch
@@ -135,7 +145,8 @@ _is_plain = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+").fullmatch
 def _is_twin(target: httpx.URL, home: httpx.URL) -> bool:
     """Another of Twilio's names for this API, with the query of a page: the configured name is kept, path and query are taken."""
     same_api = all(
-        _CONVERSATIONS_HOST.fullmatch(url.host) and url.scheme == "https" and url.port is None for url in (target, home)
+        _CONVERSATIONS_HOST.fullmatch(url.host) and url.scheme == "https" and url.port is None
+        for url in (target, home)
     )
     return same_api and ("PageToken" in target.params or "Page" in target.params)
 
@@ -158,7 +169,11 @@ def _first(client: Client, listing: Listing, counters: Counters, course: _Course
 def _step(client: Client, listing: Listing, answer: Answer, link: str, course: _Course) -> Step:
     try:
         page = decode_page(answer.body, listing.key)
-        onward = None if page.next_link is None else check_link(page.next_link, link, client.origin, listing.path)
+        onward = (
+            None
+            if page.next_link is None
+            else check_link(page.next_link, link, client.origin, listing.path)
+        )
         repeated = course.judge(link, page, onward)
     except errors.SourceError as error:
         error.status, error.request_id = answer.status, answer.request_id

@@ -58,9 +58,16 @@ class _TimedStream(httpcore.NetworkStream):
         self._inner.close()
 
     def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
     ) -> httpcore.NetworkStream:
-        return _TimedStream(self._inner.start_tls(ssl_context, server_hostname, _left(timeout, httpcore.ConnectTimeout)))
+        return _TimedStream(
+            self._inner.start_tls(
+                ssl_context, server_hostname, _left(timeout, httpcore.ConnectTimeout)
+            )
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
@@ -79,7 +86,9 @@ class _TimedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         limit = _left(timeout, httpcore.ConnectTimeout)
-        return _TimedStream(self._inner.connect_tcp(host, port, limit, local_address, socket_options))
+        return _TimedStream(
+            self._inner.connect_tcp(host, port, limit, local_address, socket_options)
+        )
 
 
 class Transport:
@@ -107,17 +116,25 @@ class Transport:
         """Send one request to `url`, which begins with the origin; the body is read from the answer, which has to be closed."""
         scheme, host, port = self._parts
         target = url.removeprefix(self._origin).encode("ascii")
-        request = httpcore.Request("GET", httpcore.URL(scheme=scheme, host=host, port=port, target=target), headers=self._headers)
+        request = httpcore.Request(
+            "GET",
+            httpcore.URL(scheme=scheme, host=host, port=port, target=target),
+            headers=self._headers,
+        )
         if self._tunnel:
             return _as_httpx(self._tunnel.handle_request(request), lambda: None)
         kept = self._take()
         if kept is not None:
             # It may end at the very moment in which it is used; nothing was answered then, so that is no failed try.
-            with contextlib.suppress(httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError):
+            with contextlib.suppress(
+                httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError
+            ):
                 return self._send(kept, request)
         return self._send(self._connect(), request)
 
-    def _send(self, connection: httpcore.HTTPConnection, request: httpcore.Request) -> httpx.Response:
+    def _send(
+        self, connection: httpcore.HTTPConnection, request: httpcore.Request
+    ) -> httpx.Response:
         try:
             answer = connection.handle_request(request)
         except BaseException:
@@ -144,7 +161,12 @@ class Transport:
     def _connect(self) -> httpcore.HTTPConnection:
         scheme, host, port = self._parts
         origin = httpcore.Origin(scheme, host, port or (443 if scheme == b"https" else 80))
-        return httpcore.HTTPConnection(origin, self._ssl_context, keepalive_expiry=_KEPT_SECONDS, network_backend=_TimedBackend())
+        return httpcore.HTTPConnection(
+            origin,
+            self._ssl_context,
+            keepalive_expiry=_KEPT_SECONDS,
+            network_backend=_TimedBackend(),
+        )
 
     def _give_back(self, connection: httpcore.HTTPConnection) -> None:
         self._idle.append(connection) if connection.is_idle() else connection.close()
@@ -184,7 +206,9 @@ def environment_proxy(origin: str) -> httpcore.Proxy | None:
         raise _not_a_proxy(scheme) from None
     if proxy.url.scheme not in ("http", "https") or not proxy.url.host:
         raise _not_a_proxy(scheme)
-    place = httpcore.URL(scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/")
+    place = httpcore.URL(
+        scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/"
+    )
     return httpcore.Proxy(place, auth=proxy.raw_auth)
 
 

@@ -70,7 +70,13 @@ class Warehouse:
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
-        return persist(lambda: self._transact_once(work), self._policy, self._stop, on=_is_passing, announce=_announce)
+        return persist(
+            lambda: self._transact_once(work),
+            self._policy,
+            self._stop,
+            on=_is_passing,
+            announce=_announce,
+        )
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work`, which only reads, and again when a lost connection broke it off.
@@ -78,7 +84,13 @@ class Warehouse:
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
-        return persist(lambda: self._read_once(work), self._policy, self._stop, on=_is_passing, announce=_announce)
+        return persist(
+            lambda: self._read_once(work),
+            self._policy,
+            self._stop,
+            on=_is_passing,
+            announce=_announce,
+        )
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -93,9 +105,20 @@ class Warehouse:
     def _require_file(self) -> None:
         """Only `migrate` may create a database; a mistyped path must not leave an empty one behind."""
         file = self._pool.url.database
-        if self.engine.single_writer and file and not file.startswith((":", "file:")) and not Path(file).exists():
-            create = "create it: `bindings-etl migrate`" if Path(file).parent.exists() else "make its folder first"
-            raise errors.WarehouseOutdated(f"there is no database {file}; check warehouse.url, or {create}")
+        if (
+            self.engine.single_writer
+            and file
+            and not file.startswith((":", "file:"))
+            and not Path(file).exists()
+        ):
+            create = (
+                "create it: `bindings-etl migrate`"
+                if Path(file).parent.exists()
+                else "make its folder first"
+            )
+            raise errors.WarehouseOutdated(
+                f"there is no database {file}; check warehouse.url, or {create}"
+            )
 
     def _transact_once(self, work: Callable[[sa.Connection], T]) -> T:
         self._require_file()
@@ -147,12 +170,20 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
     except sa.exc.DBAPIError as cause:
         raise _translate(engine.fault(cause), cause, where) from cause
     except sa.exc.SQLAlchemyError as cause:
-        raise errors.WarehouseRefused(f"the warehouse {where} cannot be used: {type(cause).__name__}") from cause
+        raise errors.WarehouseRefused(
+            f"the warehouse {where} cannot be used: {type(cause).__name__}"
+        ) from cause
 
 
 def _translate(fault: Fault, cause: sa.exc.DBAPIError, where: str) -> errors.WarehouseError:
-    code = getattr(cause.orig, "sqlstate", None) or getattr(cause.orig, "sqlite_errorname", None) or type(cause.orig).__name__
-    return _KINDS.get(fault, errors.WarehouseRefused)(f"the warehouse {where} {_ADVICE[fault]} ({code})")
+    code = (
+        getattr(cause.orig, "sqlstate", None)
+        or getattr(cause.orig, "sqlite_errorname", None)
+        or type(cause.orig).__name__
+    )
+    return _KINDS.get(fault, errors.WarehouseRefused)(
+        f"the warehouse {where} {_ADVICE[fault]} ({code})"
+    )
 
 
 def _is_passing(error: BaseException) -> bool:

@@ -51,9 +51,17 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
                 f"its lease ends at {other.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
             )
     labels = {other.scope for other in in_the_way}
-    conn.execute(sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(labels - {scope.label})))
-    if scope.label in labels:  # not deleted and inserted again: DuckDB takes no key twice in one transaction
-        conn.execute(sa.update(sync_leases).where(mine, sync_leases.c.scope == scope.label).values(_row(holder, scope, now)))
+    conn.execute(
+        sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(labels - {scope.label}))
+    )
+    if (
+        scope.label in labels
+    ):  # not deleted and inserted again: DuckDB takes no key twice in one transaction
+        conn.execute(
+            sa.update(sync_leases)
+            .where(mine, sync_leases.c.scope == scope.label)
+            .values(_row(holder, scope, now))
+        )
     else:
         conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
     return [Lapsed(other.run_id) for other in in_the_way]
@@ -65,8 +73,14 @@ def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> No
     Entered by whoever wants any lease of a service, so that two cannot both find it free; and by whoever publishes a part of it, so
     that two parts do not publish one row in the same moment.
     """
-    conn.execute(engine.insert_unless_there(sync_gates, ["chat_service_sid"], sa.select(sa.literal(chat_service_sid))))
-    gate = sa.select(sync_gates.c.chat_service_sid).where(sync_gates.c.chat_service_sid == chat_service_sid)
+    conn.execute(
+        engine.insert_unless_there(
+            sync_gates, ["chat_service_sid"], sa.select(sa.literal(chat_service_sid))
+        )
+    )
+    gate = sa.select(sync_gates.c.chat_service_sid).where(
+        sync_gates.c.chat_service_sid == chat_service_sid
+    )
     conn.execute(_locking(engine, gate))
 
 
@@ -93,7 +107,11 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
     """Prolong every lease of this process, when no batch is due."""
     expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
-    conn.execute(sa.update(sync_leases).where(sync_leases.c.owner == holder.owner).values(expires_at=expires_at))
+    conn.execute(
+        sa.update(sync_leases)
+        .where(sync_leases.c.owner == holder.owner)
+        .values(expires_at=expires_at)
+    )
 
 
 def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
@@ -110,7 +128,9 @@ def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
 def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]]:
     """Every lease that is held now."""
     held = sa.select(sync_leases).where(sync_leases.c.expires_at > engine.now(conn))
-    return list(conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all())
+    return list(
+        conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all()
+    )
 
 
 def _locking(engine: Engine, query: sa.Select[tuple[str]]) -> sa.Select[tuple[str]]:

@@ -39,13 +39,25 @@ class Progress:
 
 def start_run(conn: sa.Connection, *, mode: str, version: str, host: str, now: datetime) -> int:
     """Open the run's line; gives its id."""
-    line = {"mode": mode, "status": "running", "started_at": now, "dry_run": False, "version": version, "host": host}
+    line = {
+        "mode": mode,
+        "status": "running",
+        "started_at": now,
+        "dry_run": False,
+        "version": version,
+        "host": host,
+    }
     return _insert(conn, sync_runs, line)
 
 
 def finish_run(conn: sa.Connection, run_id: int, ending: Ending, now: datetime) -> None:
     """Close the run's line."""
-    values = {"status": ending.status, "finished_at": now, "error": ending.error, **asdict(ending.counters)}
+    values = {
+        "status": ending.status,
+        "finished_at": now,
+        "error": ending.error,
+        **asdict(ending.counters),
+    }
     conn.execute(sa.update(sync_runs).where(sync_runs.c.id == run_id).values(values))
 
 
@@ -91,21 +103,38 @@ def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:
 def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:
     """Rows that scopes had when they were last read completely, by service and label; of the ledger's latest lines only."""
     newest = sa.select(sa.func.max(sync_scans.c.id)).scalar_subquery()
-    lines = sa.select(sync_scans.c.chat_service_sid, sync_scans.c.scope, sync_scans.c.fetched).where(
-        sync_scans.c.id > newest - _RECALLED_LINES, sync_scans.c.complete
-    )
-    return {(line.chat_service_sid, line.scope): line.fetched for line in conn.execute(lines.order_by(sync_scans.c.id))}
+    lines = sa.select(
+        sync_scans.c.chat_service_sid, sync_scans.c.scope, sync_scans.c.fetched
+    ).where(sync_scans.c.id > newest - _RECALLED_LINES, sync_scans.c.complete)
+    return {
+        (line.chat_service_sid, line.scope): line.fetched
+        for line in conn.execute(lines.order_by(sync_scans.c.id))
+    }
 
 
-def close_abandoned(conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime) -> None:
+def close_abandoned(
+    conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime
+) -> None:
     """Mark what killed runs left as running: their scans of this service, and the runs that hold no lease any more."""
-    ended = {"status": "interrupted", "finished_at": now, "error": "the process ended without a word"}
+    ended = {
+        "status": "interrupted",
+        "finished_at": now,
+        "error": "the process ended without a word",
+    }
     running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == "running")
     conn.execute(
-        sa.update(sync_scans).where(running_scans, sync_scans.c.chat_service_sid == scope.chat_service_sid).values(ended)
+        sa.update(sync_scans)
+        .where(running_scans, sync_scans.c.chat_service_sid == scope.chat_service_sid)
+        .values(ended)
     )
-    holding = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now)
-    conn.execute(sa.update(sync_runs).where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == "running", ~holding).values(ended))
+    holding = sa.exists().where(
+        sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
+    )
+    conn.execute(
+        sa.update(sync_runs)
+        .where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == "running", ~holding)
+        .values(ended)
+    )
 
 
 def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> None:
@@ -113,15 +142,27 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
 
     A live run that is taken for dead here, since it is long without a lease, still writes its own ending.
     """
-    ended = {"status": "interrupted", "finished_at": now, "error": "the process ended without a word"}
-    alive = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now)
+    ended = {
+        "status": "interrupted",
+        "finished_at": now,
+        "error": "the process ended without a word",
+    }
+    alive = sa.exists().where(
+        sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
+    )
     begun_long_ago = sync_runs.c.started_at < now - timedelta(seconds=lease_seconds)
-    conn.execute(sa.update(sync_runs).where(sync_runs.c.status == "running", begun_long_ago, ~alive).values(ended))
+    conn.execute(
+        sa.update(sync_runs)
+        .where(sync_runs.c.status == "running", begun_long_ago, ~alive)
+        .values(ended)
+    )
     over = sa.exists().where(sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != "running")
     conn.execute(sa.update(sync_scans).where(sync_scans.c.status == "running", over).values(ended))
 
 
-def save_progress(conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime) -> None:
+def save_progress(
+    conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime
+) -> None:
     """Remember where a scan can go on."""
     line = {
         **asdict(progress),
@@ -133,13 +174,24 @@ def save_progress(conn: sa.Connection, scope: Scope, rules: str, progress: Progr
     }
     mine = scan_progress.c.stage_id == progress.stage_id
     known = conn.scalar(sa.select(scan_progress.c.stage_id).where(mine)) is not None
-    conn.execute(sa.update(scan_progress).where(mine).values(line) if known else sa.insert(scan_progress).values(line))
+    conn.execute(
+        sa.update(scan_progress).where(mine).values(line)
+        if known
+        else sa.insert(scan_progress).values(line)
+    )
 
 
 def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> None:
     """Remember how far a scan has got, in the transaction of the batch that got there."""
-    moved = {"next_link": progress.next_link, "pages": progress.pages, "fetched": progress.fetched, "updated_at": now}
-    conn.execute(sa.update(scan_progress).where(scan_progress.c.stage_id == progress.stage_id).values(moved))
+    moved = {
+        "next_link": progress.next_link,
+        "pages": progress.pages,
+        "fetched": progress.fetched,
+        "updated_at": now,
+    }
+    conn.execute(
+        sa.update(scan_progress).where(scan_progress.c.stage_id == progress.stage_id).values(moved)
+    )
 
 
 def require_progress(conn: sa.Connection, stage_id: int) -> int:
@@ -149,7 +201,9 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
         StageLost: PostgreSQL empties UNLOGGED tables when it crashes, and a standby that takes over never had their rows. Whoever went
             on would publish the rest of a scan as the whole, and take what came before for gone.
     """
-    pages: int | None = conn.scalar(sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id))
+    pages: int | None = conn.scalar(
+        sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id)
+    )
     if pages is None:
         raise StageLost(
             "the warehouse crashed and lost what this scan had read; nothing was published, the next run reads the service again"
@@ -157,31 +211,52 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
     return pages
 
 
-def find_progress(conn: sa.Connection, scope: Scope, rules: str, not_before: datetime) -> Progress | None:
+def find_progress(
+    conn: sa.Connection, scope: Scope, rules: str, not_before: datetime
+) -> Progress | None:
     """The youngest stored point, past the first batch, from which a scan of this scope, made by the same rules, can go on."""
     query = (
         sa.select(scan_progress)
-        .where(scan_progress.c.chat_service_sid == scope.chat_service_sid, scan_progress.c.scope == scope.label)
+        .where(
+            scan_progress.c.chat_service_sid == scope.chat_service_sid,
+            scan_progress.c.scope == scope.label,
+        )
         .where(scan_progress.c.account == scope.account, scan_progress.c.rules == rules)
         .where(scan_progress.c.updated_at >= not_before, scan_progress.c.next_link != "")
         .order_by(scan_progress.c.updated_at.desc())
     )
     found = conn.execute(query).first()
-    return None if found is None else Progress(found.stage_id, found.next_link, found.pages, found.fetched)
+    return (
+        None
+        if found is None
+        else Progress(found.stage_id, found.next_link, found.pages, found.fetched)
+    )
 
 
-def overlapping_stages(conn: sa.Connection, scope: Scope, *, besides: int | None = None) -> list[int]:
+def overlapping_stages(
+    conn: sa.Connection, scope: Scope, *, besides: int | None = None
+) -> list[int]:
     """Stages of scopes that overlap this one: once it publishes, what they hold is older than the truth."""
     stored = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
         scan_progress.c.chat_service_sid == scope.chat_service_sid
     )
-    return [stage_id for stage_id, label in conn.execute(stored) if stage_id != besides and overlap(label, scope.label)]
+    return [
+        stage_id
+        for stage_id, label in conn.execute(stored)
+        if stage_id != besides and overlap(label, scope.label)
+    ]
 
 
 def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: int) -> list[int]:
     """Stages that earlier scans of the same scope left behind."""
-    mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (scan_progress.c.scope == scope.label)
-    return list(conn.execute(sa.select(scan_progress.c.stage_id).where(mine, scan_progress.c.stage_id != besides)).scalars())
+    mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (
+        scan_progress.c.scope == scope.label
+    )
+    return list(
+        conn.execute(
+            sa.select(scan_progress.c.stage_id).where(mine, scan_progress.c.stage_id != besides)
+        ).scalars()
+    )
 
 
 def resume_horizon(now: datetime, seconds: float) -> datetime:

@@ -35,7 +35,9 @@ def require_head(conn: sa.Connection) -> None:
         return
     if revision is None:
         _require_schema(conn)
-        raise errors.WarehouseOutdated("the warehouse has no tables yet; run `bindings-etl migrate`")
+        raise errors.WarehouseOutdated(
+            "the warehouse has no tables yet; run `bindings-etl migrate`"
+        )
     if revision in known_revisions():
         raise errors.WarehouseOutdated(
             f"the warehouse is at revision {revision} and has to be at {HEAD}; run `bindings-etl migrate`"
@@ -103,7 +105,9 @@ def known_revisions() -> list[str]:
     """All revisions that this program knows, newest first."""
     from alembic.script import ScriptDirectory
 
-    return [script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()]
+    return [
+        script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()
+    ]
 
 
 def _create_schema(conn: sa.Connection, schema: str) -> None:
@@ -116,7 +120,10 @@ def _create_schema(conn: sa.Connection, schema: str) -> None:
 
 def _require_schema(conn: sa.Connection) -> None:
     """PostgreSQL says so little of a schema that is missing or closed that its tables only seem not to be there."""
-    if conn.dialect.name == "postgresql" and conn.scalar(sa.select(sa.func.current_schema())) is None:
+    if (
+        conn.dialect.name == "postgresql"
+        and conn.scalar(sa.select(sa.func.current_schema())) is None
+    ):
         path = conn.scalar(sa.select(sa.func.current_setting("search_path")))
         raise errors.WarehouseOutdated(
             f"there is no schema {path}, or the role may not use it; check warehouse.schema, GRANT USAGE ON SCHEMA to the role, "
@@ -135,10 +142,14 @@ def _enter(dialect: str, schema: str) -> str:
 
 
 def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
-    alive = sa.select(sync_leases.c.run_id, sync_leases.c.host).where(sync_leases.c.expires_at > warehouse.engine.now(conn))
+    alive = sa.select(sync_leases.c.run_id, sync_leases.c.host).where(
+        sync_leases.c.expires_at > warehouse.engine.now(conn)
+    )
     holder = conn.execute(alive).first()
     if holder is not None:
-        raise errors.LeaseHeld(f"run {holder.run_id} on {holder.host} is alive; migrate when it has ended")
+        raise errors.LeaseHeld(
+            f"run {holder.run_id} on {holder.host} is alive; migrate when it has ended"
+        )
 
 
 def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "Config":

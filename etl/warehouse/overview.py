@@ -25,7 +25,9 @@ class Overview:
 
 def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
     """Read everything in one connection."""
-    freshness = sa.select(service_freshness).order_by(service_freshness.c.account, service_freshness.c.chat_service_sid)
+    freshness = sa.select(service_freshness).order_by(
+        service_freshness.c.account, service_freshness.c.chat_service_sid
+    )
     columns = (
         "id",
         "mode",
@@ -39,7 +41,11 @@ def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
         "restored",
         "error",
     )
-    runs = sa.select(*(sync_runs.c[name] for name in columns)).order_by(sync_runs.c.id.desc()).limit(_LAST_RUNS)
+    runs = (
+        sa.select(*(sync_runs.c[name] for name in columns))
+        .order_by(sync_runs.c.id.desc())
+        .limit(_LAST_RUNS)
+    )
     held = [
         {
             "chat_service_sid": one.chat_service_sid,
@@ -50,13 +56,17 @@ def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
         }
         for one in leases.live(conn, engine)
     ]
-    return Overview(_lines(conn, freshness), _lines(conn, runs), _lines(conn, _open_rejects()), held)
+    return Overview(
+        _lines(conn, freshness), _lines(conn, runs), _lines(conn, _open_rejects()), held
+    )
 
 
 def _open_rejects() -> sa.Select[Any]:
     table = rejected_bindings.c
     group = (table.chat_service_sid, table.reason)
-    counted = sa.select(*group, sa.func.count().label("rows"), sa.func.max(table.last_seen_at).label("last_seen_at"))
+    counted = sa.select(
+        *group, sa.func.count().label("rows"), sa.func.max(table.last_seen_at).label("last_seen_at")
+    )
     return counted.where(table.resolved_at.is_(None)).group_by(*group).order_by(*group)
 
 

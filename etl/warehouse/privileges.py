@@ -45,7 +45,10 @@ def _harmless() -> Iterator[tuple[str, sa.Executable]]:
         no_row = sa.select(table).where(nothing)
         names = [column.name for column in table.columns]
         yield f"SELECT {table.name}", sa.select(first).where(nothing)
-        yield f"INSERT {table.name}", sa.insert(table).from_select(names, no_row, include_defaults=False)
+        yield (
+            f"INSERT {table.name}",
+            sa.insert(table).from_select(names, no_row, include_defaults=False),
+        )
         yield f"UPDATE {table.name}", sa.update(table).where(nothing).values({first.name: first})
         yield f"DELETE {table.name}", sa.delete(table).where(nothing)
     for view in COMMENTS:
@@ -57,5 +60,11 @@ def _unusable_sequences(conn: sa.Connection) -> list[str]:
     if conn.dialect.name != "postgresql":
         return []
     columns = (column for table in metadata.sorted_tables for column in table.columns)
-    sequences = [column.default.name for column in columns if isinstance(column.default, sa.Sequence)]
-    return [f"USE {one}" for one in sequences if not conn.scalar(sa.select(sa.func.has_sequence_privilege(one, "USAGE")))]
+    sequences = [
+        column.default.name for column in columns if isinstance(column.default, sa.Sequence)
+    ]
+    return [
+        f"USE {one}"
+        for one in sequences
+        if not conn.scalar(sa.select(sa.func.has_sequence_privilege(one, "USAGE")))
+    ]

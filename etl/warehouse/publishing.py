@@ -51,11 +51,15 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> C
     if changes.updated or changes.restored:
         conn.execute(engine.insert_or_update(bindings, (*CARRIED, *_STAMPS), rows))
     else:  # nothing is there to be overwritten, and looking for it makes the INSERT a quarter slower
-        conn.execute(sa.insert(bindings).from_select([*CARRIED, *_STAMPS], rows, include_defaults=False))
+        conn.execute(
+            sa.insert(bindings).from_select([*CARRIED, *_STAMPS], rows, include_defaults=False)
+        )
     return Changes(changes.inserted - returned, changes.updated, changes.restored + returned)
 
 
-def publish_deletes(conn: sa.Connection, engine: Engine, order: Publication, mode: Literal["soft", "hard"]) -> int:
+def publish_deletes(
+    conn: sa.Connection, engine: Engine, order: Publication, mode: Literal["soft", "hard"]
+) -> int:
     """Bindings of the scope that the scan did not meet are deleted; their last images go to `binding_versions`."""
     sids = absent(engine, order.scope, order.identities, order.stage_id)
     gone = bindings.c.sid.in_(sids)
@@ -71,8 +75,15 @@ def count_taken_out(conn: sa.Connection, engine: Engine, keys: Collection[Key]) 
     if not keys:
         return 0
     batch = engine.relation()
-    past = sa.exists().where(binding_versions.c.sid == batch.c.sid, binding_versions.c.change == "deleted")
-    return conn.scalar(sa.select(sa.func.count()).select_from(batch).where(past), engine.parameters(keys)) or 0
+    past = sa.exists().where(
+        binding_versions.c.sid == batch.c.sid, binding_versions.c.change == "deleted"
+    )
+    return (
+        conn.scalar(
+            sa.select(sa.func.count()).select_from(batch).where(past), engine.parameters(keys)
+        )
+        or 0
+    )
 
 
 _STAMPS = ("first_seen_at", "changed_at", "deleted_at", "run_id")
@@ -91,15 +102,25 @@ def _count_changes(conn: sa.Connection, order: Publication) -> tuple[Changes, in
     is_new = bindings.c.sid.is_(None)
     was_deleted = bindings.c.deleted_at.is_not(None)
     is_current = ~is_new & ~was_deleted & (bindings.c.content_hash == scan_staged.c.content_hash)
-    conditions = (is_new, ~is_new & ~was_deleted & ~is_current, ~is_new & was_deleted, is_new & _taken_out(), is_current)
+    conditions = (
+        is_new,
+        ~is_new & ~was_deleted & ~is_current,
+        ~is_new & was_deleted,
+        is_new & _taken_out(),
+        is_current,
+    )
     query = sa.select(*map(_count, conditions)).select_from(pairs).where(_staged(order))
-    inserted, updated, restored, returned, current = (int(count or 0) for count in conn.execute(query).one())
+    inserted, updated, restored, returned, current = (
+        int(count or 0) for count in conn.execute(query).one()
+    )
     return Changes(inserted, updated, restored), returned, current
 
 
 def _drop_current(conn: sa.Connection, order: Publication) -> None:
     """Another part of the service has published these rows since: a binding that changes its type is met by two of them."""
-    same = (bindings.c.sid == scan_staged.c.sid) & (bindings.c.content_hash == scan_staged.c.content_hash)
+    same = (bindings.c.sid == scan_staged.c.sid) & (
+        bindings.c.content_hash == scan_staged.c.content_hash
+    )
     is_current = sa.exists().where(same, bindings.c.deleted_at.is_(None))
     conn.execute(sa.delete(scan_staged).where(_staged(order), is_current))
 
@@ -134,7 +155,9 @@ def _keep_replaced_images(conn: sa.Connection, order: Publication) -> None:
     _keep_images(conn, order, sa.select(scan_staged.c.sid).where(_staged(order)), change=ended_by)
 
 
-def _keep_images(conn: sa.Connection, order: Publication, sids: sa.Select[Any], change: sa.ColumnElement[str]) -> None:
+def _keep_images(
+    conn: sa.Connection, order: Publication, sids: sa.Select[Any], change: sa.ColumnElement[str]
+) -> None:
     """Rows of `bindings`, as they are before the change, into `binding_versions`."""
     images = sa.select(
         *(bindings.c[name] for name in _IMAGE),
@@ -143,13 +166,17 @@ def _keep_images(conn: sa.Connection, order: Publication, sids: sa.Select[Any], 
         change,
         sa.literal(order.run_id, sa.BigInteger),
     ).where(bindings.c.sid.in_(sids))
-    conn.execute(sa.insert(binding_versions).from_select(list(_VERSION), images, include_defaults=False))
+    conn.execute(
+        sa.insert(binding_versions).from_select(list(_VERSION), images, include_defaults=False)
+    )
 
 
 def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
     """The time in which a hard-deleted SID was gone, as a past image that its return ended."""
     is_new = ~sa.exists().where(bindings.c.sid == scan_staged.c.sid)
-    returned = sa.select(_last_version().label("last")).where(_staged(order), is_new).subquery("returned")
+    returned = (
+        sa.select(_last_version().label("last")).where(_staged(order), is_new).subquery("returned")
+    )
     gaps = sa.select(
         *(binding_versions.c[name] for name in _IMAGE),
         binding_versions.c.valid_to,
@@ -157,14 +184,23 @@ def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
         sa.literal("restored"),
         sa.literal(order.run_id, sa.BigInteger),
     ).join_from(returned, binding_versions, binding_versions.c.id == returned.c.last)
-    conn.execute(sa.insert(binding_versions).from_select(list(_VERSION), gaps, include_defaults=False))
+    conn.execute(
+        sa.insert(binding_versions).from_select(list(_VERSION), gaps, include_defaults=False)
+    )
 
 
 def _rows_to_publish(order: Publication, *, returned: bool) -> sa.Select[Any]:
     first_seen: sa.ColumnElement[Any] = _at(order.now)
     if returned:
-        first_seen = sa.func.coalesce(_past(sa.func.min(binding_versions.c.first_seen_at)), first_seen)
-    stamps = (first_seen, _at(order.now), sa.cast(sa.null(), bindings.c.deleted_at.type), sa.literal(order.run_id, sa.BigInteger))
+        first_seen = sa.func.coalesce(
+            _past(sa.func.min(binding_versions.c.first_seen_at)), first_seen
+        )
+    stamps = (
+        first_seen,
+        _at(order.now),
+        sa.cast(sa.null(), bindings.c.deleted_at.type),
+        sa.literal(order.run_id, sa.BigInteger),
+    )
     return sa.select(*(scan_staged.c[name] for name in CARRIED), *stamps).where(_staged(order))
 
 

@@ -28,33 +28,62 @@ class Line(NamedTuple):
     last_seen_at: datetime
 
 
-def record(conn: sa.Connection, run_id: int, scope: Scope, rejects: Sequence[Reject], now: datetime) -> None:
+def record(
+    conn: sa.Connection, run_id: int, scope: Scope, rejects: Sequence[Reject], now: datetime
+) -> None:
     """Put rejects into quarantine; one that is there already is updated and open again."""
     room = conn.info.get(ROOM)
-    by_fingerprint = {_fingerprint(reject): _cut(reject, room) if room else reject for reject in rejects}
+    by_fingerprint = {
+        _fingerprint(reject): _cut(reject, room) if room else reject for reject in rejects
+    }
     if not by_fingerprint:
         return
     mine = rejected_bindings.c.chat_service_sid == scope.chat_service_sid
-    known_rows = sa.select(rejected_bindings.c.fingerprint).where(mine, rejected_bindings.c.fingerprint.in_(list(by_fingerprint)))
+    known_rows = sa.select(rejected_bindings.c.fingerprint).where(
+        mine, rejected_bindings.c.fingerprint.in_(list(by_fingerprint))
+    )
     known = set(conn.execute(known_rows).scalars())
     seen_again = [_values(by_fingerprint[one], one) for one in known]
-    first_seen = [_values(reject, one) for one, reject in by_fingerprint.items() if one not in known]
+    first_seen = [
+        _values(reject, one) for one, reject in by_fingerprint.items() if one not in known
+    ]
     stamps = {"run_id": run_id, "account": scope.account, "last_seen_at": now, "resolved_at": None}
     if seen_again:
-        update = sa.update(rejected_bindings).where(mine, rejected_bindings.c.fingerprint == sa.bindparam("known_fingerprint"))
-        conn.execute(update, [{**values, **stamps, "known_fingerprint": values["fingerprint"]} for values in seen_again])
+        update = sa.update(rejected_bindings).where(
+            mine, rejected_bindings.c.fingerprint == sa.bindparam("known_fingerprint")
+        )
+        conn.execute(
+            update,
+            [
+                {**values, **stamps, "known_fingerprint": values["fingerprint"]}
+                for values in seen_again
+            ],
+        )
     if first_seen:
         place = {"chat_service_sid": scope.chat_service_sid, "first_seen_at": now}
-        conn.execute(sa.insert(rejected_bindings), [{**values, **stamps, **place} for values in first_seen])
+        conn.execute(
+            sa.insert(rejected_bindings), [{**values, **stamps, **place} for values in first_seen]
+        )
 
 
 def resolve(
-    conn: sa.Connection, engine: Engine, run_id: int, scope: Scope, stage_id: int, now: datetime, *, complete: bool
+    conn: sa.Connection,
+    engine: Engine,
+    run_id: int,
+    scope: Scope,
+    stage_id: int,
+    now: datetime,
+    *,
+    complete: bool,
 ) -> None:
     """Close what this scan saw load, or, when it read the whole service, what it did not reject again."""
     # What an interrupted scan rejected is not read again by the one that goes on with its stage.
-    rejected_before = sa.exists().where(sync_scans.c.id == stage_id, sync_scans.c.started_at <= rejected_bindings.c.last_seen_at)
-    still_open = _open([scope.chat_service_sid]) & (rejected_bindings.c.run_id != run_id) & ~rejected_before
+    rejected_before = sa.exists().where(
+        sync_scans.c.id == stage_id, sync_scans.c.started_at <= rejected_bindings.c.last_seen_at
+    )
+    still_open = (
+        _open([scope.chat_service_sid]) & (rejected_bindings.c.run_id != run_id) & ~rejected_before
+    )
     if not (complete and scope.label == WHOLE_SERVICE):
         still_open &= rejected_bindings.c.sid.in_(sa.select(engine.unpack(stage_id).c.sid))
     conn.execute(sa.update(rejected_bindings).where(still_open).values(resolved_at=now))
@@ -65,34 +94,55 @@ def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: 
     named = _open([scope.chat_service_sid]) & rejected_bindings.c.sid.is_not(None)
     if conn.scalar(sa.select(sa.exists().where(named))):
         met = rejected_bindings.c.sid.in_(sa.select(engine.unpack(stage_id).c.sid))
-        return conn.scalar(sa.select(sa.func.count()).select_from(rejected_bindings).where(named, met)) or 0
+        return (
+            conn.scalar(sa.select(sa.func.count()).select_from(rejected_bindings).where(named, met))
+            or 0
+        )
     return 0
 
 
 def read_open(conn: sa.Connection, services: Collection[str] = ()) -> list[Line]:
     """The open lines of these services, or of all."""
     columns = (rejected_bindings.c[name] for name in Line._fields)
-    order = (rejected_bindings.c.account, rejected_bindings.c.chat_service_sid, rejected_bindings.c.id)
-    return [Line(*line) for line in conn.execute(sa.select(*columns).where(_open(services)).order_by(*order))]
+    order = (
+        rejected_bindings.c.account,
+        rejected_bindings.c.chat_service_sid,
+        rejected_bindings.c.id,
+    )
+    return [
+        Line(*line)
+        for line in conn.execute(sa.select(*columns).where(_open(services)).order_by(*order))
+    ]
 
 
 def close(conn: sa.Connection, ids: Collection[int], now: datetime) -> None:
     """Mark lines as resolved."""
     if ids:
-        update = sa.update(rejected_bindings).where(rejected_bindings.c.id == sa.bindparam("line")).values(resolved_at=now)
+        update = (
+            sa.update(rejected_bindings)
+            .where(rejected_bindings.c.id == sa.bindparam("line"))
+            .values(resolved_at=now)
+        )
         conn.execute(update, [{"line": one} for one in ids])
 
 
 def close_open(conn: sa.Connection, services: Collection[str], now: datetime) -> int:
     """Mark every open line of these services, or of all, as resolved; gives how many there were."""
-    number = conn.scalar(sa.select(sa.func.count()).select_from(rejected_bindings).where(_open(services))) or 0
+    number = (
+        conn.scalar(
+            sa.select(sa.func.count()).select_from(rejected_bindings).where(_open(services))
+        )
+        or 0
+    )
     conn.execute(sa.update(rejected_bindings).where(_open(services)).values(resolved_at=now))
     return number
 
 
 def _open(services: Collection[str]) -> sa.ColumnElement[bool]:
     still_open = rejected_bindings.c.resolved_at.is_(None)
-    return still_open & rejected_bindings.c.chat_service_sid.in_(services) if services else still_open
+    return (
+        still_open & rejected_bindings.c.chat_service_sid.in_(services) if services else still_open
+    )
 
 
 def _fingerprint(reject: Reject) -> str:
@@ -105,8 +155,15 @@ def _cut(reject: Reject, room: int) -> Reject:
     if len(payload) <= room:
         return reject
     head = payload[: room - _ROOM_FOR_NOTE].decode(errors="ignore")
-    return reject._replace(payload=f"{head}… (cut off: {len(payload)} bytes, of which this warehouse takes {room})")
+    return reject._replace(
+        payload=f"{head}… (cut off: {len(payload)} bytes, of which this warehouse takes {room})"
+    )
 
 
 def _values(reject: Reject, fingerprint: str) -> dict[str, str | None]:
-    return {"fingerprint": fingerprint, "sid": reject.sid, "reason": reject.reason, "payload": reject.payload}
+    return {
+        "fingerprint": fingerprint,
+        "sid": reject.sid,
+        "reason": reject.reason,
+        "payload": reject.payload,
+    }

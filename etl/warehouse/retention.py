@@ -12,7 +12,14 @@ import sqlalchemy as sa
 from etl.domain.scope import Scope
 from etl.domain.wire import UNDECODABLE
 from etl.warehouse.engines.contract import Engine
-from etl.warehouse.tables import binding_versions, bindings, rejected_bindings, scan_progress, scan_seen, scan_staged
+from etl.warehouse.tables import (
+    binding_versions,
+    bindings,
+    rejected_bindings,
+    scan_progress,
+    scan_seen,
+    scan_staged,
+)
 
 Removal = Mapping[sa.Table, sa.ColumnElement[bool]]
 """Which rows leave, table by table, in the order in which they have to."""
@@ -30,7 +37,8 @@ def deleted_before(moment: datetime) -> Removal:
 def count(conn: sa.Connection, removal: Removal) -> dict[str, int]:
     """How many rows would leave, by table."""
     return {
-        table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(rows)) or 0 for table, rows in removal.items()
+        table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(rows)) or 0
+        for table, rows in removal.items()
     }
 
 
@@ -44,7 +52,9 @@ def remove(conn: sa.Connection, removal: Removal) -> dict[str, int]:
 
 def _gone_before(moment: datetime) -> sa.Select[Any]:
     """SIDs whose past ended before `moment` and that keep no row; the same before and after the others' rows are removed."""
-    staying = (bindings.c.sid == binding_versions.c.sid) & (bindings.c.deleted_at.is_(None) | (bindings.c.deleted_at >= moment))
+    staying = (bindings.c.sid == binding_versions.c.sid) & (
+        bindings.c.deleted_at.is_(None) | (bindings.c.deleted_at >= moment)
+    )
     gone = (
         sa.select(binding_versions.c.sid)
         .where(~sa.exists().where(staying))
@@ -71,11 +81,16 @@ class Traces:
             bindings: bindings.c.sid.in_(self.sids),
             binding_versions: binding_versions.c.sid.in_(self.sids),
             rejected_bindings: rejected_bindings.c.id.in_(self.reject_ids),
-            **{table: table.c.stage_id.in_(self.stage_ids) for table in (scan_staged, scan_seen, scan_progress)},
+            **{
+                table: table.c.stage_id.in_(self.stage_ids)
+                for table in (scan_staged, scan_seen, scan_progress)
+            },
         }
 
 
-def find_traces(conn: sa.Connection, engine: Engine, identity: str, stored_as: Collection[str]) -> Traces:
+def find_traces(
+    conn: sa.Connection, engine: Engine, identity: str, stored_as: Collection[str]
+) -> Traces:
     """Everything about `identity`, which the tables may hold in several forms (`stored_as`) and the quarantine in its own."""
     sids = _find_sids(conn, stored_as)
     reject_ids = _find_rejects(conn, identity, sids)
@@ -85,7 +100,9 @@ def find_traces(conn: sa.Connection, engine: Engine, identity: str, stored_as: C
 
 def _find_sids(conn: sa.Connection, stored_as: Collection[str]) -> list[str]:
     tables = (bindings, binding_versions, scan_staged)
-    found = sa.union(*(sa.select(table.c.sid).where(table.c.identity.in_(stored_as)) for table in tables))
+    found = sa.union(
+        *(sa.select(table.c.sid).where(table.c.identity.in_(stored_as)) for table in tables)
+    )
     return sorted(conn.execute(found).scalars())
 
 
@@ -116,32 +133,46 @@ def _scalars(node: Any) -> Iterator[str]:
             yield from _scalars(inner)
 
 
-def _find_stages(conn: sa.Connection, engine: Engine, identity: str, sids: Collection[str]) -> list[int]:
-    stages = conn.execute(sa.select(scan_progress.c.stage_id, scan_progress.c.scope, scan_progress.c.next_link)).all()
+def _find_stages(
+    conn: sa.Connection, engine: Engine, identity: str, sids: Collection[str]
+) -> list[int]:
+    stages = conn.execute(
+        sa.select(scan_progress.c.stage_id, scan_progress.c.scope, scan_progress.c.next_link)
+    ).all()
     return [
         stage_id
         for stage_id, label, link in stages
-        if _is_narrowed_to(identity, label, link) or (sids and _has_met(conn, engine, stage_id, sids))
+        if _is_narrowed_to(identity, label, link)
+        or (sids and _has_met(conn, engine, stage_id, sids))
     ]
 
 
 def _has_met(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
     met = engine.unpack(stage_id)
-    return conn.execute(sa.select(met.c.sid).where(met.c.sid.in_(sids)).limit(1)).first() is not None
+    return (
+        conn.execute(sa.select(met.c.sid).where(met.c.sid.in_(sids)).limit(1)).first() is not None
+    )
 
 
 def _is_narrowed_to(identity: str, label: str, link: str) -> bool:
     alone = Scope("", "", identities=(identity,)).label
-    return alone in label.split(" ") or identity in parse_qs(urlsplit(link).query).get("Identity", ())
+    return alone in label.split(" ") or identity in parse_qs(urlsplit(link).query).get(
+        "Identity", ()
+    )
 
 
 def _find_services(
-    conn: sa.Connection, sids: Collection[str], reject_ids: Collection[int], stage_ids: Collection[int]
+    conn: sa.Connection,
+    sids: Collection[str],
+    reject_ids: Collection[int],
+    stage_ids: Collection[int],
 ) -> list[str]:
     places = sa.union(
         sa.select(bindings.c.chat_service_sid).where(bindings.c.sid.in_(sids)),
         sa.select(binding_versions.c.chat_service_sid).where(binding_versions.c.sid.in_(sids)),
-        sa.select(rejected_bindings.c.chat_service_sid).where(rejected_bindings.c.id.in_(reject_ids)),
+        sa.select(rejected_bindings.c.chat_service_sid).where(
+            rejected_bindings.c.id.in_(reject_ids)
+        ),
         sa.select(scan_progress.c.chat_service_sid).where(scan_progress.c.stage_id.in_(stage_ids)),
     )
     return sorted(conn.execute(places).scalars())

@@ -24,7 +24,9 @@ class Stored(NamedTuple):
     active: bool
 
 
-def split_by_room(conn: sa.Connection, keys: Collection[Key]) -> tuple[Collection[Key], list[Reject]]:
+def split_by_room(
+    conn: sa.Connection, keys: Collection[Key]
+) -> tuple[Collection[Key], list[Reject]]:
     """Of a batch, what the engine can hold, and what is too long for it."""
     room: int | None = conn.info.get(ROOM)
     if room is None or all(len(key.raw) <= room for key in keys):
@@ -41,7 +43,9 @@ _NOTHING = Stored(None, active=False)
 def find_differing(conn: sa.Connection, engine: Engine, keys: Collection[Key]) -> dict[str, Stored]:
     """Of a batch, the SIDs that are new, deleted, or came with other bytes than last time, with what is stored of them."""
     found = _decode(conn.scalar(_differing(engine), engine.parameters(keys)) or "{}")
-    return {sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()}
+    return {
+        sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()
+    }
 
 
 def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
@@ -61,13 +65,17 @@ def _differing(engine: Engine) -> sa.Select[Any]:
     # 100,000 rows, and more with more; a lookup per key took 15). What is stored comes in one text, since such a lookup gives one value.
     batch = engine.relation()
     is_active = sa.case((bindings.c.deleted_at.is_(None), "+"), else_="-")
-    lookup = sa.select(bindings.c.source_hash.concat(is_active).concat(bindings.c.content_hash)).where(
-        bindings.c.sid == batch.c.sid
-    )
-    found = sa.select(batch.c.sid, batch.c.source_hash, lookup.scalar_subquery().label("stored")).subquery("found")
+    lookup = sa.select(
+        bindings.c.source_hash.concat(is_active).concat(bindings.c.content_hash)
+    ).where(bindings.c.sid == batch.c.sid)
+    found = sa.select(
+        batch.c.sid, batch.c.source_hash, lookup.scalar_subquery().label("stored")
+    ).subquery("found")
     before = sa.func.coalesce(sa.func.substr(found.c.stored, 1, _HASH_WIDTH + 1), "")
     # In a first load every SID comes back here; as lines of a result they cost 2.6 µs each, as one text far less.
-    return sa.select(engine.as_object(found.c.sid, found.c.stored)).where(before != found.c.source_hash.concat("+"))
+    return sa.select(engine.as_object(found.c.sid, found.c.stored)).where(
+        before != found.c.source_hash.concat("+")
+    )
 
 
 def _read_stored(stored: str) -> Stored:
@@ -75,11 +83,18 @@ def _read_stored(stored: str) -> Stored:
 
 
 def stage_batch(
-    conn: sa.Connection, engine: Engine, stage_id: int, batch: int, sids: Collection[str], rows: Sequence[Row]
+    conn: sa.Connection,
+    engine: Engine,
+    stage_id: int,
+    batch: int,
+    sids: Collection[str],
+    rows: Sequence[Row],
 ) -> None:
     """Remember which SIDs were met, and the rows that are new or changed. `batch` rises within a stage."""
     if sids:
-        conn.execute(sa.insert(scan_seen).values(stage_id=stage_id, batch=batch, sids=engine.pack(sids)))
+        conn.execute(
+            sa.insert(scan_seen).values(stage_id=stage_id, batch=batch, sids=engine.pack(sids))
+        )
     if rows:
         engine.stage(conn, stage_id, batch, rows)
 
@@ -88,8 +103,12 @@ def count_met(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, 
     """How many SIDs the scan met, and how often it met one again."""
     met = engine.unpack(stage_id)
     # Grouped and not count(DISTINCT), which PostgreSQL does by sorting.
-    by_sid = sa.select(sa.func.count().label("meetings")).select_from(met).group_by(met.c.sid).subquery()
-    different, meetings = conn.execute(sa.select(sa.func.count(), sa.func.sum(by_sid.c.meetings)).select_from(by_sid)).one()
+    by_sid = (
+        sa.select(sa.func.count().label("meetings")).select_from(met).group_by(met.c.sid).subquery()
+    )
+    different, meetings = conn.execute(
+        sa.select(sa.func.count(), sa.func.sum(by_sid.c.meetings)).select_from(by_sid)
+    ).one()
     return different, int(meetings or 0) - different
 
 
@@ -106,7 +125,9 @@ def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
 
 def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
     """The active rows of `bindings` that a complete scan of `scope` has to meet; `identities` as they are stored."""
-    condition = (bindings.c.chat_service_sid == scope.chat_service_sid) & bindings.c.deleted_at.is_(None)
+    condition = (bindings.c.chat_service_sid == scope.chat_service_sid) & bindings.c.deleted_at.is_(
+        None
+    )
     if scope.binding_types:
         condition &= bindings.c.binding_type.in_(scope.binding_types)
     if scope.identities:
@@ -114,7 +135,9 @@ def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
     return condition
 
 
-def absent(engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int) -> sa.Select[tuple[str]]:
+def absent(
+    engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
+) -> sa.Select[tuple[str]]:
     """SIDs of those rows that the scan did not meet."""
     # EXCEPT and not an anti-join: the planner knows nothing of how many SIDs a list holds, and for a few it would loop.
     expected = sa.select(bindings.c.sid).where(in_scope(scope, identities))
@@ -122,20 +145,26 @@ def absent(engine: Engine, scope: Scope, identities: Sequence[str], stage_id: in
     return sa.select(gone.c.sid)
 
 
-def iterate_absent(conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int) -> Iterator[str]:
+def iterate_absent(
+    conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
+) -> Iterator[str]:
     """SIDs that the scan did not meet, as a stream."""
     query = absent(engine, scope, identities, stage_id)
     for line in conn.execute(query, execution_options=_STREAMED):
         yield line.sid
 
 
-def iterate_active(conn: sa.Connection, scope: Scope, identities: Sequence[str]) -> Iterator[Sequence[str]]:
+def iterate_active(
+    conn: sa.Connection, scope: Scope, identities: Sequence[str]
+) -> Iterator[Sequence[str]]:
     """SIDs that a complete scan has to meet, as a stream of chunks."""
     query = sa.select(bindings.c.sid).where(in_scope(scope, identities))
     yield from conn.scalars(query, execution_options=_STREAMED).partitions()
 
 
-def count_absent(conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int) -> int:
+def count_absent(
+    conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
+) -> int:
     """How many the scan did not meet."""
     gone = absent(engine, scope, identities, stage_id).subquery()
     return conn.scalar(sa.select(sa.func.count()).select_from(gone)) or 0

@@ -42,22 +42,33 @@ def _content() -> list[sa.Column[str]]:
 
 
 def _sid(*, primary: bool = False) -> sa.Column[str]:
-    return sa.Column("sid", code(34), primary_key=primary, nullable=False, comment="BS… SID of the binding.")
+    return sa.Column(
+        "sid", code(34), primary_key=primary, nullable=False, comment="BS… SID of the binding."
+    )
 
 
 def _content_hash() -> sa.Column[str]:
-    return sa.Column("content_hash", code(32), nullable=False, comment="Hash of the content: equal hash, equal content.")
+    return sa.Column(
+        "content_hash",
+        code(32),
+        nullable=False,
+        comment="Hash of the content: equal hash, equal content.",
+    )
 
 
 def _source_hash() -> sa.Column[str]:
     return sa.Column(
-        "source_hash", code(32), nullable=False, comment="Hash of the row as the API sent it, and of the rules applied."
+        "source_hash",
+        code(32),
+        nullable=False,
+        comment="Hash of the row as the API sent it, and of the rules applied.",
     )
 
 
 def _counters(*names: str) -> list[sa.Column[int]]:
     return [
-        sa.Column(one, sa.BigInteger(), nullable=False, server_default="0", comment=COUNTERS[one]) for one in names or COUNTERS
+        sa.Column(one, sa.BigInteger(), nullable=False, server_default="0", comment=COUNTERS[one])
+        for one in names or COUNTERS
     ]
 
 
@@ -198,18 +209,47 @@ scan_progress = sa.Table(
 scan_seen = sa.Table(
     "scan_seen",
     metadata,
-    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="The scan's stage."),
-    sa.Column("batch", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Number of the batch, rising."),
+    sa.Column(
+        "stage_id",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The scan's stage.",
+    ),
+    sa.Column(
+        "batch",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the batch, rising.",
+    ),
     # One line a batch and not one a SID: a repeat of 100,000 rows then writes 20 lines instead of 100,000.
-    sa.Column("sids", text(), nullable=False, comment="The SIDs that the batch met, as a list in the engine's own form."),
+    sa.Column(
+        "sids",
+        text(),
+        nullable=False,
+        comment="The SIDs that the batch met, as a list in the engine's own form.",
+    ),
     comment="SIDs that an unfinished scan has met.",
 )
 
 scan_staged = sa.Table(
     "scan_staged",
     metadata,
-    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="The scan's stage."),
-    sa.Column("batch", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Number of the batch, rising."),
+    sa.Column(
+        "stage_id",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="The scan's stage.",
+    ),
+    sa.Column(
+        "batch",
+        sa.BigInteger(),
+        primary_key=True,
+        autoincrement=False,
+        comment="Number of the batch, rising.",
+    ),
     _sid(primary=True),
     *_content(),
     _content_hash(),

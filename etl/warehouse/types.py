@@ -44,7 +44,9 @@ def code(length: int) -> TypeEngine[str]:
     return (
         sa.String(length)
         .with_variant(sa.String(length, collation="C"), "postgresql")
-        .with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+        .with_variant(
+            mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
+        )
     )
 
 
@@ -74,9 +76,13 @@ class _MysqlText(TypeDecorator[str]):
         self.length = length
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
-        collation = "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+        collation = (
+            "utf8mb4_nopad_bin" if getattr(dialect, "is_mariadb", False) else "utf8mb4_0900_bin"
+        )
         charset = {"charset": "utf8mb4", "collation": collation}
-        return dialect.type_descriptor(mysql.VARCHAR(self.length, **charset) if self.length else mysql.LONGTEXT(**charset))
+        return dialect.type_descriptor(
+            mysql.VARCHAR(self.length, **charset) if self.length else mysql.LONGTEXT(**charset)
+        )
 
 
 class _JsonbAsText(TypeDecorator[str]):

@@ -102,13 +102,25 @@ WHERE deleted_at IS NULL AND identity IS NOT NULL
 GROUP BY account, chat_service_sid, identity
 """
 
-_NAMES = ("active_bindings", "binding_message_types", "binding_history", "service_freshness", "identity_reachability")
+_NAMES = (
+    "active_bindings",
+    "binding_message_types",
+    "binding_history",
+    "service_freshness",
+    "identity_reachability",
+)
 
 
 def upgrade() -> None:
     """Create the views, with comments where the engine keeps them."""
     dialect = op.get_context().dialect.name
-    bodies = (_ACTIVE_BINDINGS, _BINDING_MESSAGE_TYPES[dialect], _BINDING_HISTORY, _SERVICE_FRESHNESS, _IDENTITY_REACHABILITY)
+    bodies = (
+        _ACTIVE_BINDINGS,
+        _BINDING_MESSAGE_TYPES[dialect],
+        _BINDING_HISTORY,
+        _SERVICE_FRESHNESS,
+        _IDENTITY_REACHABILITY,
+    )
     for name, body in zip(_NAMES, bodies, strict=True):
         op.execute(f"CREATE VIEW {name} AS{body}")
     if dialect in ("postgresql", "duckdb"):

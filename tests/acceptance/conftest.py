@@ -17,7 +17,13 @@ def make_trial(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Trial]
     """A migrated SQLite warehouse beside a served world of some services: `make_trial(bindings=(250, 30), max_page_size=50)`."""
     with ExitStack() as stack:
 
-        def make(bindings: tuple[int, ...] = (230, 120), *, url: str = sqlite_url, seed: int = 1, **options: Any) -> Trial:
+        def make(
+            bindings: tuple[int, ...] = (230, 120),
+            *,
+            url: str = sqlite_url,
+            seed: int = 1,
+            **options: Any,
+        ) -> Trial:
             world = World(seed=seed)
             for number in bindings:
                 world.add_service(bindings=number)

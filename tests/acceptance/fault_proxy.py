@@ -62,7 +62,9 @@ def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[L
         loop.close()
 
 
-async def stay_silent(_listener: Listener, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+async def stay_silent(
+    _listener: Listener, reader: asyncio.StreamReader, _writer: asyncio.StreamWriter
+) -> None:
     """Accept, take everything, never answer."""
     while await reader.read(4096):
         pass
@@ -71,7 +73,9 @@ async def stay_silent(_listener: Listener, reader: asyncio.StreamReader, _writer
 def answer_with(raw: bytes | Callable[[Listener], bytes]) -> Handler:
     """The same bytes for every request, whatever it is; made of the listener's own address, if need be."""
 
-    async def handle(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(
+        listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         listener.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
         writer.write(raw if isinstance(raw, bytes) else raw(listener))
         await writer.drain()
@@ -109,7 +113,9 @@ def reset_after(target: str, size: int, *, times: int) -> Handler:
     return _piping(target, lambda _listener, number: shortly if number <= times else _copy)
 
 
-async def forward(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def forward(
+    listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> None:
     """An HTTP proxy: tunnels on CONNECT, else sends one request on and closes."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     listener.heads.append(head)
@@ -120,7 +126,9 @@ async def forward(listener: Listener, reader: asyncio.StreamReader, writer: asyn
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
     else:
         path = target.partition(place.netloc)[2]
-        upstream.write(head.replace(target, path, 1).replace("\r\n", "\r\nConnection: close\r\n", 1).encode())
+        upstream.write(
+            head.replace(target, path, 1).replace("\r\n", "\r\nConnection: close\r\n", 1).encode()
+        )
     await _both_ways(_copy(reader, upstream), _copy(upstream_reader, writer), upstream)
 
 
@@ -130,10 +138,14 @@ Copy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 def _piping(target: str, back: Callable[[Listener, int], Copy]) -> Handler:
     place = urlsplit(target)
 
-    async def handle(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(
+        listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         number = listener.connections
         upstream_reader, upstream = await asyncio.open_connection(place.hostname, place.port)
-        await _both_ways(_copy(reader, upstream), back(listener, number)(upstream_reader, writer), upstream)
+        await _both_ways(
+            _copy(reader, upstream), back(listener, number)(upstream_reader, writer), upstream
+        )
 
     return handle
 
@@ -144,7 +156,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
 
 
-async def _both_ways(there: Awaitable[None], back: Awaitable[None], upstream: asyncio.StreamWriter) -> None:
+async def _both_ways(
+    there: Awaitable[None], back: Awaitable[None], upstream: asyncio.StreamWriter
+) -> None:
     tasks = [asyncio.ensure_future(there), asyncio.ensure_future(back)]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

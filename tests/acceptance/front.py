@@ -51,7 +51,11 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests += 1
-        request = Request(self.requests, scope["path"], parse_qs(scope["query_string"].decode(), keep_blank_values=True))
+        request = Request(
+            self.requests,
+            scope["path"],
+            parse_qs(scope["query_string"].decode(), keep_blank_values=True),
+        )
         reply = await asyncio.to_thread(self.watch, request) if self.watch else None
         if reply is None:
             await self._app(scope, receive, send)

@@ -16,7 +16,14 @@ from etl.stopping import Stop
 from etl.twilio.client import Client
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
-from tests.acceptance.witness import assert_complete, assert_failed, events, last_run, last_scan, report_on
+from tests.acceptance.witness import (
+    assert_complete,
+    assert_failed,
+    events,
+    last_run,
+    last_scan,
+    report_on,
+)
 
 MakeTrial = Callable[..., Trial]
 
@@ -28,7 +35,11 @@ def listed(trial: Trial) -> None:
 
 def sizes_asked(trial: Trial, service_sid: str) -> list[str]:
     """The page size of each request for a service's bindings, in their order."""
-    return [request.parameters["PageSize"][0] for request in trial.simulator.requests if service_sid in request.path]
+    return [
+        request.parameters["PageSize"][0]
+        for request in trial.simulator.requests
+        if service_sid in request.path
+    ]
 
 
 # --- page size ---
@@ -46,7 +57,9 @@ def test_a_size_that_is_cut_down_is_followed_down(make_trial: MakeTrial) -> None
 
 @pytest.mark.parametrize(("most", "asked"), [(100, ["1000", "100"]), (50, ["1000", "100", "50"])])
 @pytest.mark.parametrize("oversize", ["refuse", "refuse20001"])
-def test_a_size_that_is_refused_is_lowered_for_all(make_trial: MakeTrial, oversize: str, most: int, asked: list[str]) -> None:
+def test_a_size_that_is_refused_is_lowered_for_all(
+    make_trial: MakeTrial, oversize: str, most: int, asked: list[str]
+) -> None:
     """Twilio lowered its limit without a word; the night it does so again must not be a night without data."""
     trial = make_trial(bindings=(230, 120), max_page_size=most, oversize=oversize)
     listed(trial)
@@ -63,7 +76,9 @@ def test_a_size_that_is_refused_to_the_end_is_told(make_trial: MakeTrial) -> Non
     """When no size is small enough the operator has to hear what to change."""
     trial = make_trial(bindings=(230,), max_page_size=20, oversize="refuse")
     listed(trial)
-    said = assert_failed(trial, trial.sync(expect=4), next(iter(trial.world.services)), "PageSizeRefused")
+    said = assert_failed(
+        trial, trial.sync(expect=4), next(iter(trial.world.services)), "PageSizeRefused"
+    )
     assert said["error"]["twilio_code"] == 20007
     assert "page_size" in said["error"]["message"]
 
@@ -118,10 +133,17 @@ def test_a_run_against_a_broken_api_ends_in_time(make_trial: MakeTrial, name: st
     """Whatever the API does, the total time of a request bounds it: tries, waits, and an answer that never comes."""
     trial = make_trial(bindings=(60,), faults=[Fault(name, seconds=30)])
     listed(trial)
-    trial.settings["retry"] = {"attempts": 100, "timeout_seconds": 30, "max_wait_seconds": 0.2, "max_total_seconds": 1.5}
+    trial.settings["retry"] = {
+        "attempts": 100,
+        "timeout_seconds": 30,
+        "max_wait_seconds": 0.2,
+        "max_total_seconds": 1.5,
+    }
     started = time.monotonic()
     result = trial.sync(expect=4)
-    assert time.monotonic() - started < 20  # far from the 30 s of one answer, also on a slow machine
+    assert (
+        time.monotonic() - started < 20
+    )  # far from the 30 s of one answer, also on a slow machine
     said = report_on(result, next(iter(trial.world.services)))
     assert said["error"]["type"] in ("Unavailable", "Throttled")
     assert last_run(trial)["status"] == "failed"
@@ -159,7 +181,9 @@ def test_requests_in_flight_shrink_on_429_and_grow_back(make_trial: MakeTrial) -
     trial.front.watch = lift_the_limit
     result = trial.sync()
     assert_complete(trial, result)
-    limits = [event["limit"] for event in events(result, "retry.scheduled") if event["status"] == 429]
+    limits = [
+        event["limit"] for event in events(result, "retry.scheduled") if event["status"] == 429
+    ]
     assert limits[0] <= 4
     assert min(limits) == 1
     assert api.most_in_flight >= 6
@@ -202,7 +226,9 @@ def test_a_wrong_key_is_told_and_tried_once(make_trial: MakeTrial, services: str
 
 @pytest.mark.parametrize("field", ["api_key", "api_secret"])
 @pytest.mark.parametrize("spoil", ["{} ", "\t{}", "{}\n", " "])
-def test_stray_whitespace_is_found_before_anything_is_sent(make_trial: MakeTrial, field: str, spoil: str) -> None:
+def test_stray_whitespace_is_found_before_anything_is_sent(
+    make_trial: MakeTrial, field: str, spoil: str
+) -> None:
     """It is Twilio's listed cause of 401, and nobody sees it in a log."""
     trial = make_trial(bindings=(1,))
     secret = trial.account[field]
@@ -284,11 +310,16 @@ def make_world(seed: int, *bindings: int) -> World:
 
 
 def sids_of(*worlds: World) -> set[str]:
-    return {sid for world in worlds for service in world.services.values() for sid in service.bindings}
+    return {
+        sid for world in worlds for service in world.services.values() for sid in service.bindings
+    }
 
 
 def stored_sids(trial: Trial, account: str) -> set[str]:
-    return {row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE account = :account", account=account)}
+    return {
+        row["sid"]
+        for row in trial.query("SELECT sid FROM bindings WHERE account = :account", account=account)
+    }
 
 
 def test_many_accounts_are_read_side_by_side(make_trial: MakeTrial) -> None:
@@ -305,7 +336,9 @@ def test_many_accounts_are_read_side_by_side(make_trial: MakeTrial) -> None:
 
 
 @pytest.mark.parametrize("case", ["wrong key", "fault"])
-def test_one_account_that_cannot_be_read_costs_that_account(make_trial: MakeTrial, case: str) -> None:
+def test_one_account_that_cannot_be_read_costs_that_account(
+    make_trial: MakeTrial, case: str
+) -> None:
     """One customer's revoked key must not leave all the others without data."""
     trial = make_trial(bindings=(60, 40))
     second = make_world(2, 30)

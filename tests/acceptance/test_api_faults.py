@@ -8,7 +8,15 @@ import pytest
 from etl.simulator import Fault, describe_faults
 from etl.simulator.replies import Reply
 from tests.acceptance.trial import Result, Trial
-from tests.acceptance.witness import assert_complete, assert_failed, events, is_request_id, last_run, last_scan, report_on
+from tests.acceptance.witness import (
+    assert_complete,
+    assert_failed,
+    events,
+    is_request_id,
+    last_run,
+    last_scan,
+    report_on,
+)
 
 MakeTrial = Callable[..., Trial]
 
@@ -72,7 +80,10 @@ LASTING = {
     "real-host-link": Broken("ForeignLink"),
 }
 
-ODD = {"odd-401": ("CredentialsRefused", "unauthorized", 401), "odd-404": ("ServiceNotFound", "service-404", 404)}
+ODD = {
+    "odd-401": ("CredentialsRefused", "unauthorized", 401),
+    "odd-404": ("ServiceNotFound", "service-404", 404),
+}
 
 BAD_ROWS = {
     "bad-sid": "sid is missing or malformed",
@@ -93,7 +104,15 @@ OTHERS = {"unknown-field"}
 
 def test_every_fault_has_a_trial() -> None:
     """A fault that is added to the simulator and tried nowhere would be a promise that nobody checks."""
-    groups: list[set[str]] = [HARMLESS, set(PASSING), set(LASTING), set(ODD), set(BAD_ROWS), CUT_SHORT, OTHERS]
+    groups: list[set[str]] = [
+        HARMLESS,
+        set(PASSING),
+        set(LASTING),
+        set(ODD),
+        set(BAD_ROWS),
+        CUT_SHORT,
+        OTHERS,
+    ]
     assert set().union(*groups) == set(describe_faults())
     assert sum(map(len, groups)) == len(describe_faults())
 
@@ -118,10 +137,19 @@ def test_what_passes_is_asked_again(make_trial: MakeTrial, name: str) -> None:
     assert_complete(trial, result)
     kind, status = PASSING[name]
     scheduled = events(result, "retry.scheduled")
-    assert [(event["reason"], event["status"]) for event in scheduled] == [(kind, status)] * len(scheduled)
-    assert len(scheduled) == result.totals["retries"] == sum(fault.struck for fault in faults_of(trial)) > 0
+    assert [(event["reason"], event["status"]) for event in scheduled] == [(kind, status)] * len(
+        scheduled
+    )
+    assert (
+        len(scheduled)
+        == result.totals["retries"]
+        == sum(fault.struck for fault in faults_of(trial))
+        > 0
+    )
     answered = name != "slow"  # its headers come as late as its body
-    assert all(bool(is_request_id(event["twilio_request_id"] or "")) == answered for event in scheduled)
+    assert all(
+        bool(is_request_id(event["twilio_request_id"] or "")) == answered for event in scheduled
+    )
 
 
 @pytest.mark.parametrize("name", PASSING)
@@ -148,12 +176,19 @@ def test_what_will_not_change_is_asked_once(make_trial: MakeTrial, name: str) ->
     result = trial.sync(expect=3)
     broken = LASTING[name]
     said = assert_failed(trial, result, struck, broken.kind)
-    assert (said["error"]["twilio_code"], said["requests"], said["retries"]) == (broken.code, broken.requests, 0)
+    assert (said["error"]["twilio_code"], said["requests"], said["retries"]) == (
+        broken.code,
+        broken.requests,
+        0,
+    )
     assert requests_for(trial, struck) == broken.requests
     assert_published_beside(trial, result, other)
 
 
-@pytest.mark.parametrize("name", ["unauthorized", "suspended", "permission", "forbidden", "error-500", "html-200", "redirect"])
+@pytest.mark.parametrize(
+    "name",
+    ["unauthorized", "suspended", "permission", "forbidden", "error-500", "html-200", "redirect"],
+)
 def test_a_fault_of_everything_ends_with_4(make_trial: MakeTrial, name: str) -> None:
     """Cron has to hear of it when nothing at all could be read, and what was loaded before must stay as it was."""
     trial = make_trial(bindings=(60, 40))
@@ -215,7 +250,12 @@ def test_a_bad_row_costs_one_row(make_trial: MakeTrial, name: str) -> None:
     trial.simulator.faults.add(name, service=struck)
     result = trial.sync()
     said = report_on(result, struck)
-    assert (said["status"], said["fetched"], said["inserted"], said["rejected"]) == ("published", 230, 227, 3)
+    assert (said["status"], said["fetched"], said["inserted"], said["rejected"]) == (
+        "published",
+        230,
+        227,
+        3,
+    )
     assert last_scan(trial, struck)["rejected"] == 3
     expected, stored = trial.expected(), trial.stored()
     assert len(stored) == 267
@@ -275,7 +315,9 @@ def test_fields_of_tomorrow_are_kept(make_trial: MakeTrial) -> None:
 def test_many_faults_at_once_change_nothing_in_the_end(make_trial: MakeTrial) -> None:
     """Faults come in company; each must be met as if it were alone."""
     often = ["throttle:5", "error-500:7", "reset:11", "cut-body:6", "bad-gzip:13", "empty-503:9"]
-    trial = make_trial(bindings=(430, 310, 250), faults=[*often, "duplicate-rows", "meta-last", "relative-link"])
+    trial = make_trial(
+        bindings=(430, 310, 250), faults=[*often, "duplicate-rows", "meta-last", "relative-link"]
+    )
     trial.account["page_size"] = 10
     trial.settings["retry"]["attempts"] = 60  # more than half of all requests are struck
     result = trial.sync()
@@ -304,6 +346,10 @@ def requests_for(trial: Trial, service_sid: str) -> int:
 def assert_published_beside(trial: Trial, result: Result, service_sid: str) -> None:
     """One service failed and the other is published, as the run's line says too."""
     assert result.json["status"] == last_run(trial)["status"] == "partial"
-    assert report_on(result, service_sid)["status"] == last_scan(trial, service_sid)["status"] == "published"
+    assert (
+        report_on(result, service_sid)["status"]
+        == last_scan(trial, service_sid)["status"]
+        == "published"
+    )
     assert last_run(trial)["error"]
     assert trial.stored() == trial.expected([service_sid])

@@ -19,10 +19,14 @@ def only_service(trial: Trial) -> str:
     return next(iter(trial.world.services))
 
 
-def page_of(trial: Trial, request: Request, rows: list[Any], *, last: bool = False, key: str = "bindings") -> Reply:
+def page_of(
+    trial: Trial, request: Request, rows: list[Any], *, last: bool = False, key: str = "bindings"
+) -> Reply:
     """A page whose next link was never there before."""
     link = f"{trial.simulator.base_url}{request.path}?PageSize=10&Page={request.page + 1}&PageToken=PT{request.page}"
-    return json_reply({"meta": {"key": key, "page_size": 10, "next_page_url": None if last else link}, key: rows})
+    return json_reply(
+        {"meta": {"key": key, "page_size": 10, "next_page_url": None if last else link}, key: rows}
+    )
 
 
 def show_pages(trial: Trial, pages: Callable[[int], Any], *, last: int | None = None) -> None:
@@ -43,7 +47,9 @@ def test_empty_pages_without_end_are_given_up(make_trial: MakeTrial) -> None:
     """Each link is new and each page is in order, so nothing but their number tells that there is no end."""
     trial = make_trial(bindings=(30,))
     show_pages(trial, lambda _number: [])
-    said = assert_failed(trial, trial.sync(expect=4), only_service(trial), "RepeatedLink", request_id=False)
+    said = assert_failed(
+        trial, trial.sync(expect=4), only_service(trial), "RepeatedLink", request_id=False
+    )
     assert said["requests"] == 1001
 
 
@@ -61,7 +67,9 @@ def test_pages_that_go_round_are_given_up(make_trial: MakeTrial) -> None:
     trial = make_trial(bindings=(30,))
     rows = list(trial.services[0].bindings.values())
     show_pages(trial, lambda number: rows[number % 3 :: 3] if number % 2 else [])
-    said = assert_failed(trial, trial.sync(expect=4), only_service(trial), "RepeatedLink", request_id=False)
+    said = assert_failed(
+        trial, trial.sync(expect=4), only_service(trial), "RepeatedLink", request_id=False
+    )
     assert said["requests"] < 60
 
 
@@ -98,7 +106,9 @@ def test_a_page_that_comes_again_costs_only_the_deletes(make_trial: MakeTrial) -
 
 
 @pytest.mark.parametrize("name", ["odd-401", "odd-404"])
-def test_one_odd_refusal_is_forgiven_in_a_listing_and_no_more(make_trial: MakeTrial, name: str) -> None:
+def test_one_odd_refusal_is_forgiven_in_a_listing_and_no_more(
+    make_trial: MakeTrial, name: str
+) -> None:
     """A key that is revoked for every other request would otherwise be asked twice for each page of a night."""
     trial = make_trial(bindings=(230,), max_page_size=20)
     trial.simulator.faults.add(name, times=1, only_pages={2})

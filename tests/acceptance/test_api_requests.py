@@ -13,7 +13,17 @@ from tests.acceptance.witness import assert_complete
 
 MakeTrial = Callable[..., Trial]
 
-ODD_IDENTITIES = ["a+b@example.com", "x&y=z?#", "Zoë 象 😀", "100%/../..", "%2B", "a b", "'\";--", "+", "&Identity=other"]
+ODD_IDENTITIES = [
+    "a+b@example.com",
+    "x&y=z?#",
+    "Zoë 象 😀",
+    "100%/../..",
+    "%2B",
+    "a b",
+    "'\";--",
+    "+",
+    "&Identity=other",
+]
 
 
 def listings(trial: Trial) -> list[Logged]:
@@ -30,7 +40,10 @@ def test_every_request_says_who_asks_and_what_is_understood(trial: Trial) -> Non
         assert request.headers["accept"] == "application/json"
         assert request.headers["accept-encoding"] == "gzip"
         assert request.authorized
-        assert not {"cookie", "content-length", "transfer-encoding", "referer"} & request.headers.keys()
+        assert (
+            not {"cookie", "content-length", "transfer-encoding", "referer"}
+            & request.headers.keys()
+        )
 
 
 def test_compressed_pages_are_read(trial: Trial) -> None:
@@ -69,7 +82,9 @@ def test_several_values_of_a_filter_are_repeated_keys(make_trial: MakeTrial) -> 
     trial.backfill("--type", "apn", "--type", "fcm")
     assert len(listings(trial)) > 3
     assert all(request.parameters["BindingType"] == ["apn", "fcm"] for request in listings(trial))
-    wanted = {sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")}
+    wanted = {
+        sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")
+    }
     assert trial.stored() == wanted
 
 
@@ -98,6 +113,10 @@ def test_absent_bindings_are_asked_for_by_their_sid(make_trial: MakeTrial) -> No
     gone = service.delete(3)
     trial.simulator.requests.clear()
     assert trial.sync().totals["deleted"] == 3
-    asked = {request.path.rpartition("/")[2]: request for request in trial.simulator.requests if "/Bindings/" in request.path}
+    asked = {
+        request.path.rpartition("/")[2]: request
+        for request in trial.simulator.requests
+        if "/Bindings/" in request.path
+    }
     assert asked.keys() == set(gone)
     assert all(parse_qs(request.query) == {} for request in asked.values())

@@ -18,13 +18,21 @@ MakeTrial = Callable[..., Trial]
 KEY, SECRET, TOKEN = "SKplantedkey", "planted-secret", "planted-token"
 PRIVACY_KEY, PASSWORD = "planted-privacy", "planted-password"
 IDENTITY, ENDPOINT = "planted.person+one@example.com", "planted-endpoint"
-PLANTED = ("planted", "Planted", b64encode(f"{KEY}:{SECRET}".encode()).decode(), b64encode(PASSWORD.encode()).decode()[:-2])
+PLANTED = (
+    "planted",
+    "Planted",
+    b64encode(f"{KEY}:{SECRET}".encode()).decode(),
+    b64encode(PASSWORD.encode()).decode()[:-2],
+)
 
 # Each fails in words of its own; all others are tried in the slow run.
 TELLING = {
     "unauthorized", "permission", "token-expired", "error-500-html", "reset", "foreign-host", "foreign-path", "loop", "nul-text",
 }  # fmt: skip
-FAULTS = [pytest.param(name, marks=() if name in TELLING else pytest.mark.slow) for name in sorted(describe_faults())]
+FAULTS = [
+    pytest.param(name, marks=() if name in TELLING else pytest.mark.slow)
+    for name in sorted(describe_faults())
+]
 
 
 @pytest.fixture
@@ -32,7 +40,12 @@ def planted(make_trial: MakeTrial) -> Trial:
     """A trial whose credentials are planted, and whose every row names the planted person."""
     trial = make_trial(bindings=(30,), max_page_size=10)
     trial.world.api_key, trial.world.api_secret, trial.world.auth_token = KEY, SECRET, TOKEN
-    trial.account |= {"api_key": KEY, "api_secret": SECRET, "services": list(trial.world.services), "concurrency": 1}
+    trial.account |= {
+        "api_key": KEY,
+        "api_secret": SECRET,
+        "services": list(trial.world.services),
+        "concurrency": 1,
+    }
     trial.settings["retry"]["attempts"] = 2
     trial.settings["privacy"] = {"identity": "hmac", "endpoint": "hmac", "key": PRIVACY_KEY}
     (service,) = trial.world.services.values()
@@ -50,7 +63,10 @@ def every_way(trial: Trial) -> list[Result]:
 
 def assert_nothing_told(trial: Trial, results: list[Result]) -> None:
     """Neither what was printed nor what was written to the ledger holds anything planted."""
-    ledger = [trial.query(f"SELECT * FROM {table}") for table in ("sync_runs", "sync_scans", "sync_leases")]
+    ledger = [
+        trial.query(f"SELECT * FROM {table}")
+        for table in ("sync_runs", "sync_scans", "sync_leases")
+    ]
     told = json.dumps(ledger, default=str) + "".join(result.out + result.err for result in results)
     assert [secret for secret in PLANTED if secret in told] == []
 
@@ -66,7 +82,13 @@ def test_no_fault_makes_the_program_tell(planted: Trial, name: str) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503, 200, 302])
 def test_what_the_server_says_is_not_repeated(planted: Trial, status: int) -> None:
     """An error text, a header or a page of a proxy may quote the request, and so the person or the key in it."""
-    body = json.dumps({"code": 20001, "message": f"{IDENTITY} {KEY} {SECRET}", "bindings": [{"identity": IDENTITY}]}).encode()
+    body = json.dumps(
+        {
+            "code": 20001,
+            "message": f"{IDENTITY} {KEY} {SECRET}",
+            "bindings": [{"identity": IDENTITY}],
+        }
+    ).encode()
     headers = {
         "location": f"http://{KEY}:{SECRET}@elsewhere.invalid/?Identity={quote(IDENTITY)}",
         "twilio-request-id": f"RQ {SECRET}",
@@ -79,7 +101,11 @@ def test_what_the_server_says_is_not_repeated(planted: Trial, status: int) -> No
 
 @pytest.mark.parametrize(
     "link",
-    [f"http://elsewhere.invalid/?Identity={quote(IDENTITY)}", f"http://{KEY}:{SECRET}@elsewhere.invalid/", f"\x00{IDENTITY}"],
+    [
+        f"http://elsewhere.invalid/?Identity={quote(IDENTITY)}",
+        f"http://{KEY}:{SECRET}@elsewhere.invalid/",
+        f"\x00{IDENTITY}",
+    ],
 )
 def test_a_foreign_link_is_not_repeated(planted: Trial, link: str) -> None:
     """A link holds the filter, and the filter names a person."""
@@ -145,7 +171,9 @@ def test_settings_are_shown_without_their_secrets(planted: Trial) -> None:
 @pytest.mark.parametrize("case", ["works", "refuses", "is gone"])
 def test_the_password_of_a_proxy_is_not_told(planted: Trial, case: str) -> None:
     """Proxy passwords are people's own passwords in many companies."""
-    refusal = answer_with(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    refusal = answer_with(
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    )
     with listening(forward if case == "works" else refusal) as proxy:
         port = 9 if case == "is gone" else proxy.port
         address = f"http://porter:{PASSWORD}@127.0.0.1:{port}"

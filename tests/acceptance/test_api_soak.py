@@ -50,14 +50,19 @@ def test_five_thousand_pages_amid_faults(make_trial: Callable[..., Trial]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not DESCRIPTION.exists(), reason=f"the API's description is not at {DESCRIPTION.name} beside the project")
+@pytest.mark.skipif(
+    not DESCRIPTION.exists(),
+    reason=f"the API's description is not at {DESCRIPTION.name} beside the project",
+)
 @pytest.mark.skipif(find_spec("schemathesis") is None, reason="schemathesis is not installed")
 def test_the_simulator_keeps_to_the_description(tmp_path: Path) -> None:
     """A simulator that answers otherwise than the API would prove nothing about a client of the API."""
     world = World(1)
     service = world.add_service(230)
     simulator = Simulator(world)
-    (tmp_path / "schemathesis.toml").write_text(SETTINGS.format(service=service.sid, binding=service.sids()[0]))
+    (tmp_path / "schemathesis.toml").write_text(
+        SETTINGS.format(service=service.sid, binding=service.sids()[0])
+    )
     chosen = [f"--include-path={path}" for path in PATHS]
     with simulator.serve() as url:
         checked = subprocess.run(

@@ -64,13 +64,19 @@ def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Trial
 def test_a_kept_connection_that_ends_as_it_is_used_is_no_failed_try(one_service: Trial) -> None:
     """Load balancers close what lies idle; a request that meets it was never answered, and waiting would not help it."""
 
-    async def end_at_the_second(listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await answer_with(lambda listener: page_leading_on(len(listener.heads)))(listener, reader, writer)
+    async def end_at_the_second(
+        listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await answer_with(lambda listener: page_leading_on(len(listener.heads)))(
+            listener, reader, writer
+        )
         listener.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
 
     def page_leading_on(asked: int) -> bytes:
         link = "?Page=1" if asked == 1 else None
-        body = json.dumps({"bindings": [], "meta": {"key": "bindings", "next_page_url": link}}).encode()
+        body = json.dumps(
+            {"bindings": [], "meta": {"key": "bindings", "next_page_url": link}}
+        ).encode()
         return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
     with listening(end_at_the_second) as server:
@@ -88,7 +94,9 @@ def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> No
         started = time.monotonic()
         result = one_service.sync(expect=4)
     assert time.monotonic() - started < 5
-    said = assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+    said = assert_failed(
+        one_service, result, only_service(one_service), "Unavailable", request_id=False
+    )
     assert "ReadTimeout" in said["error"]["message"]
     assert said["requests"] == 2
 
@@ -119,7 +127,9 @@ def test_nobody_at_the_address(one_service: Trial) -> None:
     one_service.account["base_url"] = gone.url
     one_service.settings["retry"]["attempts"] = 2
     result = one_service.sync(expect=4)
-    said = assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+    said = assert_failed(
+        one_service, result, only_service(one_service), "Unavailable", request_id=False
+    )
     assert gone.url in said["error"]["message"]
 
 
@@ -139,11 +149,21 @@ def test_a_host_that_cannot_be_looked_up(one_service: Trial) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
-        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n" + gzip.compress(b"{}" * 400, mtime=0)[:40],
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 40\r\n\r\n"
+        + gzip.compress(b"{}" * 400, mtime=0)[:40],
         b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"meta": {"key": "bindings"}, "bindings": [{}',
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
     ],
-    ids=["not-http", "nothing", "bad-length", "bad-chunk", "not-gzip", "cut-gzip", "cut-without-length", "endless-header"],
+    ids=[
+        "not-http",
+        "nothing",
+        "bad-length",
+        "bad-chunk",
+        "not-gzip",
+        "cut-gzip",
+        "cut-without-length",
+        "endless-header",
+    ],
 )
 def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: bytes) -> None:
     """Anything may listen on a mistyped port; exit 1 would send people to our issue tracker instead of their configuration."""
@@ -157,7 +177,9 @@ def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: by
 def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Trial) -> None:
     """A few bytes packed over and over become more than any machine holds."""
     body = gzip.compress(gzip.compress(bytes(2**20)))
-    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
     with listening(answer_with(head + body)) as server:
         one_service.account["base_url"] = server.url
         result = one_service.sync(expect=4)
@@ -166,13 +188,20 @@ def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Trial) -> None
 
 @pytest.mark.parametrize(
     "header",
-    ["Twilio-Concurrent-Requests: \xb2", "Twilio-Concurrent-Requests: " + "9" * 5000, "Twilio-Request-Id: RQ<script>", "X: \xff"],
+    [
+        "Twilio-Concurrent-Requests: \xb2",
+        "Twilio-Concurrent-Requests: " + "9" * 5000,
+        "Twilio-Request-Id: RQ<script>",
+        "X: \xff",
+    ],
     ids=["odd-digit", "huge-number", "odd-id", "odd-letter"],
 )
 def test_odd_headers_are_passed_over(one_service: Trial, header: str) -> None:
     """A diagnostic header that cannot be read must not cost the page that came with it."""
     body = b'{"bindings": [], "meta": {"key": "bindings", "next_page_url": null}}'
-    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{header}\r\nConnection: close\r\n\r\n"
+    head = (
+        f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{header}\r\nConnection: close\r\n\r\n"
+    )
     with listening(answer_with(head.encode("latin-1") + body)) as server:
         one_service.account["base_url"] = server.url
         assert one_service.sync().json["services"][0]["complete"]
@@ -190,7 +219,9 @@ def test_credentials_never_reach_another_place(make_trial: MakeTrial, name: str)
         result = trial.sync(expect=4)
         time.sleep(0.05)
         assert stranger.connections == 0
-    said = assert_failed(trial, result, only_service(trial), "NotTheApi" if name == "redirect" else "ForeignLink")
+    said = assert_failed(
+        trial, result, only_service(trial), "NotTheApi" if name == "redirect" else "ForeignLink"
+    )
     assert str(stranger.port) not in said["error"]["message"]
 
 
@@ -221,8 +252,12 @@ def test_no_spelling_of_a_foreign_link_is_followed(make_trial: MakeTrial, link: 
     with listening(stay_silent) as stranger:
 
         def page(server: Listener) -> bytes:
-            written = link.format(stranger=f"127.0.0.1:{stranger.port}", home=f"127.0.0.1:{server.port}", path=path)
-            body = json.dumps({"bindings": [], "meta": {"key": "bindings", "next_page_url": written}}).encode()
+            written = link.format(
+                stranger=f"127.0.0.1:{stranger.port}", home=f"127.0.0.1:{server.port}", path=path
+            )
+            body = json.dumps(
+                {"bindings": [], "meta": {"key": "bindings", "next_page_url": written}}
+            ).encode()
             return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
         with listening(answer_with(page)) as server:
@@ -259,14 +294,18 @@ def small(make_trial: MakeTrial) -> Trial:
 
 def test_tls_with_a_trusted_certificate(small: Trial, authority: trustme.CA) -> None:
     """Companies have authorities of their own; SSL_CERT_FILE has to be enough for them."""
-    with listening(pass_on(small.simulator.base_url), serving_tls(authority, "localhost")) as server:
+    with listening(
+        pass_on(small.simulator.base_url), serving_tls(authority, "localhost")
+    ) as server:
         small.account["base_url"] = f"https://localhost:{server.port}"
         result = sync_apart(small, SSL_CERT_FILE=str(small.folder / "authority.pem"))
     assert_complete(small, result)
 
 
 @pytest.mark.parametrize("case", ["self-signed", "wrong-name"])
-def test_tls_with_a_certificate_that_proves_nothing(small: Trial, authority: trustme.CA, case: str) -> None:
+def test_tls_with_a_certificate_that_proves_nothing(
+    small: Trial, authority: trustme.CA, case: str
+) -> None:
     """Credentials sent to whoever answers would be worse than no TLS at all; asking again would not help either."""
     name = "localhost" if case == "self-signed" else "elsewhere.example"
     trusted = {"SSL_CERT_FILE": str(small.folder / "authority.pem")} if case == "wrong-name" else {}
@@ -299,8 +338,13 @@ def test_an_http_proxy_of_the_environment_is_used(small: Trial, proxy: Listener)
     address = f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}"
     assert_complete(small, sync_apart(small, HTTP_PROXY=address, http_proxy=address))
     assert proxy.heads
-    assert all(head.startswith(f"GET {small.simulator.base_url}/v1/Services/") for head in proxy.heads)
-    assert f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}".lower() in proxy.heads[0].lower()
+    assert all(
+        head.startswith(f"GET {small.simulator.base_url}/v1/Services/") for head in proxy.heads
+    )
+    assert (
+        f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}".lower()
+        in proxy.heads[0].lower()
+    )
 
 
 def test_as_many_go_through_a_proxy_as_are_allowed(one_service: Trial, proxy: Listener) -> None:
@@ -310,48 +354,69 @@ def test_as_many_go_through_a_proxy_as_are_allowed(one_service: Trial, proxy: Li
     answer = answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
     all_there = asyncio.Event()
 
-    async def answer_when_all_are_there(server: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_when_all_are_there(
+        server: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         if server.connections == number:
             all_there.set()
         await all_there.wait()
         await answer(server, reader, writer)
 
-    one_service.account |= {"services": [f"IS{place:032x}" for place in range(number)], "concurrency": number}
+    one_service.account |= {
+        "services": [f"IS{place:032x}" for place in range(number)],
+        "concurrency": number,
+    }
     with listening(answer_when_all_are_there) as server:
         one_service.account["base_url"] = server.url
         result = sync_apart(one_service, HTTP_PROXY=proxy.url, http_proxy=proxy.url)
     assert result.totals["requests"] == number
 
 
-def test_an_https_proxy_of_the_environment_tunnels(small: Trial, proxy: Listener, authority: trustme.CA) -> None:
+def test_an_https_proxy_of_the_environment_tunnels(
+    small: Trial, proxy: Listener, authority: trustme.CA
+) -> None:
     """A proxy may carry TLS but never look into it: it must see a CONNECT, and no credentials of the account."""
-    with listening(pass_on(small.simulator.base_url), serving_tls(authority, "localhost")) as server:
+    with listening(
+        pass_on(small.simulator.base_url), serving_tls(authority, "localhost")
+    ) as server:
         small.account["base_url"] = f"https://localhost:{server.port}"
-        result = sync_apart(small, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(small.folder / "authority.pem"))
+        result = sync_apart(
+            small, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(small.folder / "authority.pem")
+        )
     assert_complete(small, result)
-    assert [head.splitlines()[0] for head in proxy.heads] == [f"CONNECT localhost:{server.port} HTTP/1.1"]
+    assert [head.splitlines()[0] for head in proxy.heads] == [
+        f"CONNECT localhost:{server.port} HTTP/1.1"
+    ]
     assert "authorization" not in proxy.heads[0].lower()
 
 
 @pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "elsewhere.example,127.0.0.1"])
 def test_no_proxy_exempts(small: Trial, proxy: Listener, exempt: str) -> None:
     """What the operator exempts must not go through the proxy."""
-    result = sync_apart(small, HTTP_PROXY=proxy.url, http_proxy=proxy.url, NO_PROXY=exempt, no_proxy=exempt)
+    result = sync_apart(
+        small, HTTP_PROXY=proxy.url, http_proxy=proxy.url, NO_PROXY=exempt, no_proxy=exempt
+    )
     assert_complete(small, result)
     assert proxy.connections == 0
 
 
 def test_a_proxy_that_refuses_is_told_apart(small: Trial, authority: trustme.CA) -> None:
     """A proxy's refusal must not pass for Twilio's: the remedy is elsewhere."""
-    refusal = answer_with(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+    refusal = answer_with(
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    )
     with listening(refusal) as refusing:
         small.account["base_url"] = "https://localhost:9"
         result = sync_apart(small, expect=4, HTTPS_PROXY=refusing.url)
     assert "proxy" in result.json["services"][0]["error"]["message"]
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "socks5://127.0.0.1:1080", "http://[::1", "http://"])
-def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(small: Trial, address: str) -> None:
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:port", "socks5://127.0.0.1:1080", "http://[::1", "http://"]
+)
+def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(
+    small: Trial, address: str
+) -> None:
     """A proxy variable that cannot be read is the operator's to mend, so it has to be named, with exit 2."""
     result = sync_apart(small, expect=2, HTTP_PROXY=address, http_proxy=address)
     assert "HTTP_PROXY" in result.err

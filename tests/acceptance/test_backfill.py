@@ -26,7 +26,9 @@ def refuse_types(trial: Trial, *kinds: str, message: str = "Invalid BindingType"
     """A server that does not know these types any more."""
 
     def watch(request: Request) -> Reply | None:
-        refused = request.is_listing and not set(request.parameters.get("BindingType", ())).isdisjoint(kinds)
+        refused = request.is_listing and not set(
+            request.parameters.get("BindingType", ())
+        ).isdisjoint(kinds)
         return error(20001, message) if refused else None
 
     trial.front.watch = watch
@@ -79,13 +81,19 @@ def test_identities_are_read_and_nothing_else(make_trial: MakeTrial) -> None:
     service.remove(gone)
     trial.backfill("--identity", who[0], "--identity", who[1])
     others = {sid: row for sid, row in before.items() if row["identity"] not in who}
-    assert trial.stored() == others | {sid: row for sid, row in trial.expected().items() if row["identity"] in who}
+    assert trial.stored() == others | {
+        sid: row for sid, row in trial.expected().items() if row["identity"] in who
+    }
     [scan] = trial.query("SELECT scope FROM sync_scans ORDER BY id DESC LIMIT 1")
     assert not any(name in scan["scope"] for name in who)
 
 
-@pytest.mark.parametrize("rules", [{"identity": "hmac", "key": "0123456789abcdef"}, {"identity": "drop"}])
-def test_deletes_of_an_identity_find_it_however_it_is_stored(make_trial: MakeTrial, rules: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "rules", [{"identity": "hmac", "key": "0123456789abcdef"}, {"identity": "drop"}]
+)
+def test_deletes_of_an_identity_find_it_however_it_is_stored(
+    make_trial: MakeTrial, rules: dict[str, str]
+) -> None:
     """Hashed, an identity's rows must still be found when they are gone; dropped, none may be taken for another's."""
     trial = make_trial((60,))
     trial.settings["privacy"] = rules
@@ -122,20 +130,31 @@ def test_a_row_that_left_the_filter_is_alive(make_trial: MakeTrial) -> None:
 
 
 @pytest.mark.parametrize(
-    ("since", "until"), [("2022-06-01", None), (None, "2022-06-01T12:00:00Z"), ("2021-01-01T00:00:00+02:00", "2023-01-01")]
+    ("since", "until"),
+    [
+        ("2022-06-01", None),
+        (None, "2022-06-01T12:00:00Z"),
+        ("2021-01-01T00:00:00+02:00", "2023-01-01"),
+    ],
 )
-def test_dates_choose_rows_and_delete_nothing(make_trial: MakeTrial, since: str | None, until: str | None) -> None:
+def test_dates_choose_rows_and_delete_nothing(
+    make_trial: MakeTrial, since: str | None, until: str | None
+) -> None:
     """Rows outside the span are passed over; what is gone inside it cannot be told from what moved out of it."""
     trial = make_trial((80,), max_page_size=25)
     options = [*(("--since", since) if since else ()), *(("--until", until) if until else ())]
-    low = {"2022-06-01": "2022-06-01 00:00:00.000000", "2021-01-01T00:00:00+02:00": "2020-12-31 22:00:00.000000"}.get(
-        since or "", "0"
-    )
-    high = {"2022-06-01T12:00:00Z": "2022-06-01 12:00:00.000000", "2023-01-01": "2023-01-01 00:00:00.000000"}.get(
-        until or "", "9"
-    )
+    low = {
+        "2022-06-01": "2022-06-01 00:00:00.000000",
+        "2021-01-01T00:00:00+02:00": "2020-12-31 22:00:00.000000",
+    }.get(since or "", "0")
+    high = {
+        "2022-06-01T12:00:00Z": "2022-06-01 12:00:00.000000",
+        "2023-01-01": "2023-01-01 00:00:00.000000",
+    }.get(until or "", "9")
     result = trial.backfill(*options)
-    chosen = {sid: row for sid, row in trial.expected().items() if low <= row["date_updated"] < high}
+    chosen = {
+        sid: row for sid, row in trial.expected().items() if low <= row["date_updated"] < high
+    }
     assert trial.stored() == chosen
     assert result.totals["inserted"] == len(chosen)
     trial.sync()
@@ -211,7 +230,9 @@ def test_a_type_that_the_server_refuses_is_skipped(make_trial: MakeTrial, messag
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",), ("--shard", "0/2")])
-def test_a_service_of_which_every_type_is_refused_has_failed(make_trial: MakeTrial, options: tuple[str, ...]) -> None:
+def test_a_service_of_which_every_type_is_refused_has_failed(
+    make_trial: MakeTrial, options: tuple[str, ...]
+) -> None:
     """A run that read nothing at all must not pass for one that did everything, nor make the data look fresh."""
     trial = make_trial((40,), max_page_size=10)
     trial.account["partition_by_type"] = True
@@ -237,7 +258,11 @@ def test_a_type_that_is_refused_half_way_has_failed(make_trial: MakeTrial) -> No
     trial.account["partition_by_type"] = True
 
     def watch(request: Request) -> Reply | None:
-        return error(21481, "Invalid PageToken") if request.page == 1 and "gcm" in request.parameters["BindingType"] else None
+        return (
+            error(21481, "Invalid PageToken")
+            if request.page == 1 and "gcm" in request.parameters["BindingType"]
+            else None
+        )
 
     trial.front.watch = watch
     assert statuses(trial.sync(expect=3))["type:gcm"] == "failed"
@@ -248,12 +273,19 @@ def test_shards_together_are_the_whole(make_trial: MakeTrial, parts: int, partit
     """Each service (or partition) belongs to exactly one shard, whatever their number."""
     trial = make_trial((12, 9, 5, 0), max_page_size=10)
     trial.account["partition_by_type"] = partition
-    told = [scan for part in range(parts) for scan in trial.sync("--shard", f"{part}/{parts}").json["services"]]
+    told = [
+        scan
+        for part in range(parts)
+        for scan in trial.sync("--shard", f"{part}/{parts}").json["services"]
+    ]
     scopes = [(scan["chat_service_sid"], scan["scope"]) for scan in told]
     assert len(scopes) == len(set(scopes)) == 4 * (4 if partition else 1)
     trial.assert_equal_to_world()
     trial.services[0].delete(2)
-    assert sum(trial.sync("--shard", f"{part}/{parts}").totals["deleted"] for part in range(parts)) == 2
+    assert (
+        sum(trial.sync("--shard", f"{part}/{parts}").totals["deleted"] for part in range(parts))
+        == 2
+    )
     trial.assert_equal_to_world()
 
 
@@ -269,7 +301,9 @@ def test_shards_run_side_by_side(make_trial: MakeTrial, postgres18_url: str) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_a_shard_that_dies_is_done_by_its_next_start(make_trial: MakeTrial, postgres18_url: str, seed: int) -> None:
+def test_a_shard_that_dies_is_done_by_its_next_start(
+    make_trial: MakeTrial, postgres18_url: str, seed: int
+) -> None:
     """Four processes share one warehouse; one is killed anywhere, the others do not wait for it, and its part is done later."""
     trial = make_trial((40, 90, 70, 30, 50, 60), max_page_size=10, url=postgres18_url, latency_ms=5)
     service, page = trial.services[1].sid, Random(seed).randrange(9)

@@ -32,7 +32,14 @@ def test_the_schema_takes_what_the_program_takes(trial: Trial) -> None:
     }
     trial.settings["deletes"] = {"mode": "${MODE:-soft}"}
     assert list(schema(trial).iter_errors(trial.settings)) == []
-    assert list(schema(trial).iter_errors(yaml.safe_load((ROOT / "config.example.yaml").read_text(encoding="utf-8")))) == []
+    assert (
+        list(
+            schema(trial).iter_errors(
+                yaml.safe_load((ROOT / "config.example.yaml").read_text(encoding="utf-8"))
+            )
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize(
@@ -52,7 +59,9 @@ def test_the_schema_refuses_what_the_program_refuses(trial: Trial, changes: dict
     assert list(schema(trial).iter_errors(trial.settings | changes))
 
 
-@pytest.mark.parametrize("place", [{}, {"base_url": None, "region": "ie1"}, {"base_url": None, "edge": "sydney"}])
+@pytest.mark.parametrize(
+    "place", [{}, {"base_url": None, "region": "ie1"}, {"base_url": None, "edge": "sydney"}]
+)
 def test_what_is_shown_can_be_fed_back(trial: Trial, place: dict[str, Any], tmp_path: Path) -> None:
     """Who starts a new file from what is in force must not be told that it has faults."""
     trial.account |= place

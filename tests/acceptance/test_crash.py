@@ -26,7 +26,11 @@ BAD_DATE = "half past nine"
 def forker() -> Iterator["subprocess.Popen[str]"]:
     """The process that runs commands and crashes them."""
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.crashing"], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.acceptance.crashing"],
+        cwd=ROOT,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as process:
         yield process
         assert process.stdin
@@ -52,12 +56,22 @@ def state(trial: Trial) -> dict[str, dict[str, Any]]:
     rows = trial.query(
         "SELECT sid, chat_service_sid, content_hash, deleted_at, changed_at, first_seen_at FROM bindings ORDER BY sid"
     )
-    past = trial.query("SELECT sid, chat_service_sid, content_hash, valid_from, change FROM binding_versions ORDER BY sid, id")
+    past = trial.query(
+        "SELECT sid, chat_service_sid, content_hash, valid_from, change FROM binding_versions ORDER BY sid, id"
+    )
     return {
         service: {
             "active": trial.stored(f"deleted_at IS NULL AND chat_service_sid = '{service}'"),
-            "deleted": {row["sid"] for row in rows if row["chat_service_sid"] == service and row["deleted_at"]},
-            "past": [(one["sid"], one["content_hash"], one["change"]) for one in past if one["chat_service_sid"] == service],
+            "deleted": {
+                row["sid"]
+                for row in rows
+                if row["chat_service_sid"] == service and row["deleted_at"]
+            },
+            "past": [
+                (one["sid"], one["content_hash"], one["change"])
+                for one in past
+                if one["chat_service_sid"] == service
+            ],
         }
         for service in trial.world.services
     }
@@ -93,7 +107,9 @@ def try_every_crash(trial: Trial, run: Run, reset: Reset, stride: int = 1) -> in
         code = run(at)
         seen = state(trial)
         for service in seen:
-            assert seen[service] in (old[service], new[service]), f"half of {service} after a crash at step {at}"
+            assert seen[service] in (old[service], new[service]), (
+                f"half of {service} after a crash at step {at}"
+            )
         if code == 0:
             return at
         assert code == CRASHED
@@ -110,7 +126,10 @@ def assert_whole(trial: Trial, run: Run, new: dict[str, dict[str, Any]]) -> None
         assert run(None) == 0
         seen = state(trial)
     for service in seen:
-        assert (seen[service]["active"], seen[service]["deleted"]) == (new[service]["active"], new[service]["deleted"])
+        assert (seen[service]["active"], seen[service]["deleted"]) == (
+            new[service]["active"],
+            new[service]["deleted"],
+        )
         assert sorted(seen[service]["past"]) == sorted(new[service]["past"])
     assert trial.query("SELECT * FROM sync_leases") == []
     assert (
@@ -121,7 +140,9 @@ def assert_whole(trial: Trial, run: Run, new: dict[str, dict[str, Any]]) -> None
     )
     assert trial.query("SELECT id FROM sync_scans WHERE status = 'running'") == []
     assert trial.query("SELECT id FROM sync_runs WHERE status = 'running'") == []
-    assert len(trial.query("SELECT id FROM rejected_bindings WHERE resolved_at IS NULL")) == len(trial.services)
+    assert len(trial.query("SELECT id FROM rejected_bindings WHERE resolved_at IS NULL")) == len(
+        trial.services
+    )
 
 
 def resetting_file(trial: Trial) -> Reset:
@@ -141,19 +162,28 @@ def resetting_database(trial: Trial) -> Reset:
     """Bring the PostgreSQL database back as it is now."""
     url = sa.make_url(trial.warehouse_url)
     name, copy = url.database, f"{url.database}_before"
-    administration = sa.create_engine(url.set(database="postgres"), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    administration = sa.create_engine(
+        url.set(database="postgres"), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    )
 
     def administer(*statements: str) -> None:
         with administration.connect() as conn:
             for statement in statements:
                 conn.exec_driver_sql(statement)
 
-    administer(f'DROP DATABASE IF EXISTS "{copy}" WITH (FORCE)', f'CREATE DATABASE "{copy}" TEMPLATE "{name}"')
-    return lambda: administer(f'DROP DATABASE "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}" TEMPLATE "{copy}"')
+    administer(
+        f'DROP DATABASE IF EXISTS "{copy}" WITH (FORCE)',
+        f'CREATE DATABASE "{copy}" TEMPLATE "{name}"',
+    )
+    return lambda: administer(
+        f'DROP DATABASE "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}" TEMPLATE "{copy}"'
+    )
 
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 9])
-def test_a_crash_at_any_step_in_sqlite(make_trial: MakeTrial, forker: "subprocess.Popen[str]", stride: int) -> None:
+def test_a_crash_at_any_step_in_sqlite(
+    make_trial: MakeTrial, forker: "subprocess.Popen[str]", stride: int
+) -> None:
     """If a crash between two statements could be seen, then one day it would be."""
     trial = make_trial((6, 5), max_page_size=5)
     prepare(trial)
@@ -165,12 +195,19 @@ def test_a_crash_between_batches(make_trial: MakeTrial, forker: "subprocess.Pope
     """A scan of several batches goes on where it crashed; what it had put by then counts once and not twice."""
     trial = make_trial((56, 5), max_page_size=1)
     prepare(trial)
-    assert try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=4) > 50
+    assert (
+        try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=4) > 50
+    )
 
 
 @pytest.mark.slow
-def test_a_crash_at_any_step_in_postgresql(make_trial: MakeTrial, forker: "subprocess.Popen[str]", postgres18_url: str) -> None:
+def test_a_crash_at_any_step_in_postgresql(
+    make_trial: MakeTrial, forker: "subprocess.Popen[str]", postgres18_url: str
+) -> None:
     """The same where another engine holds the transactions."""
     trial = make_trial((6, 5), url=postgres18_url, max_page_size=5)
     prepare(trial)
-    assert try_every_crash(trial, runner(forker, trial, "sync"), resetting_database(trial), stride=5) > 50
+    assert (
+        try_every_crash(trial, runner(forker, trial, "sync"), resetting_database(trial), stride=5)
+        > 50
+    )

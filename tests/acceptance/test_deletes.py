@@ -23,7 +23,12 @@ def hide_moved(trial: Trial, service: Service, sids: list[str]) -> None:
     moved: list[str] = []
 
     def watch(request: Request) -> Reply | None:
-        if request.is_listing and request.page == 1 and request.service == service.sid and not moved:
+        if (
+            request.is_listing
+            and request.page == 1
+            and request.service == service.sid
+            and not moved
+        ):
             moved.extend(sids)
             for sid in sids:
                 service.change(sid, date_updated=GONE_FOR_GOOD)
@@ -34,7 +39,9 @@ def hide_moved(trial: Trial, service: Service, sids: list[str]) -> None:
 
 def last_rows(service: Service, number: int) -> list[str]:
     """The rows that a listing by date shows last."""
-    return sorted(service.bindings, key=lambda sid: (service.bindings[sid]["date_updated"], sid))[-number:]
+    return sorted(service.bindings, key=lambda sid: (service.bindings[sid]["date_updated"], sid))[
+        -number:
+    ]
 
 
 def lookups(trial: Trial) -> list[str]:
@@ -57,13 +64,17 @@ def test_an_empty_answer_deletes_nothing(make_trial: MakeTrial) -> None:
     assert trial.stored() == before
     assert lookups(trial) == []
     assert "--allow-mass-delete" in trial.run("sync", expect=5).out
-    [scan] = trial.query("SELECT error FROM sync_scans WHERE status = 'refused' ORDER BY id DESC LIMIT 1")
+    [scan] = trial.query(
+        "SELECT error FROM sync_scans WHERE status = 'refused' ORDER BY id DESC LIMIT 1"
+    )
     assert "--allow-mass-delete" in scan["error"]
     trial.simulator.faults.remove(fault)
     assert changes(trial.sync()) == {}
 
 
-def test_a_mass_delete_that_is_allowed_goes_through_once_it_is_confirmed(make_trial: MakeTrial) -> None:
+def test_a_mass_delete_that_is_allowed_goes_through_once_it_is_confirmed(
+    make_trial: MakeTrial,
+) -> None:
     """The override lifts the guard for one run, not the question to the API."""
     trial = make_trial((300,))
     trial.sync()
@@ -79,7 +90,9 @@ def test_a_mass_delete_that_is_allowed_goes_through_once_it_is_confirmed(make_tr
     trial.sync(expect=5)
 
 
-def test_an_empty_answer_is_found_out_even_where_mass_deletes_are_allowed(make_trial: MakeTrial) -> None:
+def test_an_empty_answer_is_found_out_even_where_mass_deletes_are_allowed(
+    make_trial: MakeTrial,
+) -> None:
     """Whoever runs with the override in cron is still protected: the API says that the rows are alive."""
     trial = make_trial((300,))
     trial.sync()
@@ -114,7 +127,9 @@ def test_the_guard_refuses_when_both_limits_are_exceeded(
     trial.sync()
     trial.settings["deletes"] = rules
     trial.services[0].delete(deleted)
-    assert changes(trial.sync(expect=5 if refused else 0)) == ({} if refused else {"deleted": deleted})
+    assert changes(trial.sync(expect=5 if refused else 0)) == (
+        {} if refused else {"deleted": deleted}
+    )
     if not refused:
         trial.assert_equal_to_world()
 
@@ -123,17 +138,29 @@ def test_the_guard_refuses_when_both_limits_are_exceeded(
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize(
     ("kinds", "number", "refused"),
-    [(ALL_TYPES, 144, True), (ALL_TYPES, 60, False), (("gcm",), None, False), (("apn", "fcm"), None, True)],
+    [
+        (ALL_TYPES, 144, True),
+        (ALL_TYPES, 60, False),
+        (("gcm",), None, False),
+        (("apn", "fcm"), None, True),
+    ],
 )
 def test_the_guard_says_the_same_of_a_service_in_parts(
-    make_trial: MakeTrial, kinds: tuple[str, ...], number: int | None, refused: bool, concurrency: int, dry: tuple[str, ...]
+    make_trial: MakeTrial,
+    kinds: tuple[str, ...],
+    number: int | None,
+    refused: bool,
+    concurrency: int,
+    dry: tuple[str, ...],
 ) -> None:
     """Reading type by type is a matter of speed; it must neither let a mass delete through in parts, nor refuse an emptied type."""
     trial = make_trial((400,))
     trial.account["concurrency"] = concurrency
     service = trial.services[0]
     trial.sync()
-    gone = [sid for sid in service.sids() if service.bindings[sid]["binding_type"] in kinds][:number]
+    gone = [sid for sid in service.sids() if service.bindings[sid]["binding_type"] in kinds][
+        :number
+    ]
     service.remove(gone)
     service.grow(150)
     for partition in (False, True):
@@ -176,7 +203,9 @@ def test_a_row_that_moved_behind_the_reader_is_alive(make_trial: MakeTrial) -> N
     assert changes(trial.sync()) == {}
 
 
-def test_without_confirmation_a_row_that_moved_comes_back_with_the_next_run(make_trial: MakeTrial) -> None:
+def test_without_confirmation_a_row_that_moved_comes_back_with_the_next_run(
+    make_trial: MakeTrial,
+) -> None:
     """`confirm: false` trades that safety for requests; what it costs has to heal by itself."""
     trial = make_trial((60,), order="updated", max_page_size=10)
     trial.settings["deletes"] = {"confirm": False}
@@ -208,7 +237,10 @@ def test_one_living_row_in_a_sample_refuses_all_deletes(make_trial: MakeTrial) -
     trial.assert_equal_to_world()
 
 
-@pytest.mark.parametrize("fault", ["unauthorized", "forbidden", "error-500", "throttle", "html-200", "permission", "redirect"])
+@pytest.mark.parametrize(
+    "fault",
+    ["unauthorized", "forbidden", "error-500", "throttle", "html-200", "permission", "redirect"],
+)
 def test_what_cannot_be_confirmed_stays_for_the_next_run(make_trial: MakeTrial, fault: str) -> None:
     """Only the API's own 404 says that a binding is gone; a refusal, a fault or a proxy's page says nothing."""
     trial = make_trial((60,))
@@ -271,9 +303,17 @@ def test_a_refusal_is_told_everywhere(make_trial: MakeTrial, dry: tuple[str, ...
     ("prepare", "options", "words"),
     [
         (lambda _: None, ("--since", "2001-01-01"), "narrowed by time"),
-        (lambda trial: trial.settings.update(privacy={"identity": "drop"}), ("--identity", "somebody"), "privacy.identity"),
+        (
+            lambda trial: trial.settings.update(privacy={"identity": "drop"}),
+            ("--identity", "somebody"),
+            "privacy.identity",
+        ),
         (lambda trial: trial.simulator.faults.add("missing-sid"), (), "without a readable SID"),
-        (lambda trial: trial.simulator.faults.add("forbidden", on="binding"), (), "whether they are gone"),
+        (
+            lambda trial: trial.simulator.faults.add("forbidden", on="binding"),
+            (),
+            "whether they are gone",
+        ),
     ],
 )
 def test_whoever_withholds_deletes_says_why(
@@ -297,10 +337,15 @@ def test_whoever_withholds_deletes_says_why(
         assert words in line["error"]
 
 
-def test_an_unanswered_question_in_a_sample_leaves_all_for_the_next_run(make_trial: MakeTrial) -> None:
+def test_an_unanswered_question_in_a_sample_leaves_all_for_the_next_run(
+    make_trial: MakeTrial,
+) -> None:
     """A sample with a hole proves nothing about the rows that were not drawn."""
     trial = make_trial((100,))
-    trial.settings |= {"deletes": {"confirm_limit": 5}, "retry": {**trial.settings["retry"], "attempts": 1}}
+    trial.settings |= {
+        "deletes": {"confirm_limit": 5},
+        "retry": {**trial.settings["retry"], "attempts": 1},
+    }
     trial.sync()
     trial.services[0].delete(15)
     trial.simulator.faults.add("error-500", on="binding", times=1)
@@ -326,14 +371,23 @@ def test_a_binding_that_answers_with_a_bad_row_is_not_absent(make_trial: MakeTri
     trial.front.watch = watch
     assert changes(trial.sync()) == {"rejected": 1}
     assert trial.stored()[sid] == before
-    assert [row["sid"] for row in trial.query("SELECT sid FROM rejected_bindings WHERE resolved_at IS NULL")] == [sid]
+    assert [
+        row["sid"]
+        for row in trial.query("SELECT sid FROM rejected_bindings WHERE resolved_at IS NULL")
+    ] == [sid]
 
 
-@pytest.mark.parametrize("fault", ["error-500", "html-200", "loop", "foreign-host", "no-meta", "service-404", "unauthorized"])
+@pytest.mark.parametrize(
+    "fault",
+    ["error-500", "html-200", "loop", "foreign-host", "no-meta", "service-404", "unauthorized"],
+)
 def test_a_scan_that_fails_half_way_deletes_nothing(make_trial: MakeTrial, fault: str) -> None:
     """Rows on the pages behind a failure were not seen, and are not absent for that."""
     trial = make_trial((60,), max_page_size=10)
-    trial.settings |= {"deletes": {"confirm": False, "max_fraction": 1}, "retry": {**trial.settings["retry"], "attempts": 2}}
+    trial.settings |= {
+        "deletes": {"confirm": False, "max_fraction": 1},
+        "retry": {**trial.settings["retry"], "attempts": 2},
+    }
     trial.sync()
     before = trial.image()
     trial.services[0].touch(10)
@@ -341,7 +395,10 @@ def test_a_scan_that_fails_half_way_deletes_nothing(make_trial: MakeTrial, fault
     trial.simulator.faults.add(fault, only_pages=[3])
     trial.sync(expect=4)
     after = trial.image()
-    assert (after["bindings"], after["binding_versions"]) == (before["bindings"], before["binding_versions"])
+    assert (after["bindings"], after["binding_versions"]) == (
+        before["bindings"],
+        before["binding_versions"],
+    )
 
 
 def test_a_service_that_is_gone_keeps_its_rows(make_trial: MakeTrial) -> None:
@@ -375,7 +432,9 @@ def test_rows_that_come_go_and_move_while_pages_are_read(make_trial: MakeTrial, 
 
     for _ in range(3):
         start = set(service.bindings)
-        before = {row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE deleted_at IS NULL")}
+        before = {
+            row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE deleted_at IS NULL")
+        }
         fault = trial.simulator.faults.add(Fault("slow", when=stir))
         trial.sync()
         trial.simulator.faults.remove(fault)

@@ -26,7 +26,9 @@ def test_the_demo_shows_what_it_is_about_and_may_be_repeated(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["config.yaml", "bindings.db", "notes.txt"])
 @pytest.mark.parametrize("content", [b"accounts: []\n", b"\xff"])
-def test_the_demo_leaves_the_files_of_others_alone(tmp_path: Path, name: str, content: bytes) -> None:
+def test_the_demo_leaves_the_files_of_others_alone(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
     """`demo --dir .` in the folder of a real configuration would cost it, and the warehouse beside it."""
     (tmp_path / name).write_bytes(content)
     code, _, err = demo(tmp_path)

@@ -16,7 +16,10 @@ MakeTrial = Callable[..., Trial]
 def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
     """Every file but the configuration: its bytes, and when it was last written."""
     files = [path for path in sorted(folder.iterdir()) if path.name != "config.yaml"]
-    return {path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
+    return {
+        path.name: (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in files
+    }
 
 
 def unsettle(trial: Trial) -> None:
@@ -55,15 +58,23 @@ def test_a_dry_run_writes_no_byte(unsettled: Trial, command: str) -> None:
         assert_types(service, SERVICE)
 
 
-def test_a_dry_run_writes_no_row_in_postgresql(make_trial: MakeTrial, own_postgres18: PostgresServer) -> None:
+def test_a_dry_run_writes_no_row_in_postgresql(
+    make_trial: MakeTrial, own_postgres18: PostgresServer
+) -> None:
     """A dry run that takes a transaction id has written something, if only a lease."""
     # A server to itself: transaction ids are counted over all its databases.
     trial = make_trial((60, 40), url=own_postgres18.create_database(), max_page_size=15)
     trial.sync()
     unsettle(trial)
-    before = (trial.image(), trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"))
+    before = (
+        trial.image(),
+        trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
+    )
     assert changes(trial.sync("--dry-run"))
-    assert (trial.image(), trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next")) == before
+    assert (
+        trial.image(),
+        trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
+    ) == before
 
 
 @pytest.mark.parametrize("mode", ["soft", "hard", "ignore"])
@@ -80,13 +91,23 @@ def test_the_plan_is_what_the_next_run_does(make_trial: MakeTrial, mode: str) ->
     assert plan.totals == done.totals
     assert changes(done)
     for sid in trial.world.services:
-        assert {name: plan.services[sid][name] for name in COUNTERS} == {name: done.services[sid][name] for name in COUNTERS}
+        assert {name: plan.services[sid][name] for name in COUNTERS} == {
+            name: done.services[sid][name] for name in COUNTERS
+        }
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--type", "apn"), ("--type", "fcm", "--type", "gcm"), ("--since", "2023-01-01"), ("--until", "2022-06-30")]
+    "arguments",
+    [
+        ("--type", "apn"),
+        ("--type", "fcm", "--type", "gcm"),
+        ("--since", "2023-01-01"),
+        ("--until", "2022-06-30"),
+    ],
 )
-def test_the_plan_of_a_narrowed_backfill_is_what_it_does(unsettled: Trial, arguments: tuple[str, ...]) -> None:
+def test_the_plan_of_a_narrowed_backfill_is_what_it_does(
+    unsettled: Trial, arguments: tuple[str, ...]
+) -> None:
     """What a filter leaves out must be left out of the plan as well."""
     plan = unsettled.backfill("--dry-run", *arguments)
     assert plan.totals == unsettled.backfill(*arguments).totals

@@ -31,14 +31,25 @@ def erase(trial: Trial, *arguments: str, identity: str = NAME, expect: int = 0) 
 
 
 def counted(result: Result) -> dict[str, int]:
-    return {name: int(number) for name, number in (line.split() for line in result.out.splitlines()[2:])}
+    return {
+        name: int(number) for name, number in (line.split() for line in result.out.splitlines()[2:])
+    }
 
 
 def everything(trial: Trial) -> str:
     """All text of all tables, with JSON's escapes undone."""
-    names = [row["name"] for row in trial.query("SELECT name FROM sqlite_master WHERE type = 'table'")]
-    values = [value for name in names for row in trial.query(f"SELECT * FROM {name}") for value in row.values()]
-    return "\n".join(str(value) for value in values) + "\n".join(unescaped(str(value)) for value in values)
+    names = [
+        row["name"] for row in trial.query("SELECT name FROM sqlite_master WHERE type = 'table'")
+    ]
+    values = [
+        value
+        for name in names
+        for row in trial.query(f"SELECT * FROM {name}")
+        for value in row.values()
+    ]
+    return "\n".join(str(value) for value in values) + "\n".join(
+        unescaped(str(value)) for value in values
+    )
 
 
 def unescaped(text: str) -> str:
@@ -80,7 +91,10 @@ def test_nobody_else_is_touched(trial: Trial, other: str) -> None:
     trial.sync()
     before = trial.query("SELECT * FROM bindings"), trial.query("SELECT * FROM rejected_bindings")
     assert sum(counted(erase(trial)).values()) == 0
-    assert (trial.query("SELECT * FROM bindings"), trial.query("SELECT * FROM rejected_bindings")) == before
+    assert (
+        trial.query("SELECT * FROM bindings"),
+        trial.query("SELECT * FROM rejected_bindings"),
+    ) == before
 
 
 def test_hashed_rows_are_found_by_the_clear_name(trial: Trial) -> None:

@@ -21,8 +21,20 @@ RUN = {
     "run_id": int, "mode": str, "status": str, "started_at": str, "finished_at": str, "dry_run": bool, "totals": dict,
     "services": list,
 }  # fmt: skip
-SERVICE = {"account": str, "chat_service_sid": str, "status": str, "complete": bool, "error": (dict, type(None)), **COUNTERS}
-ERROR = {"type": str, "message": str, "twilio_code": (int, type(None)), "request_id": (str, type(None))}
+SERVICE = {
+    "account": str,
+    "chat_service_sid": str,
+    "status": str,
+    "complete": bool,
+    "error": (dict, type(None)),
+    **COUNTERS,
+}
+ERROR = {
+    "type": str,
+    "message": str,
+    "twilio_code": (int, type(None)),
+    "request_id": (str, type(None)),
+}
 
 
 def assert_shape(document: dict[str, Any], *, began: bool = True) -> None:
@@ -45,19 +57,28 @@ def assert_shape(document: dict[str, Any], *, began: bool = True) -> None:
 
 
 def assert_types(document: dict[str, Any], expected: dict[str, Any]) -> None:
-    assert {name: isinstance(document[name], kind) for name, kind in expected.items()} == dict.fromkeys(expected, True)
+    assert {
+        name: isinstance(document[name], kind) for name, kind in expected.items()
+    } == dict.fromkeys(expected, True)
 
 
 def assert_in_ledger(trial: Trial, result: Result) -> None:
     """`sync_runs` and `sync_scans` say what the caller was told."""
     document = result.json
     [run] = trial.query("SELECT * FROM sync_runs WHERE id = :id", id=document["run_id"])
-    assert (run["mode"], run["status"], bool(run["dry_run"])) == (document["mode"], document["status"], False)
+    assert (run["mode"], run["status"], bool(run["dry_run"])) == (
+        document["mode"],
+        document["status"],
+        False,
+    )
     assert {name: run[name] for name in COUNTERS} == document["totals"]
     assert run["finished_at"] is not None
     assert run["version"]
     assert run["host"]
-    scans = {scan["chat_service_sid"]: scan for scan in trial.query("SELECT * FROM sync_scans WHERE run_id = :id", id=run["id"])}
+    scans = {
+        scan["chat_service_sid"]: scan
+        for scan in trial.query("SELECT * FROM sync_scans WHERE run_id = :id", id=run["id"])
+    }
     assert scans.keys() == result.services.keys()
     for sid, service in result.services.items():
         scan = scans[sid]
@@ -65,7 +86,10 @@ def assert_in_ledger(trial: Trial, result: Result) -> None:
         assert {name: scan[name] for name in COUNTERS} == {name: service[name] for name in COUNTERS}
         assert scan["finished_at"] is not None
         if service["error"]:
-            assert (scan["error"], scan["twilio_request_id"]) == (service["error"]["message"], service["error"]["request_id"])
+            assert (scan["error"], scan["twilio_request_id"]) == (
+                service["error"]["message"],
+                service["error"]["request_id"],
+            )
 
 
 def test_success_is_0_and_says_what_was_done(make_trial: MakeTrial) -> None:
@@ -74,11 +98,25 @@ def test_success_is_0_and_says_what_was_done(make_trial: MakeTrial) -> None:
     result = trial.sync()
     assert_shape(result.json)
     assert_in_ledger(trial, result)
-    assert (result.json["mode"], result.json["status"], result.json["dry_run"]) == ("sync", "succeeded", False)
+    assert (result.json["mode"], result.json["status"], result.json["dry_run"]) == (
+        "sync",
+        "succeeded",
+        False,
+    )
     for service in trial.services:
         told = result.services[service.sid]
-        assert (told["account"], told["status"], told["complete"], told["error"]) == ("main", "published", True, None)
-        assert (told["pages"], told["requests"], told["fetched"], told["inserted"]) == (1, 1, len(service), len(service))
+        assert (told["account"], told["status"], told["complete"], told["error"]) == (
+            "main",
+            "published",
+            True,
+            None,
+        )
+        assert (told["pages"], told["requests"], told["fetched"], told["inserted"]) == (
+            1,
+            1,
+            len(service),
+            len(service),
+        )
 
 
 def test_an_account_without_services_is_nothing_to_do(make_trial: MakeTrial) -> None:
@@ -91,11 +129,19 @@ def test_an_account_without_services_is_nothing_to_do(make_trial: MakeTrial) -> 
 def test_empty_services_are_published(make_trial: MakeTrial) -> None:
     """A service without bindings is read and complete, and its freshness is known."""
     trial = make_trial((0, 3))
-    assert [entry["status"] for entry in trial.sync().json["services"]] == ["published", "published"]
-    assert all(row["last_complete_at"] for row in trial.query("SELECT last_complete_at FROM service_freshness"))
+    assert [entry["status"] for entry in trial.sync().json["services"]] == [
+        "published",
+        "published",
+    ]
+    assert all(
+        row["last_complete_at"]
+        for row in trial.query("SELECT last_complete_at FROM service_freshness")
+    )
 
 
-@pytest.mark.parametrize("fault", ["error-503", "forbidden", "service-404", "html-200", "no-list", "loop"])
+@pytest.mark.parametrize(
+    "fault", ["error-503", "forbidden", "service-404", "html-200", "no-list", "loop"]
+)
 def test_one_service_that_fails_costs_one_service(make_trial: MakeTrial, fault: str) -> None:
     """The other services are published, the failed one stays exactly as it was, and exit code 3 tells (contract §5.5)."""
     trial = make_trial((30, 20, 25), max_page_size=10)
@@ -115,7 +161,10 @@ def test_one_service_that_fails_costs_one_service(make_trial: MakeTrial, fault: 
     assert {sid: told["status"] for sid, told in result.services.items()} == {
         service.sid: "failed" if service is struck else "published" for service in trial.services
     }
-    assert (result.services[struck.sid]["complete"], result.services[struck.sid]["error"] is None) == (False, False)
+    assert (
+        result.services[struck.sid]["complete"],
+        result.services[struck.sid]["error"] is None,
+    ) == (False, False)
     others = [service.sid for service in trial.services if service is not struck]
     assert trial.stored() == {**trial.expected(others), **before}
     trial.simulator.faults.clear()
@@ -175,7 +224,12 @@ def test_two_accounts_are_read_side_by_side(make_trial: MakeTrial) -> None:
     world = World(seed=99)
     world.add_service(bindings=20)
     with Simulator(world, gzip=False).serve() as base_url:
-        other = {"account_sid": world.account_sid, "api_key": world.api_key, "api_secret": world.api_secret, "base_url": base_url}
+        other = {
+            "account_sid": world.account_sid,
+            "api_key": world.api_key,
+            "api_secret": world.api_secret,
+            "base_url": base_url,
+        }
         trial.settings["accounts"].append({**trial.account, **other, "name": "other"})
         trial.sync()
         counted = trial.query(
@@ -208,7 +262,12 @@ def test_a_chosen_service_that_does_not_exist_is_told(make_trial: MakeTrial) -> 
     unknown = "IS" + "0" * 32
     result = trial.sync("--service", unknown, expect=4)
     assert result.services[unknown]["error"]["type"] == "ServiceNotFound"
-    assert trial.sync("--service", unknown, "--service", trial.services[0].sid, expect=3).json["status"] == "partial"
+    assert (
+        trial.sync("--service", unknown, "--service", trial.services[0].sid, expect=3).json[
+            "status"
+        ]
+        == "partial"
+    )
 
 
 def break_key(trial: Trial) -> None:
@@ -229,21 +288,31 @@ def break_engine(trial: Trial) -> None:
 
 @pytest.mark.parametrize("broken", [break_key, break_secret, break_url, break_engine])
 @pytest.mark.parametrize("command", ["sync", "backfill"])
-def test_a_wrong_configuration_is_2(make_trial: MakeTrial, broken: Callable[[Trial], None], command: str) -> None:
+def test_a_wrong_configuration_is_2(
+    make_trial: MakeTrial, broken: Callable[[Trial], None], command: str
+) -> None:
     """A program that reads `--json` must find an object also where the run could not begin."""
     trial = make_trial((10,))
     broken(trial)
     result = trial.run(command, "--json", expect=2)
     assert_shape(result.json, began=False)
-    assert (result.json["mode"], result.json["status"], result.json["services"]) == (command, "failed", [])
+    assert (result.json["mode"], result.json["status"], result.json["services"]) == (
+        command,
+        "failed",
+        [],
+    )
     assert result.json["error"]["type"] == "ConfigurationError"
     assert result.json["error"]["message"] in result.err
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--account", "nobody"), ("--service", "IS" + "0" * 32)], ids=["unknown account", "unknown service"]
+    "arguments",
+    [("--account", "nobody"), ("--service", "IS" + "0" * 32)],
+    ids=["unknown account", "unknown service"],
 )
-def test_a_request_for_what_is_not_configured_is_2(make_trial: MakeTrial, arguments: tuple[str, str]) -> None:
+def test_a_request_for_what_is_not_configured_is_2(
+    make_trial: MakeTrial, arguments: tuple[str, str]
+) -> None:
     """What is not in the file cannot be read; saying nothing would look like success."""
     trial = make_trial((10,))
     trial.account["services"] = [trial.services[0].sid]
@@ -266,7 +335,9 @@ def test_wrong_usage_is_2(make_trial: MakeTrial, arguments: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize("command", ["sync", "backfill"])
-def test_a_warehouse_that_is_not_migrated_is_7_and_names_the_command(make_trial: MakeTrial, tmp_path: Path, command: str) -> None:
+def test_a_warehouse_that_is_not_migrated_is_7_and_names_the_command(
+    make_trial: MakeTrial, tmp_path: Path, command: str
+) -> None:
     """Somebody who forgot `migrate` must be told so, and no table may be made behind Alembic's back."""
     trial = make_trial((10,))
     trial.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'empty.sqlite'}"

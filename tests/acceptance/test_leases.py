@@ -27,7 +27,12 @@ def at_page(trial: Trial, page: int, act: Callable[[Request], object]) -> None:
     done: list[bool] = []
 
     def watch(request: Request) -> Reply | None:
-        if request.is_listing and request.page == page and request.service == trial.services[0].sid and not done:
+        if (
+            request.is_listing
+            and request.page == page
+            and request.service == trial.services[0].sid
+            and not done
+        ):
             done.append(True)
             act(request)
         return None
@@ -39,14 +44,22 @@ def at_page(trial: Trial, page: int, act: Callable[[Request], object]) -> None:
 def test_of_two_runs_at_once_one_works(stocked: Trial) -> None:
     """Two crons that overlap must not write the same service twice; the second says who is at work, and ends."""
     others: list[Result] = []
-    at_page(stocked, 1, lambda _: others.append(stocked.wait_for(stocked.start("sync", "--json"), expect=None)))
+    at_page(
+        stocked,
+        1,
+        lambda _: others.append(stocked.wait_for(stocked.start("sync", "--json"), expect=None)),
+    )
     stocked.account["services"] = [stocked.services[0].sid]
     first = stocked.sync()
     [second] = others
     assert second.code == 6
     assert second.json["status"] == "locked"
     [told] = second.json["services"]
-    assert (told["status"], told["complete"], told["error"]["type"]) == ("locked", False, "LeaseHeld")
+    assert (told["status"], told["complete"], told["error"]["type"]) == (
+        "locked",
+        False,
+        "LeaseHeld",
+    )
     assert f"run {first.json['run_id']} on " in told["error"]["message"]
     assert changes(second) == {}
     assert changes(first) == {"inserted": 30}
@@ -61,11 +74,18 @@ def test_a_backfill_beside_a_sync_says_who_is_at_work(make_trial: MakeTrial) -> 
     trial = make_trial((30, 20), max_page_size=10)
     busy, free = (service.sid for service in trial.services)
     others: list[Result] = []
-    at_page(trial, 1, lambda _: others.append(trial.wait_for(trial.start("backfill", "--json"), expect=None)))
+    at_page(
+        trial,
+        1,
+        lambda _: others.append(trial.wait_for(trial.start("backfill", "--json"), expect=None)),
+    )
     first = trial.sync("--service", busy)
     [second] = others
     assert second.code == 6
-    assert {sid: told["status"] for sid, told in second.services.items()} == {busy: "locked", free: "published"}
+    assert {sid: told["status"] for sid, told in second.services.items()} == {
+        busy: "locked",
+        free: "published",
+    }
     assert f"run {first.json['run_id']} on " in second.services[busy]["error"]["message"]
     trial.assert_equal_to_world()
 
@@ -74,10 +94,18 @@ def test_backfills_of_different_types_work_side_by_side(make_trial: MakeTrial) -
     """Types that cannot hold the same binding need not wait for each other."""
     trial = make_trial((40,), max_page_size=5)
     others: list[Result] = []
-    at_page(trial, 1, lambda _: others.append(trial.wait_for(trial.start("backfill", "--type", "fcm", "--json"), expect=None)))
+    at_page(
+        trial,
+        1,
+        lambda _: others.append(
+            trial.wait_for(trial.start("backfill", "--type", "fcm", "--json"), expect=None)
+        ),
+    )
     trial.backfill("--type", "apn")
     assert [other.code for other in others] == [0]
-    wanted = {sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")}
+    wanted = {
+        sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")
+    }
     assert trial.stored() == wanted
 
 
@@ -100,7 +128,9 @@ def test_the_lease_of_a_killed_process_frees_itself(stocked: Trial) -> None:
     wait_until(succeeds)  # until the second is over, by the warehouse's clock
     assert codes[-1] == 0
     stocked.assert_equal_to_world()
-    assert stocked.query("SELECT status FROM sync_runs WHERE id = :id", id=held[0]["run_id"]) == [{"status": "interrupted"}]
+    assert stocked.query("SELECT status FROM sync_runs WHERE id = :id", id=held[0]["run_id"]) == [
+        {"status": "interrupted"}
+    ]
 
 
 @ON_BOTH
@@ -110,7 +140,10 @@ def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Trial) -> None:
     stocked.account["concurrency"] = 1
 
     def take(_: Request) -> None:
-        stocked.execute("UPDATE sync_leases SET owner = 'somebody else' WHERE chat_service_sid = :sid", sid=lost.sid)
+        stocked.execute(
+            "UPDATE sync_leases SET owner = 'somebody else' WHERE chat_service_sid = :sid",
+            sid=lost.sid,
+        )
 
     at_page(stocked, 2, take)
     result = stocked.sync(expect=6)
@@ -119,11 +152,15 @@ def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Trial) -> None:
     assert result.services[kept.sid]["status"] == "published"
     assert stocked.stored() == stocked.expected([kept.sid])
     # What the other one holds is his to give back.
-    assert [lease["owner"] for lease in stocked.query("SELECT owner FROM sync_leases")] == ["somebody else"]
+    assert [lease["owner"] for lease in stocked.query("SELECT owner FROM sync_leases")] == [
+        "somebody else"
+    ]
 
 
 @pytest.mark.parametrize("resume_within", [0, 3600])
-def test_a_process_that_slept_past_its_lease_says_so(make_trial: MakeTrial, resume_within: int) -> None:
+def test_a_process_that_slept_past_its_lease_says_so(
+    make_trial: MakeTrial, resume_within: int
+) -> None:
     """Who wakes up beside a finished run has lost a lease; a crash of the warehouse it must not tell of, nor write anything."""
     trial = make_trial((130,), max_page_size=1)
     trial.settings["run"] = {"resume_within_seconds": resume_within}
@@ -137,7 +174,9 @@ def test_a_process_that_slept_past_its_lease_says_so(make_trial: MakeTrial, resu
     trial.assert_equal_to_world()
 
 
-def test_a_process_that_slept_past_its_lease_leaves_the_stage_to_the_other(make_trial: MakeTrial) -> None:
+def test_a_process_that_slept_past_its_lease_leaves_the_stage_to_the_other(
+    make_trial: MakeTrial,
+) -> None:
     """An error that ends it, whatever it is, must not throw away what the other run is going on with."""
     trial = make_trial((130,), max_page_size=1)
     asleep = asleep_at(trial, 50, Reply(200, b'{"nonsense": 1}'))

@@ -46,7 +46,9 @@ def shell(trial: Trial, line: str) -> "subprocess.CompletedProcess[str]":
         "$ETL sync --log-level debug 2>&1 | true",
     ],
 )
-def test_what_a_run_does_is_not_decided_by_who_listens(make_trial: Callable[..., Trial], line: str) -> None:
+def test_what_a_run_does_is_not_decided_by_who_listens(
+    make_trial: Callable[..., Trial], line: str
+) -> None:
     """A full disk under the log would stop every sync, and each would be left as running."""
     trial = make_trial((30, 12))
     ended = shell(trial, line)
@@ -56,7 +58,9 @@ def test_what_a_run_does_is_not_decided_by_who_listens(make_trial: Callable[...,
 
 
 @pytest.mark.parametrize("options", ["", "--json", "--json --log-format json"])
-def test_a_result_that_cannot_be_written_is_told_in_a_sentence(make_trial: Callable[..., Trial], options: str) -> None:
+def test_a_result_that_cannot_be_written_is_told_in_a_sentence(
+    make_trial: Callable[..., Trial], options: str
+) -> None:
     """Whoever waits for the result has to learn why there is none; the run itself is done and in the ledger."""
     trial = make_trial((30, 12))
     ended = shell(trial, f"$ETL sync {options} >/dev/full")
@@ -74,7 +78,13 @@ def test_a_reader_that_has_gone_does_not_turn_failure_into_success(trial: Trial)
 
 
 @pytest.mark.parametrize(
-    "line", ["$ETL --help >/dev/full", "$ETL status --bogus 2>/dev/full", "$ETL --help >&-", "$ETL --help | true"]
+    "line",
+    [
+        "$ETL --help >/dev/full",
+        "$ETL status --bogus 2>/dev/full",
+        "$ETL --help >&-",
+        "$ETL --help | true",
+    ],
 )
 def test_help_and_errors_may_be_lost_too(trial: Trial, line: str) -> None:
     """A traceback is no answer to a closed stream."""
@@ -97,7 +107,9 @@ def test_help_and_errors_may_be_lost_too(trial: Trial, line: str) -> None:
         (["rejects", "retry", "--json", "--service", "XX"], "retry"),
     ],
 )
-def test_a_run_that_was_asked_for_wrongly_gives_the_object_of_a_run(trial: Trial, arguments: list[str], mode: str) -> None:
+def test_a_run_that_was_asked_for_wrongly_gives_the_object_of_a_run(
+    trial: Trial, arguments: list[str], mode: str
+) -> None:
     """A scheduler that parses standard output must not fail over its own operator's slip."""
     result = trial.run(*arguments, expect=2)
     assert_shape(result.json, began=False)
@@ -123,7 +135,9 @@ def test_every_other_command_gives_an_object_with_its_error(trial: Trial, comman
 
 @pytest.mark.parametrize("command", ["status", "rejects list", "rejects discard"])
 @pytest.mark.parametrize(("url", "code"), [("oracle://x", 2), ("sqlite:////no/such/file.db", 7)])
-def test_a_missing_warehouse_gives_an_object_with_its_error(trial: Trial, command: str, url: str, code: int) -> None:
+def test_a_missing_warehouse_gives_an_object_with_its_error(
+    trial: Trial, command: str, url: str, code: int
+) -> None:
     """A dashboard has to show that the warehouse is gone, and not a parser's error."""
     trial.settings["warehouse"]["url"] = url
     result = trial.run(*command.split(), "--json", expect=code)
@@ -156,7 +170,12 @@ def test_global_options_stand_between_a_group_and_its_command(trial: Trial) -> N
     """`rejects --config FILE list` is how it is written by who thinks of `rejects` as the command."""
     file = str(trial.write_config())
     for line in (["rejects", "--config", file, "list"], ["config", "--config", file, "show"]):
-        assert subprocess.run([sys.executable, "-m", "etl", *line], capture_output=True, check=False).returncode == 0
+        assert (
+            subprocess.run(
+                [sys.executable, "-m", "etl", *line], capture_output=True, check=False
+            ).returncode
+            == 0
+        )
 
 
 @pytest.mark.parametrize(
@@ -190,7 +209,9 @@ def test_a_type_that_is_not_known_is_read_with_a_warning(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_the_program_loads_ends_it_quietly(tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_while_the_program_loads_ends_it_quietly(
+    tmp_path: Path, number: int, code: int
+) -> None:
     """A pod that is stopped right after its start must not look crashed."""
     script = f"""
 import os, sys
@@ -202,5 +223,11 @@ class Finder:
 sys.meta_path.insert(0, Finder())
 etl.__main__.main()
 """
-    ended = subprocess.run([sys.executable, "-c", script, "sync"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", script, "sync"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (ended.returncode, ended.stderr) == (code, "")

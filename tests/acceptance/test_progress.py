@@ -34,7 +34,9 @@ class Terminal:
     def watch(self, command: list[str]) -> int:
         """Run a command to its end; gives its exit code."""
         master, slave = pty.openpty()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=slave, env={**os.environ, "COLUMNS": "200"})
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=slave, env={**os.environ, "COLUMNS": "200"}
+        )
         os.close(slave)
         reader = threading.Thread(target=self._read, args=(master,))
         reader.start()
@@ -65,13 +67,24 @@ def watch_first_page(trial: Trial, awaited: str) -> Terminal:
     trial.front.watch = keep_back
     trial.settings["retry"]["timeout_seconds"] = 60
     trial.write_config()
-    command = [sys.executable, "-m", "etl", "--log-level", "warning", "sync", "--config", str(trial.config_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "etl",
+        "--log-level",
+        "warning",
+        "sync",
+        "--config",
+        str(trial.config_path),
+    ]
     assert terminal.watch(command) == 0, terminal.text
     trial.front.watch = None
     return terminal
 
 
-def test_a_terminal_shows_pages_rows_speed_and_the_time_left_once_the_size_is_known(make_trial: MakeTrial) -> None:
+def test_a_terminal_shows_pages_rows_speed_and_the_time_left_once_the_size_is_known(
+    make_trial: MakeTrial,
+) -> None:
     """Whoever started a long load by hand has to see that it moves, and when it may be done."""
     trial = make_trial((40,), max_page_size=10)
     first = watch_first_page(trial, SHOWN)
@@ -100,10 +113,17 @@ def test_elsewhere_there_is_nothing_but_log_lines(trial: Trial) -> None:
         ([(7_200_000, 0, False)], "20:00:00 left"),
     ],
 )
-def test_the_time_left_counts_what_is_still_to_be_read(scans: list[tuple[int | None, int, bool]], told: str) -> None:
+def test_the_time_left_counts_what_is_still_to_be_read(
+    scans: list[tuple[int | None, int, bool]], told: str
+) -> None:
     """A guess where nothing is known would be believed; a service that has grown must not give time back."""
     outcomes = [
-        ScanOutcome(Scope("main", f"IS{number:032x}"), expected=expected, counters=Counters(fetched=fetched), ended=ended)
+        ScanOutcome(
+            Scope("main", f"IS{number:032x}"),
+            expected=expected,
+            counters=Counters(fetched=fetched),
+            ended=ended,
+        )
         for number, (expected, fetched, ended) in enumerate(scans)
     ]
     assert describe_time_left(outcomes, 100.0) == told

@@ -12,7 +12,10 @@ TABLES = ("bindings", "binding_versions", "rejected_bindings")
 def age(trial: Trial, table: str, column: str, days: int, where: str = "1 = 1") -> None:
     """As if so many days had passed since."""
     moment = f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d %H:%M:%S.%f}"
-    trial.execute(f"UPDATE {table} SET {column} = :moment WHERE {column} IS NOT NULL AND {where}", moment=moment)
+    trial.execute(
+        f"UPDATE {table} SET {column} = :moment WHERE {column} IS NOT NULL AND {where}",
+        moment=moment,
+    )
 
 
 def delete_some(trial: Trial, number: int) -> list[str]:
@@ -39,8 +42,14 @@ def test_old_deleted_rows_leave_with_their_history(trial: Trial) -> None:
     age(trial, "bindings", "deleted_at", 31)
     age(trial, "binding_versions", "valid_to", 31)
     young = delete_some(trial, 2)
-    assert counted(trial, "--deleted-before", "30d") == {"bindings": 3, "binding_versions": 3, "rejected_bindings": 0}
-    assert {row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE deleted_at IS NOT NULL")} == set(young)
+    assert counted(trial, "--deleted-before", "30d") == {
+        "bindings": 3,
+        "binding_versions": 3,
+        "rejected_bindings": 0,
+    }
+    assert {
+        row["sid"] for row in trial.query("SELECT sid FROM bindings WHERE deleted_at IS NOT NULL")
+    } == set(young)
     assert {row["sid"] for row in trial.query("SELECT sid FROM binding_versions")} == set(young)
     assert not set(old) & set(trial.stored("1 = 1"))
     trial.assert_equal_to_world()
@@ -64,7 +73,11 @@ def test_history_of_hard_deleted_rows_leaves(trial: Trial) -> None:
     delete_some(trial, 3)
     age(trial, "binding_versions", "valid_to", 31)
     young = delete_some(trial, 2)
-    assert counted(trial, "--deleted-before", "4w") == {"bindings": 0, "binding_versions": 3, "rejected_bindings": 0}
+    assert counted(trial, "--deleted-before", "4w") == {
+        "bindings": 0,
+        "binding_versions": 3,
+        "rejected_bindings": 0,
+    }
     assert {row["sid"] for row in trial.query("SELECT sid FROM binding_versions")} == set(young)
 
 
@@ -109,10 +122,15 @@ def test_a_date_is_taken_as_utc(trial: Trial) -> None:
     """By local time the same command line would purge other rows on another host."""
     trial.sync()
     delete_some(trial, 1)
-    trial.execute("UPDATE bindings SET deleted_at = '2026-01-31 23:59:59.000000' WHERE deleted_at IS NOT NULL")
+    trial.execute(
+        "UPDATE bindings SET deleted_at = '2026-01-31 23:59:59.000000' WHERE deleted_at IS NOT NULL"
+    )
     assert counted(trial, "--deleted-before", "2026-01-31", "--dry-run")["bindings"] == 0
     assert counted(trial, "--deleted-before", "2026-02-01", "--dry-run")["bindings"] == 1
-    assert counted(trial, "--deleted-before", "2026-02-01T00:30:00+01:00", "--dry-run")["bindings"] == 0
+    assert (
+        counted(trial, "--deleted-before", "2026-02-01T00:30:00+01:00", "--dry-run")["bindings"]
+        == 0
+    )
 
 
 @pytest.mark.parametrize("cutoff", ["30", "30m", "-3d", "soon", "999999999w", ""])

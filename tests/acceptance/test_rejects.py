@@ -15,7 +15,10 @@ STRANGER = "f" * 32
 
 # Kind of damage → what to do to a good row (bytes are sent as they are), and whether its SID can still be read.
 DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], bool]] = {
-    "sid missing": (lambda row: {name: value for name, value in row.items() if name != "sid"}, False),
+    "sid missing": (
+        lambda row: {name: value for name, value in row.items() if name != "sid"},
+        False,
+    ),
     "sid null": (lambda row: row | {"sid": None}, False),
     "sid a number": (lambda row: row | {"sid": 7}, False),
     "sid malformed": (lambda row: row | {"sid": "BSnot-a-sid"}, False),
@@ -34,8 +37,14 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], bool]] = {
     "NUL in a text": (lambda row: row | {"identity": "a\x00b"}, True),
     "NUL in a field not known": (lambda row: row | {"device": {"name": ["a\x00b"]}}, True),
     "half a surrogate pair": (lambda row: row | {"endpoint": "\ud83d"}, True),
-    "not UTF-8": (lambda row: json.dumps(row | {"endpoint": "@"}).encode().replace(b'"@"', b'"\xff\xfe"'), True),
-    "number beyond all bounds": (lambda row: json.dumps(row | {"n": "@"}).encode().replace(b'"@"', b"1e999999"), True),
+    "not UTF-8": (
+        lambda row: json.dumps(row | {"endpoint": "@"}).encode().replace(b'"@"', b'"\xff\xfe"'),
+        True,
+    ),
+    "number beyond all bounds": (
+        lambda row: json.dumps(row | {"n": "@"}).encode().replace(b'"@"', b"1e999999"),
+        True,
+    ),
     "not an object": (lambda row: row["sid"], False),
     "null": (lambda _: None, False),
     "a list": (lambda row: [row], False),
@@ -69,7 +78,11 @@ def test_a_bad_row_costs_one_row(make_trial: MakeTrial, damage: str) -> None:
     # Where a row names no SID it could be any binding's, so nothing is proven absent.
     assert changes(result) == {"inserted": 3, "rejected": 1} | ({"deleted": 1} if readable else {})
     [line] = quarantine(trial)
-    assert (line["sid"], line["account"], line["chat_service_sid"]) == (sid if readable else None, "main", service.sid)
+    assert (line["sid"], line["account"], line["chat_service_sid"]) == (
+        sid if readable else None,
+        "main",
+        service.sid,
+    )
     assert line["resolved_at"] is None
     assert line["reason"]
     if not isinstance(bad, bytes):
@@ -89,7 +102,9 @@ def test_every_bad_row_at_once_costs_those_rows(make_trial: MakeTrial, postgres1
         spoil(service, sid, damage)
     result = trial.sync()
     assert changes(result) == {"inserted": 60 - len(DAMAGES), "rejected": len(DAMAGES)}
-    assert trial.stored() == {sid: expected_row(service.bindings[sid]) for sid in sids if sid not in bad}
+    assert trial.stored() == {
+        sid: expected_row(service.bindings[sid]) for sid in sids if sid not in bad
+    }
     assert len(quarantine(trial)) == len(DAMAGES)
 
 
@@ -106,10 +121,16 @@ def test_the_same_bad_row_again_updates_its_line(make_trial: MakeTrial, damage: 
     [again] = quarantine(trial)
     assert again["first_seen_at"] == first["first_seen_at"]
     assert again["last_seen_at"] > first["last_seen_at"]
-    assert (again["id"], again["run_id"], again["resolved_at"]) == (first["id"], result.json["run_id"], None)
+    assert (again["id"], again["run_id"], again["resolved_at"]) == (
+        first["id"],
+        result.json["run_id"],
+        None,
+    )
 
 
-def test_a_bad_row_that_gets_another_fault_keeps_one_line_with_the_newest(make_trial: MakeTrial) -> None:
+def test_a_bad_row_that_gets_another_fault_keeps_one_line_with_the_newest(
+    make_trial: MakeTrial,
+) -> None:
     """The line must show what is wrong now, or a person would look for the wrong thing."""
     trial = make_trial((10,))
     service = trial.services[0]
@@ -176,7 +197,10 @@ def test_a_whole_page_of_bad_rows_deletes_nothing(make_trial: MakeTrial) -> None
     assert changes(result) == {"rejected": 40}
     assert result.totals["unchanged"] == 0
     after = trial.image()
-    assert (after["bindings"], after["binding_versions"]) == (before["bindings"], before["binding_versions"])
+    assert (after["bindings"], after["binding_versions"]) == (
+        before["bindings"],
+        before["binding_versions"],
+    )
 
 
 def test_open_rejects_are_counted_with_the_service(make_trial: MakeTrial) -> None:
@@ -184,5 +208,8 @@ def test_open_rejects_are_counted_with_the_service(make_trial: MakeTrial) -> Non
     trial = make_trial((10, 5))
     spoil(trial.services[0], trial.services[0].sids()[0], "sid malformed")
     trial.sync()
-    told = {row["chat_service_sid"]: row["rejected_open"] for row in trial.query("SELECT * FROM service_freshness")}
+    told = {
+        row["chat_service_sid"]: row["rejected_open"]
+        for row in trial.query("SELECT * FROM service_freshness")
+    }
     assert told == {trial.services[0].sid: 1, trial.services[1].sid: 0}

@@ -34,7 +34,9 @@ def retry(trial: Trial, *arguments: str, expect: int = 0) -> dict[str, Any]:
 
 
 def results(document: dict[str, Any]) -> dict[str | None, str]:
-    return {one["sid"]: one["result"] for service in document["services"] for one in service["rejects"]}
+    return {
+        one["sid"]: one["result"] for service in document["services"] for one in service["rejects"]
+    }
 
 
 def test_list_names_the_rows_and_keeps_the_payload_back(trial: Trial) -> None:
@@ -96,7 +98,10 @@ def test_a_retried_row_is_published_like_a_scan_does(trial: Trial) -> None:
     """Without a past image of the replaced row, or with a lost `first_seen_at`, the history would be wrong for ever."""
     service = first_service(trial)
     trial.sync()
-    first_seen = {row["sid"]: row["first_seen_at"] for row in trial.query("SELECT sid, first_seen_at FROM bindings")}
+    first_seen = {
+        row["sid"]: row["first_seen_at"]
+        for row in trial.query("SELECT sid, first_seen_at FROM bindings")
+    }
     changed, returned = service.sids()[:2]
     service.remove([returned])
     trial.sync()
@@ -109,9 +114,14 @@ def test_a_retried_row_is_published_like_a_scan_does(trial: Trial) -> None:
     totals = retry(trial)["totals"]
     assert (totals["updated"], totals["restored"], totals["inserted"]) == (1, 1, 0)
     versions = trial.query("SELECT sid, change FROM binding_versions ORDER BY id")
-    assert [(one["sid"], one["change"]) for one in versions if one["sid"] == changed] == [(changed, "updated")]
+    assert [(one["sid"], one["change"]) for one in versions if one["sid"] == changed] == [
+        (changed, "updated")
+    ]
     assert [one["change"] for one in versions if one["sid"] == returned] == ["deleted", "restored"]
-    now = {row["sid"]: row["first_seen_at"] for row in trial.query("SELECT sid, first_seen_at FROM bindings")}
+    now = {
+        row["sid"]: row["first_seen_at"]
+        for row in trial.query("SELECT sid, first_seen_at FROM bindings")
+    }
     assert now == first_seen
     trial.assert_equal_to_world()
     assert trial.sync().totals["unchanged"] == 350
@@ -123,7 +133,10 @@ def test_a_row_whose_sid_can_be_read_today_is_asked_for(trial: Trial) -> None:
     (sid,) = break_rows(service, 1)
     trial.sync()
     (line,) = open_rejects(trial)
-    trial.execute("UPDATE rejected_bindings SET sid = NULL, fingerprint = '#older' WHERE id = :id", id=line["id"])
+    trial.execute(
+        "UPDATE rejected_bindings SET sid = NULL, fingerprint = '#older' WHERE id = :id",
+        id=line["id"],
+    )
     assert results(retry(trial)) == {sid: "rejected"}
     (moved,) = open_rejects(trial)
     assert moved["sid"] == sid
@@ -212,7 +225,9 @@ def test_a_retry_that_cannot_begin_still_gives_json(make_trial: Callable[..., Tr
 @pytest.mark.parametrize("verb", ["list", "retry", "discard"])
 def test_a_service_that_is_none_is_refused(trial: Trial, verb: str) -> None:
     """A mistyped service would be answered with "nothing to do"."""
-    assert "is not a service SID" in trial.run("rejects", verb, "--service", "nonsense", expect=2).err
+    assert (
+        "is not a service SID" in trial.run("rejects", verb, "--service", "nonsense", expect=2).err
+    )
 
 
 def hold_lease(trial: Trial, service_sid: str) -> None:

@@ -9,7 +9,17 @@ import pytest
 from tests.acceptance.trial import Trial
 
 # Attributes that make a browser fetch something.
-LOADING = {"src", "href", "srcset", "data", "action", "poster", "background", "xlink:href", "formaction"}
+LOADING = {
+    "src",
+    "href",
+    "srcset",
+    "data",
+    "action",
+    "poster",
+    "background",
+    "xlink:href",
+    "formaction",
+}
 EVIL = "<script>alert('1')</script>&\""
 
 
@@ -59,8 +69,15 @@ def test_the_page_loads_nothing_and_runs_nothing(trial: Trial, tmp_path: Path) -
     html = report(trial, tmp_path)
     page = Page(html)
     assert page.open == []
-    assert not {"script", "link", "img", "iframe", "object", "embed"} & {tag for tag, _ in page.tags}
-    assert not [(tag, name) for tag, attributes in page.tags for name in attributes if name in LOADING or name.startswith("on")]
+    assert not {"script", "link", "img", "iframe", "object", "embed"} & {
+        tag for tag, _ in page.tags
+    }
+    assert not [
+        (tag, name)
+        for tag, attributes in page.tags
+        for name in attributes
+        if name in LOADING or name.startswith("on")
+    ]
     assert not re.search(r"https?://|@import|url\(", html)
 
 
@@ -88,7 +105,9 @@ def test_the_figures_are_those_of_the_warehouse(trial: Trial, tmp_path: Path) ->
     """A chart that shows other numbers than the tables misleads everybody who trusts it."""
     with_changes(trial)
     text = " ".join(Page(report(trial, tmp_path)).text.split())
-    (line,) = trial.query("SELECT count(*) AS active, count(DISTINCT identity) AS people FROM bindings WHERE deleted_at IS NULL")
+    (line,) = trial.query(
+        "SELECT count(*) AS active, count(DISTINCT identity) AS people FROM bindings WHERE deleted_at IS NULL"
+    )
     assert f"active bindings {line['active']}" in text
     for row in trial.query("SELECT chat_service_sid, active FROM service_freshness"):
         assert f"main, {row['chat_service_sid']}: {row['active']}" in text
@@ -118,7 +137,9 @@ def test_an_empty_warehouse_has_a_page_too(trial: Trial, tmp_path: Path) -> None
     assert "No service was read yet." in page.text
 
 
-def test_the_page_of_before_stays_when_the_new_one_cannot_be_written(trial: Trial, tmp_path: Path) -> None:
+def test_the_page_of_before_stays_when_the_new_one_cannot_be_written(
+    trial: Trial, tmp_path: Path
+) -> None:
     """A half-written page would replace a good one before the eyes of its readers."""
     result = trial.run("report", "--out", str(tmp_path / "nowhere" / "report.html"), expect=2)
     assert "cannot be written" in result.err

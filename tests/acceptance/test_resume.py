@@ -56,7 +56,12 @@ def long(make_trial: MakeTrial) -> Trial:
 def test_a_killed_scan_goes_on(long: Trial) -> None:
     """Reading a million rows again because a node was drained would never come to an end."""
     [told] = long.sync().json["services"]
-    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (True, False, 30, 130)
+    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (
+        True,
+        False,
+        30,
+        130,
+    )
     assert [(scan["status"], bool(scan["resumed"])) for scan in long.query("SELECT * FROM sync_scans ORDER BY id")] == [
         ("interrupted", False), ("published", True),
     ]  # fmt: skip
@@ -67,7 +72,9 @@ def test_a_resumed_scan_that_is_killed_goes_on_again(make_trial: MakeTrial) -> N
     """A load that needs five attempts must need no more than its pages and a batch or two for each of them."""
     trial = make_trial((260,), max_page_size=1)
     luck = Random(7)
-    asked = [kill_at(trial, luck.randint(2 * BATCH + 5, 2 * BATCH + 15), "backfill") for _ in range(2)]
+    asked = [
+        kill_at(trial, luck.randint(2 * BATCH + 5, 2 * BATCH + 15), "backfill") for _ in range(2)
+    ]
     [told] = trial.backfill().json["services"]
     assert told["resumed"]
     assert sum(asked) + told["pages"] <= 260 + 2 * 2 * BATCH
@@ -81,7 +88,9 @@ def test_a_backfill_killed_at_random_ends_right(make_trial: MakeTrial, seed: int
     trial = make_trial((300, 60), max_page_size=1, seed=seed)
     luck = Random(seed)
     for _ in range(5):
-        kill_at(trial, luck.randint(1, 60), "backfill")  # so few that there is always something left to be killed at
+        kill_at(
+            trial, luck.randint(1, 60), "backfill"
+        )  # so few that there is always something left to be killed at
         expected = trial.expected()
         assert trial.stored().items() <= expected.items()
     trial.backfill()
@@ -141,7 +150,9 @@ def refuse_first_link(trial: Trial, answer: Callable[[], Reply], *, times: int =
         lambda: Reply(422, b'{"code":60200,"message":"unprocessable"}'),
     ],
 )
-def test_a_link_that_is_refused_in_any_way_begins_anew(long: Trial, answer: Callable[[], Reply]) -> None:
+def test_a_link_that_is_refused_in_any_way_begins_anew(
+    long: Trial, answer: Callable[[], Reply]
+) -> None:
     """Nobody knows how the API refuses an old link; a service must not fail for it, run after run."""
     refuse_first_link(long, answer)
     [told] = long.sync().json["services"]
@@ -251,7 +262,12 @@ def test_twenty_kills_cost_at_most_twenty_batches(make_trial: MakeTrial) -> None
     """A load on a machine that is drained again and again has to come to its end, and must not read for ever."""
     pages, ahead = 20 * BATCH + 30, 10
     trial = make_trial((pages,), max_page_size=1)
-    asked = sum(kill_at(trial, BATCH + ahead, "backfill", once_stored=number * BATCH) for number in range(1, 21))
+    asked = sum(
+        kill_at(trial, BATCH + ahead, "backfill", once_stored=number * BATCH)
+        for number in range(1, 21)
+    )
     last = trial.backfill().json["services"][0]
-    assert asked + last["pages"] <= pages + 20 * BATCH < asked + pages  # the latter is what it costs without resuming
+    assert (
+        asked + last["pages"] <= pages + 20 * BATCH < asked + pages
+    )  # the latter is what it costs without resuming
     trial.assert_equal_to_world()

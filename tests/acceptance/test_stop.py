@@ -46,7 +46,9 @@ def gates() -> Iterator[list[Gate]]:
         gate.open()
 
 
-def stop_at(trial: Trial, gates: list[Gate], page: int, *signals: signal.Signals, command: str = "sync") -> "Popen[str]":
+def stop_at(
+    trial: Trial, gates: list[Gate], page: int, *signals: signal.Signals, command: str = "sync"
+) -> "Popen[str]":
     """Start a run and send signals once it has asked for this page, which is not answered."""
     gate = Gate(trial, page)
     gates.append(gate)
@@ -68,15 +70,28 @@ def test_a_signal_stops_the_run_and_the_next_one_goes_on(
     gates[0].open()
     assert result.json["status"] == "interrupted"
     [told] = result.json["services"]
-    assert (told["status"], told["complete"], told["error"]["type"]) == ("interrupted", False, "Interrupted")
+    assert (told["status"], told["complete"], told["error"]["type"]) == (
+        "interrupted",
+        False,
+        "Interrupted",
+    )
     assert trial.stored() == {}
     assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["interrupted"]
-    assert [scan["status"] for scan in trial.query("SELECT status FROM sync_scans")] == ["interrupted"]
+    assert [scan["status"] for scan in trial.query("SELECT status FROM sync_scans")] == [
+        "interrupted"
+    ]
     assert trial.query("SELECT * FROM sync_leases") == []
     trial.front.watch = None
     [told] = trial.sync().json["services"]
-    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (True, False, 3, 90)
-    assert [bool(scan["resumed"]) for scan in trial.query("SELECT resumed FROM sync_scans ORDER BY id")] == [False, True]
+    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (
+        True,
+        False,
+        3,
+        90,
+    )
+    assert [
+        bool(scan["resumed"]) for scan in trial.query("SELECT resumed FROM sync_scans ORDER BY id")
+    ] == [False, True]
     trial.assert_equal_to_world()
 
 
@@ -99,7 +114,9 @@ def test_a_resumed_scan_deletes_nothing(make_trial: MakeTrial, gates: list[Gate]
 @contextmanager
 def hanging(trial: Trial) -> Iterator[None]:
     """A database that lets nobody write, and answers whoever tries neither yes nor no."""
-    engine = sa.create_engine(trial.warehouse_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT")
+    engine = sa.create_engine(
+        trial.warehouse_url, poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    )
     is_sqlite = engine.dialect.name == "sqlite"
     try:
         with engine.connect() as conn:
@@ -161,7 +178,9 @@ def test_a_second_signal_ends_at_once(make_trial: MakeTrial, gates: list[Gate]) 
 
 
 @pytest.mark.parametrize("timeout", [1, pytest.param(60, marks=pytest.mark.slow)])
-def test_a_signal_while_services_are_listed(make_trial: MakeTrial, gates: list[Gate], timeout: int) -> None:
+def test_a_signal_while_services_are_listed(
+    make_trial: MakeTrial, gates: list[Gate], timeout: int
+) -> None:
     """A stop may come before any service is known, and while a socket hangs; the run ends soon all the same."""
     trial = make_trial((10,))
     trial.settings["retry"]["timeout_seconds"] = timeout
@@ -207,7 +226,10 @@ def test_a_signal_while_absences_are_confirmed(make_trial: MakeTrial, gates: lis
     process.send_signal(signal.SIGTERM)
     trial.wait_for(process, expect=143)
     after = trial.image()
-    assert (after["bindings"], after["binding_versions"]) == (before["bindings"], before["binding_versions"])
+    assert (after["bindings"], after["binding_versions"]) == (
+        before["bindings"],
+        before["binding_versions"],
+    )
     gate.open()
     trial.front.watch = None
     trial.sync("--fresh")
@@ -222,7 +244,10 @@ def test_services_that_were_done_stay_done(make_trial: MakeTrial, gates: list[Ga
     wait_until(lambda: trial.query("SELECT id FROM sync_scans WHERE status = 'published'"))
     process.send_signal(signal.SIGTERM)
     result = trial.wait_for(process, expect=143)
-    assert {sid: told["status"] for sid, told in result.services.items()} == {done: "published", cut: "interrupted"}
+    assert {sid: told["status"] for sid, told in result.services.items()} == {
+        done: "published",
+        cut: "interrupted",
+    }
     assert trial.stored() == trial.expected([done])
 
 

@@ -49,7 +49,9 @@ def test_a_first_load_finds_a_sid_that_is_stored_under_another_service(stocked: 
     new.bindings[sid] = binding
     result = stocked.sync("--service", new.sid)
     assert changes(result) == {"inserted": 10, "updated": 1}
-    [version] = stocked.query("SELECT chat_service_sid FROM binding_versions WHERE sid = :sid", sid=sid)
+    [version] = stocked.query(
+        "SELECT chat_service_sid FROM binding_versions WHERE sid = :sid", sid=sid
+    )
     assert version["chat_service_sid"] == old.sid
     assert changes(stocked.sync()) == {}
     stocked.assert_equal_to_world()
@@ -185,9 +187,13 @@ def test_history_tells_every_image_and_when_it_held(stocked: Trial) -> None:
     assert {one["first_seen_at"] for one in [*past, now]} == {borders[0]}
     runs = [run["id"] for run in stocked.query("SELECT id FROM sync_runs ORDER BY id")]
     assert [one["run_id"] for one in [*past, now]] == [*runs[1:], runs[-1]]
-    told = stocked.query("SELECT * FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid)
+    told = stocked.query(
+        "SELECT * FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid
+    )
     assert [bool(one["is_deleted"]) for one in told] == [False, False, True, False]
-    assert [str(one["valid_to"]) for one in told[:-1]] == [str(one["valid_from"]) for one in told[1:]]
+    assert [str(one["valid_to"]) for one in told[:-1]] == [
+        str(one["valid_from"]) for one in told[1:]
+    ]
     assert told[-1]["valid_to"] is None
 
 
@@ -197,13 +203,17 @@ def test_a_deleted_row_keeps_its_content_and_says_when(stocked: Trial) -> None:
     before = stocked.stored()
     gone = stocked.services[0].delete(4)
     stocked.sync()
-    deleted = stocked.query("SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid")
+    deleted = stocked.query(
+        "SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid"
+    )
     assert [one["sid"] for one in deleted] == sorted(gone)
     assert all(one["deleted_at"] == one["changed_at"] for one in deleted)
     assert stocked.stored("deleted_at IS NOT NULL") == {sid: before[sid] for sid in gone}
     stocked.sync()
     assert (
-        stocked.query("SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid")
+        stocked.query(
+            "SELECT sid, deleted_at, changed_at, run_id FROM bindings WHERE deleted_at IS NOT NULL ORDER BY sid"
+        )
         == deleted
     )
 
@@ -223,7 +233,9 @@ def test_hard_deletes_take_the_row_out_and_a_return_is_a_restore(stocked: Trial)
     assert changes(stocked.sync()) == {"restored": 1}
     [after] = stocked.query("SELECT * FROM bindings WHERE sid = :sid", sid=sid)
     assert after["first_seen_at"] == before["first_seen_at"]
-    told = stocked.query("SELECT is_deleted FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid)
+    told = stocked.query(
+        "SELECT is_deleted FROM binding_history WHERE sid = :sid ORDER BY valid_from", sid=sid
+    )
     assert [bool(one["is_deleted"]) for one in told] == [False, True, False]
     stocked.assert_equal_to_world()
 
@@ -299,7 +311,11 @@ def test_a_repeated_link_ends_the_listing(make_trial: MakeTrial, fault: str) -> 
     trial = make_trial((45,), max_page_size=10)
     trial.simulator.faults.add(fault)
     [service] = trial.sync(expect=4).json["services"]
-    assert (service["status"], service["complete"], service["error"]["type"]) == ("failed", False, "RepeatedLink")
+    assert (service["status"], service["complete"], service["error"]["type"]) == (
+        "failed",
+        False,
+        "RepeatedLink",
+    )
     assert trial.stored() == {}
 
 
@@ -315,7 +331,9 @@ def same_page(trial: Trial, request: Request) -> Reply:
     """Row one, and a link to the next page that shows it again."""
     row = next(iter(trial.services[0].bindings.values()))
     link = f"{trial.simulator.base_url}{request.path}?PageSize=10&Page={request.page + 1}&PageToken=PT0"
-    return json_reply({"meta": {"key": "bindings", "page_size": 10, "next_page_url": link}, "bindings": [row]})
+    return json_reply(
+        {"meta": {"key": "bindings", "page_size": 10, "next_page_url": link}, "bindings": [row]}
+    )
 
 
 def test_a_field_not_known_today_goes_to_extra(make_trial: MakeTrial) -> None:
@@ -324,7 +342,9 @@ def test_a_field_not_known_today_goes_to_extra(make_trial: MakeTrial) -> None:
     trial.sync()
     trial.simulator.faults.add("unknown-field")
     assert changes(trial.sync()) == {"updated": 20}
-    assert {str(row["extra"]) for row in trial.stored().values()} == {str({"device": {"model": "phone", "os": 17.2}})}
+    assert {str(row["extra"]) for row in trial.stored().values()} == {
+        str({"device": {"model": "phone", "os": 17.2}})
+    }
 
 
 @ON_BOTH
@@ -332,12 +352,18 @@ def test_the_time_zone_of_the_machine_changes_nothing(stocked: Trial) -> None:
     """A laptop on the other side of the world must see the same rows as unchanged, and stamp its own in UTC."""
     stocked.services[0].touch(1)
     [latest] = stocked.query("SELECT max(changed_at) AS at FROM bindings")
-    result = stocked.wait_for(stocked.start("sync", "--json", environment={"TZ": "Pacific/Kiritimati"}))
+    result = stocked.wait_for(
+        stocked.start("sync", "--json", environment={"TZ": "Pacific/Kiritimati"})
+    )
     assert (changes(result), result.totals["unchanged"]) == ({"updated": 1}, 99)
     stocked.assert_equal_to_world()
     [newest] = stocked.query("SELECT max(changed_at) AS at FROM bindings")
     hour = timedelta(hours=1)
-    assert timedelta() < datetime.fromisoformat(str(newest["at"])) - datetime.fromisoformat(str(latest["at"])) < hour
+    assert (
+        timedelta()
+        < datetime.fromisoformat(str(newest["at"])) - datetime.fromisoformat(str(latest["at"]))
+        < hour
+    )
 
 
 def test_many_batches_publish_as_one(make_trial: MakeTrial) -> None:
@@ -364,7 +390,11 @@ def test_a_copy_of_the_file_taken_at_any_time_is_whole(make_trial: MakeTrial) ->
     trial.sync()
     copy = trial.folder / "copy.sqlite"
     shutil.copy(trial.folder / "warehouse.sqlite", copy)
-    assert sorted(path.name for path in trial.folder.iterdir()) == ["config.yaml", "copy.sqlite", "warehouse.sqlite"]
+    assert sorted(path.name for path in trial.folder.iterdir()) == [
+        "config.yaml",
+        "copy.sqlite",
+        "warehouse.sqlite",
+    ]
     with sqlite3.connect(copy) as db:
         assert db.execute("SELECT count(*) FROM bindings").fetchone() == (30,)
     db.close()

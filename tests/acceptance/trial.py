@@ -25,7 +25,10 @@ CONTENT = (
     "sid", "account", "account_sid", "chat_service_sid", "credential_sid", "binding_type", "identity", "endpoint",
     "message_types", "date_created", "date_updated", "url", "extra",
 )  # fmt: skip
-LEGACY = {"added_to_channel": "added_to_conversation", "removed_from_channel": "removed_from_conversation"}
+LEGACY = {
+    "added_to_channel": "added_to_conversation",
+    "removed_from_channel": "removed_from_conversation",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,9 @@ def changes(result: Result) -> dict[str, int]:
 class Trial:
     """One world, one warehouse, one configuration; commands run against them."""
 
-    def __init__(self, folder: Path, simulator: Simulator, warehouse_url: str, front: Front) -> None:
+    def __init__(
+        self, folder: Path, simulator: Simulator, warehouse_url: str, front: Front
+    ) -> None:
         self.folder = folder
         self.simulator = simulator
         self.front = front
@@ -90,7 +95,12 @@ class Trial:
             "accounts": [self.account],
             "warehouse": {"url": warehouse_url},
             # Waits are short, so that a trial of a fault takes no time; what is waited for is the program's own arithmetic.
-            "retry": {"attempts": 6, "timeout_seconds": 5, "max_wait_seconds": 0.05, "max_total_seconds": 20},
+            "retry": {
+                "attempts": 6,
+                "timeout_seconds": 5,
+                "max_wait_seconds": 0.05,
+                "max_total_seconds": 20,
+            },
         }
 
     @property
@@ -113,7 +123,9 @@ class Trial:
         assert expect is None or code == expect, f"exit code {code}\n{result.out}\n{result.err}"
         return result
 
-    def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.Popen[str]":
         """One command line in a process of its own, for trials that kill it."""
         self.write_config()
         return subprocess.Popen(
@@ -141,13 +153,17 @@ class Trial:
     def wait_for(self, process: "subprocess.Popen[str]", *, expect: int | None = 0) -> Result:
         """The end of a process that `start` began."""
         out, err = process.communicate(timeout=60)
-        assert expect is None or process.returncode == expect, f"exit code {process.returncode}\n{out}\n{err}"
+        assert expect is None or process.returncode == expect, (
+            f"exit code {process.returncode}\n{out}\n{err}"
+        )
         return Result(process.returncode, out, err)
 
     def expire_leases(self) -> None:
         """As if `lease_seconds` had passed since a killed process last gave a sign of life."""
         self.execute("UPDATE sync_leases SET expires_at = '2001-01-01 00:00:00.000000'")
-        self.execute("UPDATE sync_runs SET started_at = '2001-01-01 00:00:00.000000' WHERE status = 'running'")
+        self.execute(
+            "UPDATE sync_runs SET started_at = '2001-01-01 00:00:00.000000' WHERE status = 'running'"
+        )
 
     def image(self) -> dict[str, list[dict[str, Any]]]:
         """Every row of every table."""
@@ -159,7 +175,9 @@ class Trial:
 
     def query(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
         """Rows of the warehouse, read past the program."""
-        return self.on_warehouse(lambda conn: [dict(row) for row in conn.execute(sa.text(sql), parameters).mappings()])
+        return self.on_warehouse(
+            lambda conn: [dict(row) for row in conn.execute(sa.text(sql), parameters).mappings()]
+        )
 
     def execute(self, sql: str, **parameters: object) -> None:
         """Change the warehouse past the program."""
@@ -188,7 +206,9 @@ class Trial:
         """What the warehouse has to hold, told from the world alone by code that the program does not share."""
         chosen = self.world.services if service_sids is None else service_sids
         return {
-            sid: expected_row(binding) for service in chosen for sid, binding in self.world.services[service].bindings.items()
+            sid: expected_row(binding)
+            for service in chosen
+            for sid, binding in self.world.services[service].bindings.items()
         }
 
     def assert_equal_to_world(self) -> None:
@@ -206,7 +226,9 @@ def expected_row(binding: Mapping[str, Any]) -> dict[str, Any]:
         **{name: binding.get(name) for name in CONTENT},
         "account": "main",
         "binding_type": binding["binding_type"].lower(),
-        "message_types": None if names is None else sorted({LEGACY.get(bare(name), bare(name)) for name in names}),
+        "message_types": None
+        if names is None
+        else sorted({LEGACY.get(bare(name), bare(name)) for name in names}),
         "date_created": as_stored(binding["date_created"]),
         "date_updated": as_stored(binding["date_updated"]),
         "extra": {name: value for name, value in binding.items() if name not in CONTENT} or None,

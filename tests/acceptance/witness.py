@@ -28,20 +28,32 @@ def last_scan(trial: Trial, service_sid: str) -> dict[str, Any]:
 
 def report_on(result: Result, service_sid: str) -> dict[str, Any]:
     """What the JSON says of a service."""
-    found: list[dict[str, Any]] = [one for one in result.json["services"] if one["chat_service_sid"] == service_sid]
+    found: list[dict[str, Any]] = [
+        one for one in result.json["services"] if one["chat_service_sid"] == service_sid
+    ]
     assert len(found) == 1, result.out
     return found[0]
 
 
-def assert_failed(trial: Trial, result: Result, service_sid: str, kind: str, *, request_id: bool = True) -> dict[str, Any]:
+def assert_failed(
+    trial: Trial, result: Result, service_sid: str, kind: str, *, request_id: bool = True
+) -> dict[str, Any]:
     """A service failed for this reason, and JSON, log and ledger tell the same; gives what the JSON says of it."""
     said = report_on(result, service_sid)
-    assert (said["status"], said["complete"], said["error"]["type"]) == ("failed", False, kind), said
+    assert (said["status"], said["complete"], said["error"]["type"]) == ("failed", False, kind), (
+        said
+    )
     kept = last_scan(trial, service_sid)
-    assert (kept["status"], kept["complete"], kept["error"]) == ("failed", False, said["error"]["message"])
+    assert (kept["status"], kept["complete"], kept["error"]) == (
+        "failed",
+        False,
+        said["error"]["message"],
+    )
     assert kept["twilio_request_id"] == said["error"]["request_id"]
     assert bool(is_request_id(said["error"]["request_id"] or "")) == request_id, said
-    (logged,) = [event for event in events(result, "scan.failed") if event["chat_service_sid"] == service_sid]
+    (logged,) = [
+        event for event in events(result, "scan.failed") if event["chat_service_sid"] == service_sid
+    ]
     assert (logged["error"], logged["twilio_request_id"]) == (kind, said["error"]["request_id"])
     return said
 
@@ -53,7 +65,12 @@ def assert_complete(trial: Trial, result: Result) -> None:
     for said in result.json["services"]:
         kept = last_scan(trial, said["chat_service_sid"])
         assert (said["status"], said["complete"], said["error"]) == ("published", True, None)
-        assert (kept["status"], kept["complete"], kept["error"], kept["twilio_request_id"]) == ("published", True, None, None)
+        assert (kept["status"], kept["complete"], kept["error"], kept["twilio_request_id"]) == (
+            "published",
+            True,
+            None,
+            None,
+        )
         assert {name: kept[name] for name in ("pages", "requests", "retries")} == {
             name: said[name] for name in ("pages", "requests", "retries")
         }

@@ -50,7 +50,13 @@ def trial_on(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
     """The whole program on a migrated warehouse beside a served world: `trial_on(url, bindings=(40, 12))`."""
     with ExitStack() as stack:
 
-        def make(url: str, bindings: tuple[int, ...] = (40, 12), *, schema: str | None = None, **options: Any) -> Trial:
+        def make(
+            url: str,
+            bindings: tuple[int, ...] = (40, 12),
+            *,
+            schema: str | None = None,
+            **options: Any,
+        ) -> Trial:
             world = World(seed=1)
             for number in bindings:
                 world.add_service(bindings=number)

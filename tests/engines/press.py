@@ -76,16 +76,26 @@ class Press:
         """Compare a batch and put by what differs."""
         keys, _ = self._normalizer.keys([msgspec.json.encode(one) for one in batch])
         stored = staging.find_differing(conn, self.warehouse.engine, keys.values())
-        rows, rejects = split(self._normalizer.shape(key) for key in keys.values() if key.sid in stored)
+        rows, rejects = split(
+            self._normalizer.shape(key) for key in keys.values() if key.sid in stored
+        )
         assert rejects == []
-        changed = [row for row in rows if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)]
+        changed = [
+            row
+            for row in rows
+            if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)
+        ]
         self._batches += 1
-        staging.stage_batch(conn, self.warehouse.engine, self.scans, self._batches, list(keys), changed)
+        staging.stage_batch(
+            conn, self.warehouse.engine, self.scans, self._batches, list(keys), changed
+        )
 
     def publish(self, conn: sa.Connection, *, deletes: Any = "soft") -> Tally:
         """Publish what is staged, and forget it."""
         engine = self.warehouse.engine
-        order = Publication(self.scans, self.scans, self.scope, list(self.scope.identities), self.now)
+        order = Publication(
+            self.scans, self.scans, self.scope, list(self.scope.identities), self.now
+        )
         _, repeated = staging.count_met(conn, engine, self.scans)
         if repeated:
             staging.drop_superseded(conn, engine, self.scans)
@@ -101,8 +111,14 @@ class Press:
 
     def rows(self, sql: str, *moments: str, **parameters: Any) -> list[dict[str, Any]]:
         """Rows of the warehouse; the columns named in `moments` as aware times on every engine."""
-        query = sa.text(sql).columns(**dict.fromkeys(moments, UtcDateTime())) if moments else sa.text(sql)
-        return self.warehouse.read(lambda conn: [dict(row) for row in conn.execute(query, parameters).mappings()])
+        query = (
+            sa.text(sql).columns(**dict.fromkeys(moments, UtcDateTime()))
+            if moments
+            else sa.text(sql)
+        )
+        return self.warehouse.read(
+            lambda conn: [dict(row) for row in conn.execute(query, parameters).mappings()]
+        )
 
     def bindings(self, *columns: str) -> list[tuple[Any, ...]]:
         """Columns of `bindings`, by SID."""
@@ -122,8 +138,19 @@ class Press:
         return sum(self.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables)
 
     def _select(self, table: str, columns: Sequence[str], order: str) -> list[tuple[Any, ...]]:
-        moments = {"first_seen_at", "changed_at", "deleted_at", "valid_from", "valid_to", "date_created", "date_updated"}
-        chosen = [sa.column(name, UtcDateTime()) if name in moments else sa.column(name) for name in columns]
+        moments = {
+            "first_seen_at",
+            "changed_at",
+            "deleted_at",
+            "valid_from",
+            "valid_to",
+            "date_created",
+            "date_updated",
+        }
+        chosen = [
+            sa.column(name, UtcDateTime()) if name in moments else sa.column(name)
+            for name in columns
+        ]
         query = sa.select(*chosen).select_from(sa.table(table)).order_by(sa.text(order))
         return self.warehouse.read(lambda conn: [tuple(row) for row in conn.execute(query)])
 

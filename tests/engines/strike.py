@@ -41,7 +41,9 @@ def before(fragment: str, act: Act, *, times: int | None = 1) -> Iterator[Strike
         if fragment in statement:
             strike(conn)
 
-    target, listener = ("commit", strike) if fragment == "COMMIT" else ("before_cursor_execute", on_statement)
+    target, listener = (
+        ("commit", strike) if fragment == "COMMIT" else ("before_cursor_execute", on_statement)
+    )
     sa.event.listen(sa.Engine, target, listener)
     try:
         yield strikes

@@ -35,7 +35,9 @@ def renew(warehouse: Warehouse, one: Holder, scope: Scope = WHOLE) -> None:
 
 
 def live(warehouse: Warehouse) -> list[tuple[object, object]]:
-    return warehouse.read(lambda conn: [(one.scope, one.run_id) for one in leases.live(conn, warehouse.engine)])
+    return warehouse.read(
+        lambda conn: [(one.scope, one.run_id) for one in leases.live(conn, warehouse.engine)]
+    )
 
 
 def test_a_lease_keeps_others_out_until_it_is_given_back(warehouse: Warehouse) -> None:
@@ -60,11 +62,23 @@ def test_another_service_is_free(warehouse: Warehouse) -> None:
 
 @pytest.mark.parametrize(
     ("held", "asked"),
-    [(WHOLE, APN), (APN, WHOLE), (APN, BOTH), (BOTH, FCM), (ANN, APN), (APN, ANN), (ANN, WHOLE), (APN_OF_ANN, APN), (APN, APN)],
+    [
+        (WHOLE, APN),
+        (APN, WHOLE),
+        (APN, BOTH),
+        (BOTH, FCM),
+        (ANN, APN),
+        (APN, ANN),
+        (ANN, WHOLE),
+        (APN_OF_ANN, APN),
+        (APN, APN),
+    ],
     ids=lambda scope: scope.label.partition(" ")[0],
 )
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
-def test_scopes_that_may_share_a_binding_exclude_each_other(warehouse: Warehouse, held: Scope, asked: Scope) -> None:
+def test_scopes_that_may_share_a_binding_exclude_each_other(
+    warehouse: Warehouse, held: Scope, asked: Scope
+) -> None:
     """A backfill and the scheduled run over the same rows would delete what the other has just read."""
     acquire(warehouse, holder(1), held)
     with pytest.raises(LeaseHeld):
@@ -98,7 +112,9 @@ def test_all_expired_leases_in_the_way_are_cleared(warehouse: Warehouse) -> None
             )
         )
     assert sorted(one.run_id for one in acquire(warehouse, holder(4))) == [1, 2, 3]
-    rows = warehouse.read(lambda conn: conn.execute(sa.text("SELECT scope FROM sync_leases")).scalars().all())
+    rows = warehouse.read(
+        lambda conn: conn.execute(sa.text("SELECT scope FROM sync_leases")).scalars().all()
+    )
     assert rows == ["service"]
 
 
@@ -109,7 +125,9 @@ def test_renewing_prolongs_a_lease_even_one_that_has_run_out(warehouse: Warehous
     assert live(warehouse) == [("service", 1)]
 
 
-def test_the_heartbeat_prolongs_all_leases_of_its_process_and_no_others(warehouse: Warehouse) -> None:
+def test_the_heartbeat_prolongs_all_leases_of_its_process_and_no_others(
+    warehouse: Warehouse,
+) -> None:
     """A heartbeat that revived a dead run's lease would lock a service for ever."""
     dead, alive = holder(1, lease_seconds=-1), holder(2, lease_seconds=-1)
     acquire(warehouse, dead, APN)
@@ -139,8 +157,12 @@ def test_a_lease_lost_on_the_way_undoes_the_transaction(press: Press) -> None:
     assert live(warehouse) == [("service", 2)]
 
 
-@pytest.mark.parametrize("scopes", [(WHOLE, WHOLE, WHOLE, WHOLE), (WHOLE, APN, BOTH, ANN)], ids=["same", "overlapping"])
-def test_of_many_who_ask_at_once_exactly_one_wins(warehouse: Warehouse, scopes: Sequence[Scope]) -> None:
+@pytest.mark.parametrize(
+    "scopes", [(WHOLE, WHOLE, WHOLE, WHOLE), (WHOLE, APN, BOTH, ANN)], ids=["same", "overlapping"]
+)
+def test_of_many_who_ask_at_once_exactly_one_wins(
+    warehouse: Warehouse, scopes: Sequence[Scope]
+) -> None:
     """The gate exists for this: an empty table locks nobody out, so two could both find the service free."""
     together = threading.Barrier(len(scopes))
     won: list[int] = []
@@ -158,7 +180,10 @@ def test_of_many_who_ask_at_once_exactly_one_wins(warehouse: Warehouse, scopes: 
             failures.append(failure)
 
     for turn in range(3):
-        threads = [threading.Thread(target=ask, args=(turn * 10 + number, scope)) for number, scope in enumerate(scopes, start=1)]
+        threads = [
+            threading.Thread(target=ask, args=(turn * 10 + number, scope))
+            for number, scope in enumerate(scopes, start=1)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -169,4 +194,6 @@ def test_of_many_who_ask_at_once_exactly_one_wins(warehouse: Warehouse, scopes: 
         winner = won[-1]
         assert [run_id for _, run_id in live(warehouse)] == [winner]
         for scope in scopes:
-            warehouse.transact(lambda conn, scope=scope, winner=winner: leases.release(conn, holder(winner), scope))
+            warehouse.transact(
+                lambda conn, scope=scope, winner=winner: leases.release(conn, holder(winner), scope)
+            )

@@ -20,7 +20,9 @@ LINK = f"https://conversations.twilio.com/v1/Services/{SERVICE}/Bindings?PageTok
 
 
 def start_run(press: Press) -> int:
-    return press.warehouse.transact(lambda conn: ledger.start_run(conn, mode="sync", version="1", host="hôte", now=day(1)))
+    return press.warehouse.transact(
+        lambda conn: ledger.start_run(conn, mode="sync", version="1", host="hôte", now=day(1))
+    )
 
 
 def start_scan(press: Press, run_id: int, scope: Scope = SCOPE) -> int:
@@ -40,15 +42,30 @@ def test_a_run_and_a_scan_end_with_their_counters(press: Press) -> None:
     run_id = start_run(press)
     scan_id = start_scan(press, run_id)
     counters = Counters(*range(1, 11))
-    ending = Ending("failed", counters, error="it is 'broken' 😀", complete=True, resumed=True, twilio_request_id="RQ1")
+    ending = Ending(
+        "failed",
+        counters,
+        error="it is 'broken' 😀",
+        complete=True,
+        resumed=True,
+        twilio_request_id="RQ1",
+    )
     press.warehouse.transact(lambda conn: ledger.finish_scan(conn, scan_id, ending, day(2)))
     press.warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, day(2)))
     (run,) = press.rows("SELECT * FROM sync_runs", "finished_at")
     (scan,) = press.rows("SELECT * FROM sync_scans", "finished_at")
     for line in (run, scan):
         assert {name: line[name] for name in vars(counters)} == vars(counters)
-        assert (line["status"], line["error"], line["finished_at"]) == ("failed", "it is 'broken' 😀", day(2))
-    assert (bool(scan["complete"]), bool(scan["resumed"]), scan["twilio_request_id"]) == (True, True, "RQ1")
+        assert (line["status"], line["error"], line["finished_at"]) == (
+            "failed",
+            "it is 'broken' 😀",
+            day(2),
+        )
+    assert (bool(scan["complete"]), bool(scan["resumed"]), scan["twilio_request_id"]) == (
+        True,
+        True,
+        "RQ1",
+    )
     assert (run["host"], bool(run["dry_run"])) == ("hôte", False)
 
 
@@ -56,8 +73,12 @@ def test_progress_is_found_again_by_scope_rules_and_age(press: Press) -> None:
     """Going on from another scope's link, or with rows made by other rules, would publish what nobody asked for."""
     progress = Progress(7, LINK, 3, 300)
 
-    def find(scope: Scope = SCOPE, rules: str = RULES, not_before: Any = FIRST_DAY) -> Progress | None:
-        return press.warehouse.read(lambda conn: ledger.find_progress(conn, scope, rules, not_before))
+    def find(
+        scope: Scope = SCOPE, rules: str = RULES, not_before: Any = FIRST_DAY
+    ) -> Progress | None:
+        return press.warehouse.read(
+            lambda conn: ledger.find_progress(conn, scope, rules, not_before)
+        )
 
     def save(one: Progress, now: Any = SECOND_DAY) -> None:
         press.warehouse.transact(lambda conn: ledger.save_progress(conn, SCOPE, RULES, one, now))
@@ -79,10 +100,17 @@ def test_progress_is_found_again_by_scope_rules_and_age(press: Press) -> None:
 
 def test_stages_that_a_publication_outdates_are_found(press: Press) -> None:
     """An old stage that a later run took up would bring back what has changed since."""
-    labels = {1: SCOPE, 2: Scope("main", SERVICE, ("apn",)), 3: Scope("main", SERVICE, ("fcm",)), 4: Scope("main", OTHER_SERVICE)}
+    labels = {
+        1: SCOPE,
+        2: Scope("main", SERVICE, ("apn",)),
+        3: Scope("main", SERVICE, ("fcm",)),
+        4: Scope("main", OTHER_SERVICE),
+    }
     for stage_id, scope in labels.items():
         progress = Progress(stage_id, LINK, 1, 1)
-        press.warehouse.transact(lambda conn, s=scope, p=progress: ledger.save_progress(conn, s, RULES, p, day(1)))
+        press.warehouse.transact(
+            lambda conn, s=scope, p=progress: ledger.save_progress(conn, s, RULES, p, day(1))
+        )
     read = press.warehouse.read
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, SCOPE))) == [1, 2, 3]
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, labels[2], besides=2))) == [1]
@@ -98,7 +126,9 @@ def test_a_killed_run_is_closed_when_its_last_lease_has_gone(press: Press) -> No
     start_scan(press, run_id)
     start_scan(press, run_id, other)
     holder = Holder("dead", run_id, "host", 120)
-    press.warehouse.transact(lambda conn: leases.acquire(conn, press.warehouse.engine, holder, other))
+    press.warehouse.transact(
+        lambda conn: leases.acquire(conn, press.warehouse.engine, holder, other)
+    )
 
     def close(scope: Scope) -> None:
         press.warehouse.transact(lambda conn: ledger.close_abandoned(conn, [run_id], scope, day(3)))
@@ -115,19 +145,36 @@ def test_a_killed_run_is_closed_when_its_last_lease_has_gone(press: Press) -> No
 
 
 def rejects(press: Press) -> list[tuple[Any, ...]]:
-    rows = press.rows("SELECT * FROM rejected_bindings ORDER BY id", "first_seen_at", "last_seen_at", "resolved_at")
+    rows = press.rows(
+        "SELECT * FROM rejected_bindings ORDER BY id",
+        "first_seen_at",
+        "last_seen_at",
+        "resolved_at",
+    )
     return [
-        (row["sid"], row["reason"], row["run_id"], row["first_seen_at"], row["last_seen_at"], row["resolved_at"]) for row in rows
+        (
+            row["sid"],
+            row["reason"],
+            row["run_id"],
+            row["first_seen_at"],
+            row["last_seen_at"],
+            row["resolved_at"],
+        )
+        for row in rows
     ]
 
 
 def record(press: Press, run_id: int, *rejected: Reject, scope: Scope = SCOPE) -> None:
-    press.warehouse.transact(lambda conn: quarantine.record(conn, run_id, scope, rejected, day(run_id)))
+    press.warehouse.transact(
+        lambda conn: quarantine.record(conn, run_id, scope, rejected, day(run_id))
+    )
 
 
 def resolve(press: Press, run_id: int, stage_id: int, *, complete: bool) -> None:
     press.warehouse.transact(
-        lambda conn: quarantine.resolve(conn, press.warehouse.engine, run_id, SCOPE, stage_id, day(run_id), complete=complete)
+        lambda conn: quarantine.resolve(
+            conn, press.warehouse.engine, run_id, SCOPE, stage_id, day(run_id), complete=complete
+        )
     )
 
 
@@ -150,7 +197,9 @@ def test_a_payload_is_kept_whole(press: Press) -> None:
     """Who repairs a reject needs every byte of what came."""
     payloads = ['{"a": "' + "x" * 200_000 + '"}', "\\\t\n'\"%s%(a)s:b{}😀\\xff", " " * 5, "\\N"]
     record(press, 1, *(Reject(None, "not an object", payload) for payload in payloads))
-    assert {row["payload"] for row in press.rows("SELECT payload FROM rejected_bindings")} == set(payloads)
+    assert {row["payload"] for row in press.rows("SELECT payload FROM rejected_bindings")} == set(
+        payloads
+    )
 
 
 def test_the_same_sid_rejected_in_two_services_has_two_lines(press: Press) -> None:
@@ -165,7 +214,10 @@ def test_a_complete_scan_resolves_what_it_did_not_reject_again(press: Press) -> 
     record(press, 1, Reject(sid(1), "a", "{}"), Reject(None, "b", "{}"))
     record(press, 2, Reject(sid(1), "a", "{}"))
     resolve(press, 2, 99, complete=True)
-    assert [(reason, closed) for _, reason, *_, closed in rejects(press)] == [("a", None), ("b", day(2))]
+    assert [(reason, closed) for _, reason, *_, closed in rejects(press)] == [
+        ("a", None),
+        ("b", day(2)),
+    ]
     record(press, 3, Reject(None, "b", "{}"))
     assert [(reason, first, closed) for _, reason, _, first, _, closed in rejects(press)] == [
         ("a", day(1), None),
@@ -182,4 +234,7 @@ def test_an_incomplete_scan_resolves_only_what_it_met(press: Press) -> None:
 
     press.warehouse.transact(meet)
     resolve(press, 2, 99, complete=False)
-    assert [(one, closed) for one, *_, closed in rejects(press)] == [(sid(1), None), (sid(2), day(2))]
+    assert [(one, closed) for one, *_, closed in rejects(press)] == [
+        (sid(1), None),
+        (sid(2), day(2)),
+    ]

@@ -19,9 +19,9 @@ class MishapError(Exception):
 def test_a_first_load_stores_every_row_and_no_history(press: Press) -> None:
     """A first load that lost rows, or that filled the history, would be wrong from the first day."""
     assert press.scan([sent(1), sent(2)], [sent(3)]) == Tally(inserted=3)
-    assert press.bindings("sid", "identity", "first_seen_at", "changed_at", "deleted_at", "run_id") == [
-        (sid(number), f"person-{number}", day(1), day(1), None, 1) for number in (1, 2, 3)
-    ]
+    assert press.bindings(
+        "sid", "identity", "first_seen_at", "changed_at", "deleted_at", "run_id"
+    ) == [(sid(number), f"person-{number}", day(1), day(1), None, 1) for number in (1, 2, 3)]
     assert press.versions("sid") == []
     assert press.left_over() == 0
 
@@ -43,9 +43,9 @@ def test_a_change_keeps_the_image_that_it_replaces(press: Press) -> None:
         (sid(1), "moved", day(1), day(2), 2),
         (sid(2), "person-2", day(1), day(1), 1),
     ]
-    assert press.versions("sid", "identity", "first_seen_at", "valid_from", "valid_to", "change", "run_id") == [
-        (sid(1), "person-1", day(1), day(1), day(2), "updated", 2)
-    ]
+    assert press.versions(
+        "sid", "identity", "first_seen_at", "valid_from", "valid_to", "change", "run_id"
+    ) == [(sid(1), "person-1", day(1), day(1), day(2), "updated", 2)]
 
 
 def test_every_column_follows_a_change(press: Press) -> None:
@@ -66,7 +66,9 @@ def test_every_column_follows_a_change(press: Press) -> None:
     assert press.scan([changed]) == Tally(updated=1)
     columns = ("credential_sid", "binding_type", "identity", "endpoint", "url")
     assert press.bindings(*columns) == [("CR" + "c" * 32, "fcm", "b", "c", "e")]
-    fresh = "SELECT count(*) AS n FROM bindings AS b JOIN binding_versions AS v ON v.sid = b.sid WHERE "
+    fresh = (
+        "SELECT count(*) AS n FROM bindings AS b JOIN binding_versions AS v ON v.sid = b.sid WHERE "
+    )
     for name in (*columns[1:], "message_types", "date_created", "date_updated", "content_hash"):
         assert press.rows(f"{fresh} b.{name} <> v.{name}") == [{"n": 1}], name
     assert press.rows("SELECT count(*) AS n FROM bindings WHERE extra IS NOT NULL") == [{"n": 1}]
@@ -77,7 +79,9 @@ def test_a_sid_that_comes_twice_is_taken_as_it_came_last(press: Press) -> None:
     twice = [sent(1, identity="early"), sent(2), sent(1, identity="late")]
     assert press.scan(twice) == Tally(inserted=2)
     assert press.bindings("identity") == [("late",), ("person-2",)]
-    assert press.scan([sent(1, identity="b"), sent(2)], [sent(1, identity="c"), sent(3)]) == Tally(inserted=1, updated=1)
+    assert press.scan([sent(1, identity="b"), sent(2)], [sent(1, identity="c"), sent(3)]) == Tally(
+        inserted=1, updated=1
+    )
     assert press.bindings("identity") == [("c",), ("person-2",), ("person-3",)]
     assert press.versions("identity") == [("late",)]
 
@@ -93,10 +97,16 @@ def test_a_soft_delete_and_a_return(press: Press) -> None:
     """A binding that goes and comes back has one life story, without holes and with its first day."""
     press.scan([sent(1), sent(2)])
     assert press.scan([sent(2)]) == Tally(deleted=1)
-    assert press.bindings("sid", "deleted_at", "changed_at", "run_id") == [(sid(1), day(2), day(2), 2), (sid(2), None, day(1), 1)]
+    assert press.bindings("sid", "deleted_at", "changed_at", "run_id") == [
+        (sid(1), day(2), day(2), 2),
+        (sid(2), None, day(1), 1),
+    ]
     assert press.scan([sent(2)]) == Tally()
     assert press.scan([sent(1), sent(2)]) == Tally(restored=1)
-    assert press.bindings("first_seen_at", "deleted_at", "changed_at") == [(day(1), None, day(4)), (day(1), None, day(1))]
+    assert press.bindings("first_seen_at", "deleted_at", "changed_at") == [
+        (day(1), None, day(4)),
+        (day(1), None, day(1)),
+    ]
     assert press.versions("sid", "valid_from", "valid_to", "change") == [
         (sid(1), day(1), day(2), "deleted"),
         (sid(1), day(2), day(4), "restored"),
@@ -126,8 +136,15 @@ def test_a_hard_delete_and_a_return(press: Press) -> None:
 def test_the_history_has_no_holes_and_no_overlaps(press: Press, deletes: str) -> None:
     """An analyst who asks for any instant must find one image of a SID, never none and never two."""
     for number in (1, 2, None, 3, None, 4):
-        press.scan([sent(9)] if number is None else [sent(9), sent(1, identity=f"as of {number}")], deletes=deletes)
-    story = [one for one in press.history("sid", "valid_from", "valid_to", "identity", "is_deleted") if one[0] == sid(1)]
+        press.scan(
+            [sent(9)] if number is None else [sent(9), sent(1, identity=f"as of {number}")],
+            deletes=deletes,
+        )
+    story = [
+        one
+        for one in press.history("sid", "valid_from", "valid_to", "identity", "is_deleted")
+        if one[0] == sid(1)
+    ]
     assert [(identity, bool(gone)) for *_, identity, gone in story] == [
         ("as of 1", False),
         ("as of 2", False),
@@ -142,7 +159,9 @@ def test_the_history_has_no_holes_and_no_overlaps(press: Press, deletes: str) ->
 
 def test_a_delete_stays_inside_its_scope(press: Press) -> None:
     """A scan proves nothing about another service, another type or another identity."""
-    press.scan([sent(1), sent(2, binding_type="fcm"), sent(3, identity="ann"), sent(4, identity="Ann")])
+    press.scan(
+        [sent(1), sent(2, binding_type="fcm"), sent(3, identity="ann"), sent(4, identity="Ann")]
+    )
     neighbour = Press(press.warehouse, Scope("main", OTHER_SERVICE))
     neighbour.scans = 10
     neighbour.scan([sent(5, chat_service_sid=OTHER_SERVICE)])
@@ -158,7 +177,14 @@ def test_a_delete_stays_inside_its_scope(press: Press) -> None:
 
 def test_trailing_blanks_and_case_tell_identities_apart_in_a_scope(press: Press) -> None:
     """MariaDB's usual collations pad with blanks: a scan of `ann` would delete the bindings of `ann `."""
-    press.scan([sent(1, identity="ann"), sent(2, identity="ann "), sent(3, identity="ANN"), sent(4, binding_type="apn ")])
+    press.scan(
+        [
+            sent(1, identity="ann"),
+            sent(2, identity="ann "),
+            sent(3, identity="ANN"),
+            sent(4, binding_type="apn "),
+        ]
+    )
     named = Press(press.warehouse, Scope("main", SERVICE, (), ("ann",)))
     named.scans = 10
     assert named.scan([]) == Tally(deleted=1)
@@ -181,7 +207,9 @@ def test_a_mishap_in_the_middle_leaves_no_trace(press: Press) -> None:
     press.scan([sent(1), sent(2), sent(3)])
     before = press.rows("SELECT * FROM bindings ORDER BY sid")
     press.scans += 1
-    press.warehouse.transact(lambda conn: press.stage(conn, [sent(1, identity="new"), sent(3), sent(4)]))
+    press.warehouse.transact(
+        lambda conn: press.stage(conn, [sent(1, identity="new"), sent(3), sent(4)])
+    )
 
     def publish_and_fail(conn: sa.Connection) -> None:
         assert press.publish(conn) == Tally(inserted=1, updated=1, deleted=1)
@@ -230,7 +258,9 @@ def test_a_reader_sees_all_of_a_publication_or_nothing(
 
 def test_two_publishers_at_once_publish_both_wholly(press: Press) -> None:
     """Services are read side by side: one publication must neither undo nor block the other for good."""
-    presses = [Press(press.warehouse, Scope("main", service)) for service in (SERVICE, OTHER_SERVICE)]
+    presses = [
+        Press(press.warehouse, Scope("main", service)) for service in (SERVICE, OTHER_SERVICE)
+    ]
     failures: list[Exception] = []
     together = threading.Barrier(2)
 
@@ -239,23 +269,36 @@ def test_two_publishers_at_once_publish_both_wholly(press: Press) -> None:
         try:
             for turn in range(3):
                 one.scans = first + turn
-                rows = [sent(first * 1000 + n, chat_service_sid=service, identity=f"{n}.{turn}") for n in range(turn * 40, 300)]
+                rows = [
+                    sent(first * 1000 + n, chat_service_sid=service, identity=f"{n}.{turn}")
+                    for n in range(turn * 40, 300)
+                ]
                 together.wait(timeout=60)
                 one.scan(rows[:150], rows[150:])
         except Exception as failure:  # noqa: BLE001 - shown to the test's own thread
             failures.append(failure)
             together.abort()
 
-    threads = [threading.Thread(target=load, args=(one, first)) for one, first in zip(presses, (100, 200), strict=True)]
+    threads = [
+        threading.Thread(target=load, args=(one, first))
+        for one, first in zip(presses, (100, 200), strict=True)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert failures == []
     by_service = "SELECT chat_service_sid AS s, count(*) AS n, count(deleted_at) AS gone FROM bindings GROUP BY 1 ORDER BY 1"
-    assert press.rows(by_service) == [{"s": service, "n": 300, "gone": 80} for service in (SERVICE, OTHER_SERVICE)]
-    images = "SELECT v.change AS why, count(*) AS n FROM binding_versions AS v GROUP BY 1 ORDER BY 1"
-    assert press.rows(images) == [{"why": "deleted", "n": 160}, {"why": "updated", "n": 2 * (260 + 220)}]
+    assert press.rows(by_service) == [
+        {"s": service, "n": 300, "gone": 80} for service in (SERVICE, OTHER_SERVICE)
+    ]
+    images = (
+        "SELECT v.change AS why, count(*) AS n FROM binding_versions AS v GROUP BY 1 ORDER BY 1"
+    )
+    assert press.rows(images) == [
+        {"why": "deleted", "n": 160},
+        {"why": "updated", "n": 2 * (260 + 220)},
+    ]
     assert press.left_over() == 0
 
 
@@ -264,7 +307,9 @@ def test_a_row_that_two_parts_have_read_is_published_once(press: Press) -> None:
     press.scan([sent(1)])
     parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
     for part in parts:
-        part.warehouse.transact(lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")]))
+        part.warehouse.transact(
+            lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")])
+        )
     assert [part.warehouse.transact(part.publish) for part in parts] == [Tally(updated=1), Tally()]
     assert press.bindings("binding_type", "changed_at", "run_id") == [("fcm", day(2), 2)]
     assert press.versions("binding_type", "valid_to", "change") == [("apn", day(2), "updated")]
@@ -276,7 +321,9 @@ def test_parts_of_a_service_publish_one_after_the_other(press: Press) -> None:
     press.scan([sent(1)])
     parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
     for part in parts:
-        part.warehouse.transact(lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")]))
+        part.warehouse.transact(
+            lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")])
+        )
     tallies: list[Tally] = []
 
     def publish(part: Press) -> None:

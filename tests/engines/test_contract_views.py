@@ -20,12 +20,32 @@ def test_active_bindings_are_those_that_exist(press: Press) -> None:
     rows = press.rows("SELECT * FROM active_bindings")
     assert [row["sid"] for row in rows] == [sid(2)]
     assert "deleted_at" not in rows[0]
-    assert {"identity", "endpoint", "message_types", "date_created", "url", "extra", "content_hash"} <= rows[0].keys()
+    assert {
+        "identity",
+        "endpoint",
+        "message_types",
+        "date_created",
+        "url",
+        "extra",
+        "content_hash",
+    } <= rows[0].keys()
 
 
 def test_message_types_are_one_row_each(press: Press) -> None:
     """An empty list and NULL give no row; text that looks like JSON or SQL is handed on as it is."""
-    odd = ['a"b', "a\\b", "{}", "null", "ünïcode 😀", "with blank", "a,b", "[x]", "\\n", "a'b", "t\tab"]
+    odd = [
+        'a"b',
+        "a\\b",
+        "{}",
+        "null",
+        "ünïcode 😀",
+        "with blank",
+        "a,b",
+        "[x]",
+        "\\n",
+        "a'b",
+        "t\tab",
+    ]
     press.scan(
         [
             sent(1, message_types=["new_message", "added_to_conversation"]),
@@ -36,10 +56,18 @@ def test_message_types_are_one_row_each(press: Press) -> None:
         ]
     )
     press.scan(
-        [sent(1, message_types=["new_message", "added_to_conversation"]), sent(2, message_types=[]), sent(4, message_types=odd)]
+        [
+            sent(1, message_types=["new_message", "added_to_conversation"]),
+            sent(2, message_types=[]),
+            sent(4, message_types=odd),
+        ]
     )
     rows = press.rows("SELECT sid, message_type FROM binding_message_types")
-    expected = [(sid(1), "added_to_conversation"), (sid(1), "new_message"), *((sid(4), name) for name in odd)]
+    expected = [
+        (sid(1), "added_to_conversation"),
+        (sid(1), "new_message"),
+        *((sid(4), name) for name in odd),
+    ]
     assert sorted((row["sid"], row["message_type"]) for row in rows) == sorted(expected)
 
 
@@ -54,7 +82,9 @@ def test_history_answers_what_was_true_at_any_instant(press: Press) -> None:
     ).bindparams(sa.bindparam("then", type_=UtcDateTime()))
 
     def at(number: int) -> list[tuple[str, str]]:
-        return press.warehouse.read(lambda conn: [tuple(row) for row in conn.execute(then, {"then": day(number)})])
+        return press.warehouse.read(
+            lambda conn: [tuple(row) for row in conn.execute(then, {"then": day(number)})]
+        )
 
     assert at(0) == []
     assert at(1) == [(sid(1), "person-1"), (sid(2), "person-2")]
@@ -73,10 +103,15 @@ def test_freshness_tells_the_last_complete_reading_and_the_numbers(press: Press)
     rejected = [Reject(sid(8), "a", "{}"), Reject(sid(9), "b", "{}")]
     press.warehouse.transact(lambda conn: quarantine.record(conn, 1, SCOPE, rejected, day(1)))
     press.warehouse.transact(
-        lambda conn: conn.execute(sa.text("UPDATE rejected_bindings SET resolved_at = last_seen_at WHERE reason = 'a'"))
+        lambda conn: conn.execute(
+            sa.text("UPDATE rejected_bindings SET resolved_at = last_seen_at WHERE reason = 'a'")
+        )
     )
     finish(press, Scope("main", OTHER_SERVICE), day(3), status="failed")
-    assert freshness(press) == [("main", SERVICE, day(4), 2, 1, 1), ("main", OTHER_SERVICE, None, 0, 0, 0)]
+    assert freshness(press) == [
+        ("main", SERVICE, day(4), 2, 1, 1),
+        ("main", OTHER_SERVICE, None, 0, 0, 0),
+    ]
 
 
 def test_a_service_read_type_by_type_is_as_fresh_as_its_oldest_type(press: Press) -> None:
@@ -84,7 +119,9 @@ def test_a_service_read_type_by_type_is_as_fresh_as_its_oldest_type(press: Press
     for number, kind in enumerate(KNOWN_TYPES[1:], start=2):
         finish(press, Scope("main", SERVICE, (kind,)), day(number))
     assert freshness(press)[0][2] is None
-    finish(press, Scope("main", SERVICE, (KNOWN_TYPES[0],)), day(9), status="skipped", complete=False)
+    finish(
+        press, Scope("main", SERVICE, (KNOWN_TYPES[0],)), day(9), status="skipped", complete=False
+    )
     assert freshness(press)[0][2] == day(2)
 
 
@@ -106,7 +143,10 @@ def test_reachability_counts_devices_by_kind(press: Press) -> None:
     press.scan([*rows, sent(11, identity="ann"), sent(12, identity="gone")])
     press.scan(rows)
     found = press.rows("SELECT * FROM identity_reachability", "last_updated")
-    counted = {row["identity"]: tuple(row[kind] for kind in ("apn", "fcm", "gcm", "other")) for row in found}
+    counted = {
+        row["identity"]: tuple(row[kind] for kind in ("apn", "fcm", "gcm", "other"))
+        for row in found
+    }
     assert counted == {
         "ann": (1, 1, 0, 3),
         "Ann": (0, 0, 1, 0),
@@ -119,7 +159,9 @@ def test_reachability_counts_devices_by_kind(press: Press) -> None:
     assert {(row["account"], row["chat_service_sid"]) for row in found} == {("main", SERVICE)}
 
 
-def finish(press: Press, scope: Scope, at: datetime, *, status: str = "published", complete: bool = True) -> None:
+def finish(
+    press: Press, scope: Scope, at: datetime, *, status: str = "published", complete: bool = True
+) -> None:
     def work(conn: sa.Connection) -> None:
         scan_id = ledger.start_scan(conn, 1, scope, at)
         ledger.finish_scan(conn, scan_id, Ending(status, Counters(), complete=complete), at)
@@ -128,6 +170,15 @@ def finish(press: Press, scope: Scope, at: datetime, *, status: str = "published
 
 
 def freshness(press: Press) -> list[tuple[object, ...]]:
-    rows = press.rows("SELECT * FROM service_freshness ORDER BY chat_service_sid", "last_complete_at")
-    names = ("account", "chat_service_sid", "last_complete_at", "active", "deleted", "rejected_open")
+    rows = press.rows(
+        "SELECT * FROM service_freshness ORDER BY chat_service_sid", "last_complete_at"
+    )
+    names = (
+        "account",
+        "chat_service_sid",
+        "last_complete_at",
+        "active",
+        "deleted",
+        "rejected_open",
+    )
     return [tuple(row[name] for name in names) for row in rows]

@@ -49,7 +49,9 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("column", ["identity", "endpoint"])
-def test_any_text_comes_back_as_it_was(trial_on: Callable[..., Trial], warehouse_url: str, column: str) -> None:
+def test_any_text_comes_back_as_it_was(
+    trial_on: Callable[..., Trial], warehouse_url: str, column: str
+) -> None:
     """A character that COPY, an array literal, JSON or an escape eats would silently rename a person or lose a device."""
     trial = trial_on(warehouse_url, (0,))
     (service,) = trial.world.services.values()
@@ -79,7 +81,9 @@ def test_any_time_comes_back_to_the_microsecond(
     trial = trial_on(warehouse_url, (0,))
     (service,) = trial.world.services.values()
     sent = {
-        service.put(binding(trial.world, number, {"date_created": given, "date_updated": None})): kept
+        service.put(
+            binding(trial.world, number, {"date_created": given, "date_updated": None})
+        ): kept
         for number, (given, kept) in enumerate(MOMENTS.items())
     }
     trial.sync()
@@ -90,18 +94,37 @@ def test_any_time_comes_back_to_the_microsecond(
     assert trial.sync().totals["unchanged"] == len(MOMENTS)
 
 
-def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """No subscriptions and unknown subscriptions are different answers to an analyst; so are no identity and an empty one."""
     trial = trial_on(warehouse_url, (0,))
     (service,) = trial.world.services.values()
     empty = service.put(
-        binding(trial.world, 1, {"message_types": [], "identity": "", "endpoint": "", "binding_type": "", "url": ""})
+        binding(
+            trial.world,
+            1,
+            {"message_types": [], "identity": "", "endpoint": "", "binding_type": "", "url": ""},
+        )
     )
-    nothing = dict.fromkeys(("message_types", "identity", "endpoint", "binding_type", "url", "credential_sid", "date_created"))
+    nothing = dict.fromkeys(
+        (
+            "message_types",
+            "identity",
+            "endpoint",
+            "binding_type",
+            "url",
+            "credential_sid",
+            "date_created",
+        )
+    )
     null = service.put(binding(trial.world, 2, nothing))
     trial.sync()
     stored = trial.stored()
-    assert {name: stored[empty][name] for name in ("message_types", "identity", "endpoint", "binding_type", "url", "extra")} == {
+    assert {
+        name: stored[empty][name]
+        for name in ("message_types", "identity", "endpoint", "binding_type", "url", "extra")
+    } == {
         "message_types": [],
         **dict.fromkeys(("identity", "endpoint", "binding_type", "url"), ""),
         "extra": None,
@@ -115,7 +138,9 @@ def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(trial_on: Calla
     assert trial.query("SELECT sid FROM bindings WHERE message_types IS NULL") == [{"sid": empty}]
 
 
-def test_rejects_are_kept_whole_and_close_when_repaired(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_rejects_are_kept_whole_and_close_when_repaired(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """One bad row costs one row, on every engine, and the row that loads at last closes its reject."""
     trial = trial_on(warehouse_url, (30,))
     (service,) = trial.world.services.values()
@@ -124,33 +149,56 @@ def test_rejects_are_kept_whole_and_close_when_repaired(trial_on: Callable[..., 
     service.put(b'{"sid": "nonsense", "x": "\\\\N {} \'\\u00e9\'"}', key="nameless")
     totals = trial.sync(expect=None).totals
     assert (totals["inserted"], totals["rejected"]) == (30, 2)
-    lines = trial.query("SELECT sid, reason, payload, resolved_at FROM rejected_bindings ORDER BY sid")
+    lines = trial.query(
+        "SELECT sid, reason, payload, resolved_at FROM rejected_bindings ORDER BY sid"
+    )
     assert {line["sid"] for line in lines} == {None, bad["sid"]}
     assert json.loads(next(line["payload"] for line in lines if line["sid"])) == bad
-    assert next(line["payload"] for line in lines if not line["sid"]) == '{"sid": "nonsense", "x": "\\\\N {} \'\\u00e9\'"}'
+    assert (
+        next(line["payload"] for line in lines if not line["sid"])
+        == '{"sid": "nonsense", "x": "\\\\N {} \'\\u00e9\'"}'
+    )
     assert trial.sync(expect=None).totals["unchanged"] == 30
     assert trial.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 2}]
     service.remove(["nameless"])
     service.put(bad | {"identity": "ab"})
     assert trial.sync().totals["inserted"] == 1
-    assert trial.query("SELECT count(*) AS n FROM rejected_bindings WHERE resolved_at IS NULL") == [{"n": 0}]
+    assert trial.query("SELECT count(*) AS n FROM rejected_bindings WHERE resolved_at IS NULL") == [
+        {"n": 0}
+    ]
     trial.assert_equal_to_world()
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True)
+@pytest.mark.parametrize(
+    "engine_name", ["postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
+)
 def test_every_engine_holds_what_sqlite_holds(
     trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str, tmp_path: Path
 ) -> None:
     """The engine must not change the result: the same story, synced side by side, leaves the same content."""
     trial = trial_on(warehouse_url, (120, 35))
-    witness = Trial(tmp_path, trial.simulator, f"sqlite:///{tmp_path / 'witness.sqlite'}", trial.front).migrate()
+    witness = Trial(
+        tmp_path, trial.simulator, f"sqlite:///{tmp_path / 'witness.sqlite'}", trial.front
+    ).migrate()
     first, second = trial.world.services.values()
     for number, text in enumerate(TEXTS.values()):
-        second.put(binding(trial.world, number, {"identity": text, "endpoint": text, "chat_service_sid": second.sid}))
+        second.put(
+            binding(
+                trial.world,
+                number,
+                {"identity": text, "endpoint": text, "chat_service_sid": second.sid},
+            )
+        )
     gone: list[str] = []
     steps: list[Callable[[], Any]] = [
         lambda: None,
-        lambda: [first.touch(9), first.shuffle_message_types(9), first.grow(5), second.touch(3), gone.extend(first.delete(7))],
+        lambda: [
+            first.touch(9),
+            first.shuffle_message_types(9),
+            first.grow(5),
+            second.touch(3),
+            gone.extend(first.delete(7)),
+        ],
         lambda: [first.bring_back(4), second.delete(2), first.put(b'{"sid": "BSx"}', key="odd")],
         lambda: [first.remove(["odd"]), second.bring_back(1), first.touch(6)],
         lambda: None,

@@ -19,13 +19,17 @@ def narrow_url(own_mariadb: MariaDBServer) -> str:
     """A database of a server that takes 1 MB at a time."""
     import pymysql
 
-    with pymysql.connect(host="127.0.0.1", port=own_mariadb.port, user="root", autocommit=True) as connection:
+    with pymysql.connect(
+        host="127.0.0.1", port=own_mariadb.port, user="root", autocommit=True
+    ) as connection:
         connection.cursor().execute(f"SET GLOBAL max_allowed_packet = {MB}")
     return own_mariadb.create_database()
 
 
 @pytest.mark.parametrize("sign", ["x", "\\", "'", "é", "😀"])
-def test_a_row_that_is_longer_than_a_packet_costs_one_row(trial_on: Callable[..., Trial], narrow_url: str, sign: str) -> None:
+def test_a_row_that_is_longer_than_a_packet_costs_one_row(
+    trial_on: Callable[..., Trial], narrow_url: str, sign: str
+) -> None:
     """The server cuts the connection at such a row: the service then failed at every run, and was told to be unreachable."""
     trial = trial_on(narrow_url, (20,))
     service = trial.services[0]
@@ -46,11 +50,17 @@ def test_a_row_that_is_longer_than_a_packet_costs_one_row(trial_on: Callable[...
     trial.assert_equal_to_world()
 
 
-def test_a_reject_that_is_longer_than_a_packet_keeps_its_beginning(open_on: Callable[..., Warehouse], narrow_url: str) -> None:
+def test_a_reject_that_is_longer_than_a_packet_keeps_its_beginning(
+    open_on: Callable[..., Warehouse], narrow_url: str
+) -> None:
     """A malformed row of any length has to find a place in quarantine, whatever is wrong with it."""
     warehouse = open_on(narrow_url)
     migration.upgrade(warehouse, None)
-    rejects = [Reject(sid(1), "odd", "\\é" * MB), Reject(None, "odd", "'" * 3 * MB), Reject(sid(2), "odd", "whole")]
+    rejects = [
+        Reject(sid(1), "odd", "\\é" * MB),
+        Reject(None, "odd", "'" * 3 * MB),
+        Reject(sid(2), "odd", "whole"),
+    ]
     for _ in range(2):
         warehouse.transact(lambda conn: quarantine.record(conn, 1, SCOPE, rejects, day(1)))
     lines = warehouse.read(quarantine.read_open)

@@ -19,7 +19,9 @@ from tests.engines.press import SCOPE
 
 
 # Not on DuckDB: it lets no second process in, so there the file itself refuses.
-@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
+@pytest.mark.parametrize(
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True
+)
 def test_migrate_refuses_while_a_run_is_alive(warehouse: Warehouse) -> None:
     """A migration under a working run would pull the tables from beneath its transactions."""
     holder = Holder("me", 7, "elsewhere", 120)
@@ -31,7 +33,9 @@ def test_migrate_refuses_while_a_run_is_alive(warehouse: Warehouse) -> None:
     assert migration.upgrade(warehouse, None)[1] == tables.HEAD
 
 
-@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
+@pytest.mark.parametrize(
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True
+)
 def test_migrate_with_nothing_to_do_disturbs_no_run(warehouse: Warehouse) -> None:
     """Shards that begin with `migrate && sync` must not keep each other out."""
     holder = Holder("me", 7, "elsewhere", 120)
@@ -39,8 +43,12 @@ def test_migrate_with_nothing_to_do_disturbs_no_run(warehouse: Warehouse) -> Non
     assert migration.upgrade(warehouse, None) == (tables.HEAD, tables.HEAD)
 
 
-@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True)
-def test_two_that_migrate_at_once_take_turns(open_on: Callable[..., Warehouse], warehouse_url: str) -> None:
+@pytest.mark.parametrize(
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True
+)
+def test_two_that_migrate_at_once_take_turns(
+    open_on: Callable[..., Warehouse], warehouse_url: str
+) -> None:
     """Pods that start together all migrate; the second must find the work done, and not half done."""
     results: list[object] = []
 
@@ -80,9 +88,14 @@ def test_check_tells_whether_the_warehouse_is_at_head(
         warehouse.read(migration.require_head)
 
 
-@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True)
+@pytest.mark.parametrize(
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
+)
 def test_the_printed_sql_builds_the_warehouse(
-    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str, open_on: Callable[..., Warehouse]
+    trial_on: Callable[..., Trial],
+    warehouse_url: str,
+    engine_name: str,
+    open_on: Callable[..., Warehouse],
 ) -> None:
     """A DBA who runs the reviewed SQL by hand must get exactly what `migrate` makes."""
     from alembic.autogenerate import compare_metadata
@@ -93,12 +106,18 @@ def test_the_printed_sql_builds_the_warehouse(
     migration.downgrade(warehouse, "base")
     warehouse.transact(lambda conn: conn.execute(sa.text("DROP TABLE alembic_version")))
     script = trial.run("migrate", "--sql").out
-    warehouse.transact(lambda conn: [conn.exec_driver_sql(one.replace("%", "%%")).close() for one in statements(script)])
+    warehouse.transact(
+        lambda conn: [
+            conn.exec_driver_sql(one.replace("%", "%%")).close() for one in statements(script)
+        ]
+    )
     views = warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
     assert set(COMMENTS) <= views
     with warehouse.migrating() as conn:
         options = {"compare_type": engine_name != "duckdb"}
-        assert compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata) == []
+        assert (
+            compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata) == []
+        )
     warehouse.close()
     trial.run("migrate", "--check")
     assert trial.sync().totals["inserted"] == 5
@@ -113,7 +132,11 @@ def test_the_printed_sql_makes_the_schema_and_goes_into_it(
     trial.settings["warehouse"]["schema"] = "Push data"
     script = trial.run("migrate", "--sql").out
     warehouse = open_on(warehouse_url)
-    warehouse.transact(lambda conn: [conn.exec_driver_sql(one.replace("%", "%%")).close() for one in statements(script)])
+    warehouse.transact(
+        lambda conn: [
+            conn.exec_driver_sql(one.replace("%", "%%")).close() for one in statements(script)
+        ]
+    )
     warehouse.close()
     trial.run("migrate", "--check")
     assert trial.sync().totals["inserted"] == 5
@@ -128,7 +151,9 @@ def statements(script: str) -> list[str]:
 
 def test_migrating_twice_changes_nothing(warehouse_url: str) -> None:
     """Every deployment runs `migrate`; the second time it must find nothing to do."""
-    warehouse = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=1), Stop())
+    warehouse = open_warehouse(
+        config.Warehouse(url=warehouse_url), config.Retry(attempts=1), Stop()
+    )
     assert migration.upgrade(warehouse, None) == (None, tables.HEAD)
     assert migration.upgrade(warehouse, None) == (tables.HEAD, tables.HEAD)
     warehouse.close()

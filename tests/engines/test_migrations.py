@@ -45,8 +45,13 @@ def test_migrations_rebuild_what_tables_says(warehouse: Warehouse, engine_name: 
 
     migration.upgrade(warehouse, None)
     with warehouse.migrating() as conn:
-        options = {"compare_type": engine_name != "duckdb", "compare_server_default": engine_name != "duckdb"}
-        differences = compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata)
+        options = {
+            "compare_type": engine_name != "duckdb",
+            "compare_server_default": engine_name != "duckdb",
+        }
+        differences = compare_metadata(
+            MigrationContext.configure(conn, opts=options), tables.metadata
+        )
     assert differences == []
 
 
@@ -59,16 +64,25 @@ def test_every_view_can_be_queried(warehouse: Warehouse) -> None:
     """A view that an engine accepts and cannot run would only fail before an analyst's eyes."""
     migration.upgrade(warehouse, None)
     for view in COMMENTS:
-        assert warehouse.read(lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()) == []
+        assert (
+            warehouse.read(
+                lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()
+            )
+            == []
+        )
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
-def test_mariadb_holds_every_text_in_utf8mb4_and_compares_it_byte_by_byte(warehouse: Warehouse) -> None:
+def test_mariadb_holds_every_text_in_utf8mb4_and_compares_it_byte_by_byte(
+    warehouse: Warehouse,
+) -> None:
     """A column of another character set makes joins with it convert, and then no index is used."""
     migration.upgrade(warehouse, None)
     query = "SELECT DISTINCT collation_name FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name IN "
     tables_of_ours = ", ".join(f"'{name}'" for name in tables.metadata.tables)
-    kinds = warehouse.read(lambda conn: set(conn.exec_driver_sql(f"{query} ({tables_of_ours})").scalars()))
+    kinds = warehouse.read(
+        lambda conn: set(conn.exec_driver_sql(f"{query} ({tables_of_ours})").scalars())
+    )
     assert kinds == {None, "utf8mb4_bin", "utf8mb4_nopad_bin"}
 
 
@@ -87,7 +101,11 @@ def test_every_column_of_every_view_is_explained(warehouse: Warehouse, engine_na
 def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
     """An old program writing into a newer warehouse could damage it."""
     migration.upgrade(warehouse, None)
-    warehouse.transact(lambda conn: conn.execute(sa.text("UPDATE alembic_version SET version_num = 'from_the_future'")))
+    warehouse.transact(
+        lambda conn: conn.execute(
+            sa.text("UPDATE alembic_version SET version_num = 'from_the_future'")
+        )
+    )
     with pytest.raises(errors.WarehouseOutdated, match="upgrade this one"):
         warehouse.read(migration.require_head)
     with pytest.raises(errors.WarehouseOutdated, match="upgrade this one"):

@@ -19,7 +19,9 @@ def explaining(prefix: str) -> Iterator[list[str]]:
     """The plans of the statements that begin so."""
     plans: list[str] = []
 
-    def explain(conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+    def explain(
+        conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
         if statement.startswith(prefix):
             plan = conn.connection.cursor()
             plan.execute("EXPLAIN " + statement, parameters)
@@ -51,7 +53,10 @@ def mariadb_reads(conn: sa.Connection, work: Callable[[], None]) -> int:
     """Rows that MariaDB has read, again and again counted."""
 
     def read() -> int:
-        return sum(int(number) for _, number in conn.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'"))
+        return sum(
+            int(number)
+            for _, number in conn.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'")
+        )
 
     before = read()
     work()
@@ -60,7 +65,9 @@ def mariadb_reads(conn: sa.Connection, work: Callable[[], None]) -> int:
 
 @pytest.mark.parametrize("engine_name", ["sqlite", "mariadb"], indirect=True)
 @pytest.mark.parametrize("again", [1, ROWS], ids=["one SID again", "every SID again"])
-def test_a_sid_that_comes_again_costs_no_look_at_every_list_for_every_row(press: Press, engine_name: str, again: int) -> None:
+def test_a_sid_that_comes_again_costs_no_look_at_every_list_for_every_row(
+    press: Press, engine_name: str, again: int
+) -> None:
     """One row that moved between pages made a first load of 20,000 rows take a quarter of a minute longer."""
     count = sqlite_steps if engine_name == "sqlite" else mariadb_reads
     counted = []
@@ -70,7 +77,9 @@ def test_a_sid_that_comes_again_costs_no_look_at_every_list_for_every_row(press:
         def measure(conn: sa.Connection, rows: int = rows) -> int:
             for half in (range(rows // 2), range(rows // 2, rows), range(again * rows // ROWS)):
                 press.stage(conn, [sent(number) for number in half])
-            return count(conn, lambda: staging.drop_superseded(conn, press.warehouse.engine, press.scans))
+            return count(
+                conn, lambda: staging.drop_superseded(conn, press.warehouse.engine, press.scans)
+            )
 
         counted.append(press.warehouse.transact(measure))
     assert counted[1] < 3 * counted[0]
@@ -82,7 +91,9 @@ def test_mariadb_finds_the_past_of_new_rows_by_index(press: Press) -> None:
     rows = [sent(number) for number in range(200)]
     press.scan(rows)
     press.scan(rows[:100], deletes="hard")
-    press.warehouse.transact(lambda conn: retention.remove(conn, retention.deleted_before(press.now + timedelta(days=1))))
+    press.warehouse.transact(
+        lambda conn: retention.remove(conn, retention.deleted_before(press.now + timedelta(days=1)))
+    )
     with explaining("SELECT sum(CASE") as plans:
         press.scan(rows)
     assert len(plans) == 1
@@ -100,5 +111,7 @@ def test_postgresql_finds_the_gaps_of_returned_rows_by_index(press: Press) -> No
     with explaining("INSERT INTO binding_versions") as plans:
         press.scan(rows, deletes=None)
     assert len(plans) == 1
-    assert re.search(r"Index Only Scan (Backward )?using ix_binding_versions_sid_id", plans[0]), plans[0]
+    assert re.search(r"Index Only Scan (Backward )?using ix_binding_versions_sid_id", plans[0]), (
+        plans[0]
+    )
     assert "Join Filter" not in plans[0], plans[0]

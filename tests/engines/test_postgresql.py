@@ -41,7 +41,12 @@ GRANTS = {
 
 def single_grants() -> list[tuple[str, str, str]]:
     """Each privilege, kind and name of `GRANTS`."""
-    return [(privilege, kind, name) for privilege, kinds in GRANTS.items() for kind, names in kinds.items() for name in names]
+    return [
+        (privilege, kind, name)
+        for privilege, kinds in GRANTS.items()
+        for kind, names in kinds.items()
+        for name in names
+    ]
 
 
 def full_name(kind: str, name: str) -> str:
@@ -49,7 +54,9 @@ def full_name(kind: str, name: str) -> str:
 
 
 @every_postgresql
-def test_an_unchanged_repeat_makes_no_dead_row(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_an_unchanged_repeat_makes_no_dead_row(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """Each rewritten row is a dead one for vacuum and a record for every replica: a repeat must cost none."""
     trial = trial_on(warehouse_url)
     trial.sync()
@@ -69,9 +76,19 @@ def test_an_unchanged_repeat_makes_no_dead_row(trial_on: Callable[..., Trial], w
 @every_postgresql
 def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehouse) -> None:
     """Logged staging doubles the write-ahead log; text in place of jsonb and timestamptz would break analysts' queries."""
-    kinds = warehouse.read(lambda conn: dict(conn.execute(sa.text("SELECT relname, relpersistence::text FROM pg_class")).all()))
-    assert {name for name in tables.metadata.tables if kinds[name] == "u"} == {"scan_progress", "scan_seen", "scan_staged"}
-    query = sa.text("SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'bindings'")
+    kinds = warehouse.read(
+        lambda conn: dict(
+            conn.execute(sa.text("SELECT relname, relpersistence::text FROM pg_class")).all()
+        )
+    )
+    assert {name for name in tables.metadata.tables if kinds[name] == "u"} == {
+        "scan_progress",
+        "scan_seen",
+        "scan_staged",
+    }
+    query = sa.text(
+        "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'bindings'"
+    )
     types = warehouse.read(lambda conn: dict(conn.execute(query).all()))
     for name in ("date_created", "date_updated", "first_seen_at", "changed_at", "deleted_at"):
         assert types[name] == "timestamp with time zone", name
@@ -80,7 +97,9 @@ def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehou
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
-def test_the_schema_of_the_configuration_is_where_everything_lies(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_the_schema_of_the_configuration_is_where_everything_lies(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """A warehouse is shared: tables in the wrong schema collide with others', or nobody finds them."""
     schema = "Push data"
     trial = trial_on(warehouse_url, schema=schema)
@@ -90,15 +109,22 @@ def test_the_schema_of_the_configuration_is_where_everything_lies(trial_on: Call
     query += "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
     found = {(row["table_schema"], row["table_name"]) for row in trial.query(query)}
     assert {one for one, _ in found} == {schema}
-    assert {*tables.metadata.tables, "alembic_version", "active_bindings"} <= {name for _, name in found}
+    assert {*tables.metadata.tables, "alembic_version", "active_bindings"} <= {
+        name for _, name in found
+    }
     assert trial.query(f'SELECT count(*) AS n FROM "{schema}".active_bindings') == [{"n": 52}]
     trial.run("migrate", "--check")
 
 
-def test_on_mariadb_the_schema_is_the_database(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+def test_on_mariadb_the_schema_is_the_database(
+    trial_on: Callable[..., Trial], mariadb_url: str
+) -> None:
     """On MariaDB a schema is a database; the setting has to lead there, whatever the URL names."""
     elsewhere = sa.make_url(mariadb_url)
-    trial = trial_on(elsewhere.set(database="mysql").render_as_string(hide_password=False), schema=elsewhere.database)
+    trial = trial_on(
+        elsewhere.set(database="mysql").render_as_string(hide_password=False),
+        schema=elsewhere.database,
+    )
     assert trial.sync().totals["inserted"] == 52
     trial.warehouse_url = mariadb_url
     trial.assert_equal_to_world()
@@ -109,7 +135,9 @@ def as_small_role(trial: Trial, schema: str = "push") -> str:
     url = sa.make_url(trial.warehouse_url)
     role = f"small_{url.database}"
     trial.execute(f"CREATE ROLE {role} LOGIN")
-    trial.settings["warehouse"]["url"] = url.set(username=role).render_as_string(hide_password=False)
+    trial.settings["warehouse"]["url"] = url.set(username=role).render_as_string(
+        hide_password=False
+    )
     return role
 
 
@@ -118,9 +146,17 @@ def story(trial: Trial) -> int:
     service = trial.services[0]
     steps: list[Callable[[], object]] = [
         lambda: None,
-        lambda: [service.touch(3), service.delete(2), service.put({"sid": "BS" + "0" * 32, "account_sid": "bad"})],
+        lambda: [
+            service.touch(3),
+            service.delete(2),
+            service.put({"sid": "BS" + "0" * 32, "account_sid": "bad"}),
+        ],
         lambda: [service.bring_back(1), service.touch(1)],
-        lambda: [service.remove(["BS" + "0" * 32]), service.delete(1), trial.settings.update(deletes={"mode": "hard"})],
+        lambda: [
+            service.remove(["BS" + "0" * 32]),
+            service.delete(1),
+            trial.settings.update(deletes={"mode": "hard"}),
+        ],
     ]
     for step in steps:
         step()
@@ -136,7 +172,9 @@ def drop_role(trial: Trial, role: str) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
-def test_the_job_runs_under_a_role_that_owns_nothing(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_the_job_runs_under_a_role_that_owns_nothing(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """The nightly job must not need the right to drop a table."""
     trial = trial_on(warehouse_url, (20,), schema="push")
     role = as_small_role(trial)
@@ -153,7 +191,9 @@ def test_the_job_runs_under_a_role_that_owns_nothing(trial_on: Callable[..., Tri
 @pytest.mark.slow
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 @pytest.mark.parametrize("revoked", single_grants(), ids=" ".join)
-def test_no_grant_is_superfluous(trial_on: Callable[..., Trial], warehouse_url: str, revoked: tuple[str, str, str]) -> None:
+def test_no_grant_is_superfluous(
+    trial_on: Callable[..., Trial], warehouse_url: str, revoked: tuple[str, str, str]
+) -> None:
     """A privilege that the job does not need is one that a thief of its password does not need to get."""
     trial = trial_on(warehouse_url, (20,), schema="push")
     role = as_small_role(trial)
@@ -167,7 +207,9 @@ def test_no_grant_is_superfluous(trial_on: Callable[..., Trial], warehouse_url: 
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
-def test_a_missing_privilege_is_said_in_a_sentence(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_a_missing_privilege_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """Who sets up the role has to learn that a GRANT is missing, and where they are listed."""
     trial = trial_on(warehouse_url, (20,), schema="push")
     role = as_small_role(trial)
@@ -187,14 +229,21 @@ def documented(mark: str, database: str) -> list[str]:
     page = (Path(__file__).parents[2] / "docs" / "warehouse.md").read_text(encoding="utf-8")
     block = page.partition(f"<!-- {mark} -->")[2].partition("```sql")[2].partition("```")[0]
     block = re.sub("--.*", "", block).replace("PASSWORD '…'", "").replace("IDENTIFIED BY '…'", "")
-    for name, own in {"etl_owner": f"owner_{database}", "etl_job": f"job_{database}", "analytics": database}.items():
+    for name, own in {
+        "etl_owner": f"owner_{database}",
+        "etl_job": f"job_{database}",
+        "analytics": database,
+    }.items():
         block = block.replace(name, own[:64])
     return [statement for statement in block.split(";") if statement.strip()]
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True)
 def test_the_documented_grants_are_enough(
-    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str, open_on: Callable[..., Warehouse]
+    trial_on: Callable[..., Trial],
+    warehouse_url: str,
+    engine_name: str,
+    open_on: Callable[..., Warehouse],
 ) -> None:
     """Who follows the page, step by step, has to end with an owner that migrates and a job that runs."""
     url = sa.make_url(warehouse_url)
@@ -216,7 +265,12 @@ def test_the_documented_grants_are_enough(
             trial.execute(statement)
         trial.settings["warehouse"]["url"] = as_role("job")
         assert story(trial) == 0
-        for command in (("check",), ("status",), ("migrate", "--check"), ("purge", "--deleted-before", "1d")):
+        for command in (
+            ("check",),
+            ("status",),
+            ("migrate", "--check"),
+            ("purge", "--deleted-before", "1d"),
+        ):
             trial.run(*command)
     finally:
         trial.warehouse_url = warehouse_url
@@ -228,7 +282,9 @@ def test_the_documented_grants_are_enough(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
-def test_check_names_every_privilege_that_is_missing(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_check_names_every_privilege_that_is_missing(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """A preflight that is content, and a run that then fails for a sequence or a view, is worse than none."""
     trial = trial_on(warehouse_url, (20,), schema="push")
     role = as_small_role(trial)
@@ -238,26 +294,42 @@ def test_check_names_every_privilege_that_is_missing(trial_on: Callable[..., Tri
     trial.execute(f"REVOKE DELETE ON push.bindings FROM {role}")
     try:
         told = {
-            one["message"].partition(";")[0] for one in trial.run("check", "--json", expect=7).json["findings"] if not one["ok"]
+            one["message"].partition(";")[0]
+            for one in trial.run("check", "--json", expect=7).json["findings"]
+            if not one["ok"]
         }
         sequences = [name for privilege, kind, name in single_grants() if kind == "SEQUENCE"]
-        may_not = ("DELETE bindings", "SELECT service_freshness", *(f"USE {one}" for one in sequences))
+        may_not = (
+            "DELETE bindings",
+            "SELECT service_freshness",
+            *(f"USE {one}" for one in sequences),
+        )
         assert told == {f"the role may not {one}" for one in may_not}
     finally:
         drop_role(trial, role)
 
 
-def test_check_tells_a_read_only_warehouse_once(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+def test_check_tells_a_read_only_warehouse_once(
+    trial_on: Callable[..., Trial], sqlite_url: str
+) -> None:
     """No GRANT helps where the file is read-only, and forty lines hide the one that counts."""
     trial = trial_on(sqlite_url, (5,))
-    trial.settings["warehouse"]["url"] = f"sqlite:///file:{sqlite_url.removeprefix('sqlite:///')}?mode=ro&uri=true"
-    findings = [one["message"] for one in trial.run("check", "--json", expect=7).json["findings"] if not one["ok"]]
+    trial.settings["warehouse"]["url"] = (
+        f"sqlite:///file:{sqlite_url.removeprefix('sqlite:///')}?mode=ro&uri=true"
+    )
+    findings = [
+        one["message"]
+        for one in trial.run("check", "--json", expect=7).json["findings"]
+        if not one["ok"]
+    ]
     assert len(findings) == 1
     assert "it is read-only" in findings[0]
 
 
 @every_postgresql
-def test_migrate_needs_no_more_than_to_create_in_its_schema(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_migrate_needs_no_more_than_to_create_in_its_schema(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """A DBA prepares a schema and hands it over; `migrate` must not ask for the whole database."""
     trial = trial_on(warehouse_url, (20,))
     role = as_small_role(trial)
@@ -278,7 +350,9 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
         press.scan([sent(number) for number in range(rows)])
     plans: list[str] = []
 
-    def explain(conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object) -> None:
+    def explain(
+        conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
         if statement.startswith("SELECT"):
             plan = conn.connection.cursor()
             plan.execute("EXPLAIN " + statement, parameters)
@@ -288,7 +362,9 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
     sa.event.listen(sa.Engine, "before_cursor_execute", explain)
     try:
         warehouse.read(lambda conn: staging.find_differing(conn, warehouse.engine, keys.values()))
-        warehouse.read(lambda conn: staging.count_absent(conn, warehouse.engine, press.scope, [], 1))
+        warehouse.read(
+            lambda conn: staging.count_absent(conn, warehouse.engine, press.scope, [], 1)
+        )
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", explain)
     assert len(plans) == 2
@@ -301,7 +377,9 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
                 assert not any("Seq Scan" in one for one in below), plan
 
 
-def test_the_mariadb_name_of_the_url_is_as_good_as_the_mysql_one(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+def test_the_mariadb_name_of_the_url_is_as_good_as_the_mysql_one(
+    trial_on: Callable[..., Trial], mariadb_url: str
+) -> None:
     """The contract takes both; a user of MariaDB writes mariadb:// first of all."""
     trial = trial_on(mariadb_url.replace("mysql+pymysql", "mariadb+pymysql"), (20,))
     assert trial.sync().totals["inserted"] == 20

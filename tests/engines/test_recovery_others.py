@@ -28,8 +28,12 @@ def kill_session(conn: sa.Connection) -> None:
         killer.exec_driver_sql(f"KILL CONNECTION {pid}")
 
 
-@pytest.mark.parametrize("place", ["UPDATE scan_progress", "INSERT INTO scan_staged", "INSERT INTO bindings", "COMMIT"])
-def test_mariadb_a_killed_session_costs_one_more_try(trial_on: Callable[..., Trial], mariadb_url: str, place: str) -> None:
+@pytest.mark.parametrize(
+    "place", ["UPDATE scan_progress", "INSERT INTO scan_staged", "INSERT INTO bindings", "COMMIT"]
+)
+def test_mariadb_a_killed_session_costs_one_more_try(
+    trial_on: Callable[..., Trial], mariadb_url: str, place: str
+) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
     trial = trial_on(mariadb_url, (40,))
     with strike.before(place, kill_session) as strikes:
@@ -41,7 +45,9 @@ def test_mariadb_a_killed_session_costs_one_more_try(trial_on: Callable[..., Tri
 
 
 @pytest.mark.parametrize("code", [1213, 1205, 1020])
-def test_mariadb_a_conflict_is_tried_again(trial_on: Callable[..., Trial], mariadb_url: str, code: int) -> None:
+def test_mariadb_a_conflict_is_tried_again(
+    trial_on: Callable[..., Trial], mariadb_url: str, code: int
+) -> None:
     """A deadlock or a lock wait says that the same transaction will do next time."""
     trial = trial_on(mariadb_url, (40,))
     trial.execute("CREATE SEQUENCE mishaps NOCACHE")
@@ -55,7 +61,9 @@ def test_mariadb_a_conflict_is_tried_again(trial_on: Callable[..., Trial], maria
     trial.assert_equal_to_world()
 
 
-def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(trial_on: Callable[..., Trial], mariadb_url: str) -> None:
+def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(
+    trial_on: Callable[..., Trial], mariadb_url: str
+) -> None:
     """Error 1205 undoes only the statement, so going on without a rollback would publish half."""
     trial = trial_on(f"{mariadb_url}&init_command=SET SESSION innodb_lock_wait_timeout=1", (40,))
     trial.sync()
@@ -83,7 +91,9 @@ def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(trial_on: Call
     trial.assert_equal_to_world()
 
 
-def test_mariadb_a_crash_in_the_middle_of_a_run_is_survived(trial_on: Callable[..., Trial], own_mariadb: MariaDBServer) -> None:
+def test_mariadb_a_crash_in_the_middle_of_a_run_is_survived(
+    trial_on: Callable[..., Trial], own_mariadb: MariaDBServer
+) -> None:
     """MariaDB keeps what was staged; a run that outlives the crash ends as if there had been none."""
     trial = trial_on(own_mariadb.create_database(), (120,))
     trial.account["page_size"] = 2
@@ -102,7 +112,9 @@ def test_mariadb_a_crash_in_the_middle_of_a_run_is_survived(trial_on: Callable[.
     trial.assert_equal_to_world()
 
 
-def test_mariadb_a_read_only_server_is_said_in_a_sentence(trial_on: Callable[..., Trial], own_mariadb: MariaDBServer) -> None:
+def test_mariadb_a_read_only_server_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], own_mariadb: MariaDBServer
+) -> None:
     """A replica takes no writes; whoever points the job there has to read so."""
     url = own_mariadb.create_database()
     trial = trial_on(url, (40,))
@@ -121,13 +133,17 @@ def test_mariadb_a_read_only_server_is_said_in_a_sentence(trial_on: Callable[...
 # --- SQLite ---
 
 
-def test_sqlite_a_writer_elsewhere_is_waited_for(trial_on: Callable[..., Trial], sqlite_url: str, tmp_path: Path) -> None:
+def test_sqlite_a_writer_elsewhere_is_waited_for(
+    trial_on: Callable[..., Trial], sqlite_url: str, tmp_path: Path
+) -> None:
     """Somebody's open transaction in a SQL shell must not fail the nightly run."""
     trial = trial_on(sqlite_url, (40,))
     locked, free = threading.Event(), threading.Event()
 
     def hold() -> None:
-        other = sqlite3.connect(trial.warehouse_url.removeprefix("sqlite:///"), isolation_level=None)
+        other = sqlite3.connect(
+            trial.warehouse_url.removeprefix("sqlite:///"), isolation_level=None
+        )
         other.execute("BEGIN IMMEDIATE")
         locked.set()
         free.wait(timeout=20)
@@ -164,7 +180,9 @@ def test_sqlite_a_writer_that_never_ends_is_said_in_a_sentence(
     assert trial.sync().totals["inserted"] == 40
 
 
-def test_sqlite_a_read_only_file_is_said_in_a_sentence(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+def test_sqlite_a_read_only_file_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], sqlite_url: str
+) -> None:
     """A warehouse that the job may only read has to be named as that."""
     trial = trial_on(sqlite_url, (40,))
     path = sqlite_url.removeprefix("sqlite:///")
@@ -176,7 +194,9 @@ def test_sqlite_a_read_only_file_is_said_in_a_sentence(trial_on: Callable[..., T
     assert trial.sync().totals["inserted"] == 40
 
 
-def test_sqlite_a_folder_that_is_not_there_is_said_in_a_sentence(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+def test_sqlite_a_folder_that_is_not_there_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], sqlite_url: str
+) -> None:
     """The most common slip of all: a path that does not exist, or a file that is no database."""
     trial = trial_on(sqlite_url, (1,))
     trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all/bindings.db"
@@ -194,7 +214,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+        text=True,
     )
     if mounted.returncode:
         pytest.skip(f"no small file system can be mounted here: {mounted.stderr.strip()}")
@@ -226,7 +249,9 @@ def test_a_full_disk_is_said_in_a_sentence_and_repaired_by_the_next_run(
     trial.assert_equal_to_world()
 
 
-def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(trial_on: Callable[..., Trial], sqlite_url: str) -> None:
+def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(
+    trial_on: Callable[..., Trial], sqlite_url: str
+) -> None:
     """A quota or a limit of the shell looks to SQLite like a broken disk; nothing may be half published."""
     trial = trial_on(sqlite_url, (40,))
     for sid in trial.services[0].grow(500):
@@ -251,11 +276,15 @@ def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(trial_on: Callable[
 # --- DuckDB ---
 
 
-def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(trial_on: Callable[..., Trial], duckdb_url: str) -> None:
+def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], duckdb_url: str
+) -> None:
     """DuckDB lets one process in at a time: an open notebook stops the job, and the sentence has to say so."""
     trial = trial_on(duckdb_url, (40,))
     hold = f"import duckdb; held = duckdb.connect({duckdb_url.removeprefix('duckdb:///')!r}); print('held', flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == "held\n"

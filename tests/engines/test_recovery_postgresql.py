@@ -18,7 +18,14 @@ pytestmark = pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=T
 
 STAGING = "UPDATE scan_progress"
 PUBLISHING = "INSERT INTO bindings"
-PLACES = [STAGING, "INSERT INTO scan_seen", PUBLISHING, "UPDATE sync_scans", "INSERT INTO sync_leases", "INSERT INTO sync_runs"]
+PLACES = [
+    STAGING,
+    "INSERT INTO scan_seen",
+    PUBLISHING,
+    "UPDATE sync_scans",
+    "INSERT INTO sync_leases",
+    "INSERT INTO sync_runs",
+]
 
 
 def kill_session(conn: sa.Connection) -> None:
@@ -30,7 +37,9 @@ def kill_session(conn: sa.Connection) -> None:
 
 
 @pytest.mark.parametrize("place", [*PLACES, "COMMIT"])
-def test_a_killed_session_costs_one_more_try(trial_on: Callable[..., Trial], warehouse_url: str, place: str) -> None:
+def test_a_killed_session_costs_one_more_try(
+    trial_on: Callable[..., Trial], warehouse_url: str, place: str
+) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
     trial = trial_on(warehouse_url, (40,))
     with strike.before(place, kill_session) as strikes:
@@ -39,7 +48,9 @@ def test_a_killed_session_costs_one_more_try(trial_on: Callable[..., Trial], war
     assert result.totals["inserted"] == 40
     assert "transaction.retried" in result.err
     trial.assert_equal_to_world()
-    assert trial.query("SELECT status, complete FROM sync_scans") == [{"status": "published", "complete": True}]
+    assert trial.query("SELECT status, complete FROM sync_scans") == [
+        {"status": "published", "complete": True}
+    ]
 
 
 def commit_and_vanish(conn: sa.Connection) -> None:
@@ -51,7 +62,9 @@ def commit_and_vanish(conn: sa.Connection) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 6))
-def test_a_commit_whose_answer_is_lost_counts_once(trial_on: Callable[..., Trial], warehouse_url: str, number: int) -> None:
+def test_a_commit_whose_answer_is_lost_counts_once(
+    trial_on: Callable[..., Trial], warehouse_url: str, number: int
+) -> None:
     """A retried transaction that had gone through would meet its own lease, stage a batch twice, or call a published service locked."""
     trial = trial_on(warehouse_url, (40,))
     trial.sync()
@@ -59,29 +72,46 @@ def test_a_commit_whose_answer_is_lost_counts_once(trial_on: Callable[..., Trial
     service.touch(6)
     service.delete(3)
     commits = iter(range(1, 100))
-    with strike.before("COMMIT", lambda conn: commit_and_vanish(conn) if next(commits) == number else None, times=None):
+    with strike.before(
+        "COMMIT",
+        lambda conn: commit_and_vanish(conn) if next(commits) == number else None,
+        times=None,
+    ):
         result = trial.sync()
     assert "transaction.retried" in result.err
-    assert (result.totals["updated"], result.totals["deleted"], result.totals["unchanged"]) == (6, 3, 31)
+    assert (result.totals["updated"], result.totals["deleted"], result.totals["unchanged"]) == (
+        6,
+        3,
+        31,
+    )
     trial.assert_equal_to_world()
-    assert trial.query("SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1") == [
+    assert trial.query(
+        "SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1"
+    ) == [
         {"change": "deleted", "n": 3},
         {"change": "updated", "n": 6},
     ]
 
 
-def test_a_killed_session_does_not_write_history_twice(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_a_killed_session_does_not_write_history_twice(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """A transaction that is tried again must start from nothing, or each try would add its own past images."""
     trial = trial_on(warehouse_url, (40,))
     trial.sync()
     (service,) = trial.services
     service.touch(6)
     service.delete(3)
-    with strike.before("DELETE FROM scan_staged", kill_session) as strikes, strike.before("UPDATE bindings", kill_session):
+    with (
+        strike.before("DELETE FROM scan_staged", kill_session) as strikes,
+        strike.before("UPDATE bindings", kill_session),
+    ):
         result = trial.sync()
     assert strikes.count == 1
     assert (result.totals["updated"], result.totals["deleted"]) == (6, 3)
-    assert trial.query("SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1") == [
+    assert trial.query(
+        "SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1"
+    ) == [
         {"change": "deleted", "n": 3},
         {"change": "updated", "n": 6},
     ]
@@ -104,7 +134,9 @@ def test_sessions_that_are_killed_for_ever_fail_the_run_cleanly(
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 @pytest.mark.parametrize("when", ["at the statement", "at commit"])
-def test_a_conflict_is_tried_again(trial_on: Callable[..., Trial], warehouse_url: str, state: str, when: str) -> None:
+def test_a_conflict_is_tried_again(
+    trial_on: Callable[..., Trial], warehouse_url: str, state: str, when: str
+) -> None:
     """A deadlock or a serialization failure says that the same transaction will do next time; some come at COMMIT."""
     trial = trial_on(warehouse_url, (40,))
     trial.execute("CREATE SEQUENCE mishaps")
@@ -114,7 +146,9 @@ def test_a_conflict_is_tried_again(trial_on: Callable[..., Trial], warehouse_url
     )
     deferred = "DEFERRABLE INITIALLY DEFERRED" if when == "at commit" else ""
     kind = "CONSTRAINT TRIGGER" if deferred else "TRIGGER"
-    trial.execute(f"CREATE {kind} mishap AFTER INSERT ON bindings {deferred} FOR EACH ROW EXECUTE FUNCTION mishap()")
+    trial.execute(
+        f"CREATE {kind} mishap AFTER INSERT ON bindings {deferred} FOR EACH ROW EXECUTE FUNCTION mishap()"
+    )
     result = trial.sync()
     assert result.totals["inserted"] == 40
     assert result.err.count("WarehouseConflict") == 2
@@ -157,7 +191,9 @@ def test_a_real_deadlock_is_tried_again(trial_on: Callable[..., Trial], warehous
     trial.assert_equal_to_world()
 
 
-def test_a_read_only_warehouse_is_said_in_a_sentence(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_a_read_only_warehouse_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """After a failover the old name may lead to a standby; the sentence has to say so, and nothing may be half done."""
     trial = trial_on(warehouse_url, (40,))
     database = sa.make_url(warehouse_url).database
@@ -171,14 +207,18 @@ def test_a_read_only_warehouse_is_said_in_a_sentence(trial_on: Callable[..., Tri
     assert trial.sync().totals["inserted"] == 40
 
 
-def test_a_full_disk_is_said_in_a_sentence(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_a_full_disk_is_said_in_a_sentence(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
     """Nobody knows what 53100 means at three in the morning."""
     trial = trial_on(warehouse_url, (40,))
     trial.execute(
         """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"""
     )
-    trial.execute("CREATE TRIGGER full_disk AFTER INSERT ON bindings FOR EACH ROW EXECUTE FUNCTION full_disk()")
+    trial.execute(
+        "CREATE TRIGGER full_disk AFTER INSERT ON bindings FOR EACH ROW EXECUTE FUNCTION full_disk()"
+    )
     result = trial.sync(expect=7)
     assert "disk is full" in result.out
     assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
@@ -233,11 +273,17 @@ def test_a_crash_that_empties_staging_is_noticed(
     long_trial.front.watch = once_staged(long_trial, lambda: own_postgres18.restart("immediate"))
     result = long_trial.sync(expect=7)
     (service,) = result.services.values()
-    assert (service["status"], service["complete"], service["error"]["type"]) == ("failed", False, "StageLost")
+    assert (service["status"], service["complete"], service["error"]["type"]) == (
+        "failed",
+        False,
+        "StageLost",
+    )
     assert long_trial.query("SELECT * FROM bindings ORDER BY sid") == before
     long_trial.front.watch = None
     totals = long_trial.sync().totals
-    assert (totals["updated"] if loaded_before else totals["inserted"]) == (30 if loaded_before else 120)
+    assert (totals["updated"] if loaded_before else totals["inserted"]) == (
+        30 if loaded_before else 120
+    )
     long_trial.assert_equal_to_world()
 
 
@@ -257,6 +303,8 @@ def test_a_crash_while_publishing_is_noticed(
         result = trial.sync(expect=7)
     assert strikes.count == 1
     assert result.totals["deleted"] == 0
-    assert trial.query("SELECT count(*) AS n FROM bindings WHERE deleted_at IS NOT NULL") == [{"n": 0}]
+    assert trial.query("SELECT count(*) AS n FROM bindings WHERE deleted_at IS NOT NULL") == [
+        {"n": 0}
+    ]
     assert trial.sync().totals["updated"] == 5
     trial.assert_equal_to_world()

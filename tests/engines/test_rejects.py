@@ -5,7 +5,9 @@ from collections.abc import Callable
 from tests.acceptance.trial import Trial
 
 
-def test_retry_publishes_updates_restores_and_closes(warehouse_url: str, trial_on: Callable[..., Trial]) -> None:
+def test_retry_publishes_updates_restores_and_closes(
+    warehouse_url: str, trial_on: Callable[..., Trial]
+) -> None:
     """Rows that are staged and published in one transaction meet limits that a scan, with its many, never meets."""
     trial = trial_on(warehouse_url, (12,))
     (service,) = trial.world.services.values()
@@ -25,10 +27,14 @@ def test_retry_publishes_updates_restores_and_closes(warehouse_url: str, trial_o
     assert {name: totals[name] for name in ("inserted", "updated", "restored", "rejected")} == {
         "inserted": 1, "updated": 1, "restored": 1, "rejected": 1,
     }  # fmt: skip
-    assert [one["sid"] for one in trial.run("rejects", "list", "--json").json["rejects"]] == [still_bad]
+    assert [one["sid"] for one in trial.run("rejects", "list", "--json").json["rejects"]] == [
+        still_bad
+    ]
     assert trial.query("SELECT * FROM scan_staged") == trial.query("SELECT * FROM scan_seen") == []
-    assert {sid: row["date_updated"] for sid, row in trial.stored().items() if sid in (new, changed, returned)} == dict.fromkeys(
-        (new, changed, returned), "2024-02-03 04:05:06.000000"
-    )
+    assert {
+        sid: row["date_updated"]
+        for sid, row in trial.stored().items()
+        if sid in (new, changed, returned)
+    } == dict.fromkeys((new, changed, returned), "2024-02-03 04:05:06.000000")
     assert trial.run("rejects", "discard", "--json").json == {"discarded": 1}
     assert trial.run("rejects", "retry").out == "no open rejects\n"

@@ -62,12 +62,16 @@ def past(number: int, valid_to: datetime, **fields: Any) -> dict[str, Any]:
 
 
 def staged(number: int, **fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in current(number, **fields).items() if name in scan_staged.c}
+    return {
+        name: value for name, value in current(number, **fields).items() if name in scan_staged.c
+    }
 
 
 def meet(warehouse: Warehouse, stage_id: int, numbers: list[int]) -> None:
     sids = [sid(number) for number in numbers]
-    warehouse.transact(lambda conn: staging.stage_batch(conn, warehouse.engine, stage_id, 1, sids, []))
+    warehouse.transact(
+        lambda conn: staging.stage_batch(conn, warehouse.engine, stage_id, 1, sids, [])
+    )
 
 
 def fill(warehouse: Warehouse, **rows: list[dict[str, Any]]) -> None:
@@ -81,7 +85,9 @@ def fill(warehouse: Warehouse, **rows: list[dict[str, Any]]) -> None:
 
 
 def reject(warehouse: Warehouse, *rejects: Reject) -> None:
-    warehouse.transact(lambda conn: quarantine.record(conn, 1, Scope("main", SERVICE), rejects, OLD))
+    warehouse.transact(
+        lambda conn: quarantine.record(conn, 1, Scope("main", SERVICE), rejects, OLD)
+    )
 
 
 def left(warehouse: Warehouse, table: sa.Table) -> list[str]:
@@ -90,7 +96,9 @@ def left(warehouse: Warehouse, table: sa.Table) -> list[str]:
 
 def settings(**privacy: str) -> Settings:
     account = {"name": "main", "account_sid": "AC" + "a" * 32, "auth_token": "token"}
-    return Settings.model_validate({"accounts": [account], "warehouse": {"url": "sqlite:///unused.db"}, "privacy": privacy})
+    return Settings.model_validate(
+        {"accounts": [account], "warehouse": {"url": "sqlite:///unused.db"}, "privacy": privacy}
+    )
 
 
 def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
@@ -109,7 +117,15 @@ def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
         "bindings": 1, "binding_versions": 3, "rejected_bindings": 0,
     }  # fmt: skip
     assert left(warehouse, bindings) == [sid(1), sid(3), sid(4)]
-    assert left(warehouse, binding_versions) == [sid(1), sid(3), sid(3), sid(4), sid(6), sid(6), sid(7)]
+    assert left(warehouse, binding_versions) == [
+        sid(1),
+        sid(3),
+        sid(3),
+        sid(4),
+        sid(6),
+        sid(6),
+        sid(7),
+    ]
     assert sum(removal.purge(warehouse, CUTOFF, dry_run=False).values()) == 0
 
 
@@ -123,11 +139,17 @@ def test_purge_takes_out_rejects_that_were_resolved_long_ago(warehouse: Warehous
     assert left(warehouse, rejected_bindings) == [sid(2), sid(3)]
 
 
-@pytest.mark.parametrize("other", [NAME.upper(), NAME + " ", NAME.replace("%_", "xx"), NAME.replace("ë", "e")])
+@pytest.mark.parametrize(
+    "other", [NAME.upper(), NAME + " ", NAME.replace("%_", "xx"), NAME.replace("ë", "e")]
+)
 def test_erase_compares_names_exactly(warehouse: Warehouse, other: str) -> None:
     """MariaDB takes texts for equal that differ in trailing spaces, others may fold case: somebody else's rows would leave."""
     rows = [current(1, identity=NAME), current(2, identity=other)]
-    fill(warehouse, bindings=rows, binding_versions=[past(1, OLD, identity=NAME), past(2, OLD, identity=other)])
+    fill(
+        warehouse,
+        bindings=rows,
+        binding_versions=[past(1, OLD, identity=NAME), past(2, OLD, identity=other)],
+    )
     found = removal.erase(settings(), warehouse, NAME, dry_run=False)
     assert (found["bindings"], found["binding_versions"]) == (1, 1)
     assert left(warehouse, bindings) == left(warehouse, binding_versions) == [sid(2)]
@@ -161,7 +183,9 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     assert found == {
         "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_progress": 4,
     }  # fmt: skip
-    assert warehouse.read(lambda conn: conn.execute(sa.select(scan_seen.c.stage_id)).scalars().all()) == [4]
+    assert warehouse.read(
+        lambda conn: conn.execute(sa.select(scan_seen.c.stage_id)).scalars().all()
+    ) == [4]
     for table in (bindings, binding_versions, rejected_bindings):
         assert left(warehouse, table) == [sid(9)], table.name
 
@@ -184,7 +208,10 @@ def test_erase_is_refused_while_a_run_is_alive_and_ends_with_it(warehouse: Wareh
 
 def test_erase_looks_through_more_rejects_than_one_fetch_gives(warehouse: Warehouse) -> None:
     """A stream that is cut off, or a cursor that blocks the next statement, would leave traces behind."""
-    reject(warehouse, *(Reject(None, "bad", f'{{"identity": "x", "n": {number}}}') for number in range(1500)))
+    reject(
+        warehouse,
+        *(Reject(None, "bad", f'{{"identity": "x", "n": {number}}}') for number in range(1500)),
+    )
     reject(warehouse, Reject(None, "bad", '{"identity": "y"}'))
     assert removal.erase(settings(), warehouse, "x", dry_run=False)["rejected_bindings"] == 1500
     assert len(warehouse.read(quarantine.read_open)) == 1
@@ -203,4 +230,6 @@ def test_erase_finds_hashed_names(warehouse: Warehouse) -> None:
 def test_a_removal_counts_what_it_takes_out(warehouse: Warehouse) -> None:
     """Not every engine gives the number of deleted rows; a report of -1 would hide what was done."""
     fill(warehouse, bindings=[current(number, deleted_at=OLD) for number in range(5)])
-    assert warehouse.transact(lambda conn: retention.remove(conn, {bindings: bindings.c.deleted_at < CUTOFF})) == {"bindings": 5}
+    assert warehouse.transact(
+        lambda conn: retention.remove(conn, {bindings: bindings.c.deleted_at < CUTOFF})
+    ) == {"bindings": 5}

@@ -44,8 +44,12 @@ def test_every_test_gets_an_empty_database(warehouse_url: str, time: str) -> Non
         connection.commit()
 
 
-@pytest.mark.parametrize(("server", "major"), [("postgres18_server", 18), ("postgres16_server", 16)])
-def test_postgres_is_of_the_major_version_asked_for(server: str, major: int, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("server", "major"), [("postgres18_server", 18), ("postgres16_server", 16)]
+)
+def test_postgres_is_of_the_major_version_asked_for(
+    server: str, major: int, request: pytest.FixtureRequest
+) -> None:
     running: PostgresServer = request.getfixturevalue(server)
     with connect(running.superuser_url) as connection:
         assert int(connection.scalar(sa.text("SHOW server_version_num"))) // 10_000 == major
@@ -59,7 +63,9 @@ def test_mariadb_is_the_binary_that_was_reported(mariadb_url: str) -> None:
 
 
 @pytest.mark.parametrize("server", ["postgres18_server", "mariadb_server"])
-def test_a_database_goes_although_a_transaction_is_still_open(server: str, request: pytest.FixtureRequest) -> None:
+def test_a_database_goes_although_a_transaction_is_still_open(
+    server: str, request: pytest.FixtureRequest
+) -> None:
     running: Server = request.getfixturevalue(server)
     url = running.create_database()
     with connect(url) as connection:
@@ -77,8 +83,14 @@ def test_a_database_goes_although_a_transaction_is_still_open(server: str, reque
 @pytest.mark.parametrize(
     ("server", "how"),
     [
-        pytest.param("own_postgres18", lambda postgres: postgres.restart("fast"), id="postgresql18-fast"),
-        pytest.param("own_postgres18", lambda postgres: postgres.restart("immediate"), id="postgresql18-crash"),
+        pytest.param(
+            "own_postgres18", lambda postgres: postgres.restart("fast"), id="postgresql18-fast"
+        ),
+        pytest.param(
+            "own_postgres18",
+            lambda postgres: postgres.restart("immediate"),
+            id="postgresql18-crash",
+        ),
         pytest.param("own_mariadb", MariaDBServer.restart, id="mariadb-crash"),
     ],
 )
@@ -118,7 +130,9 @@ def test_a_killed_run_leaves_no_server_behind(engine_name: str, warehouse_url: s
         print(folder, server.port, flush=True)
         time.sleep(60)
     """
-    run = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     with run:
         assert run.stdout is not None
         folder, port = run.stdout.readline().split()

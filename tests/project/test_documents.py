@@ -18,7 +18,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def commands(group: click.Group = app, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+def commands(
+    group: click.Group = app, path: tuple[str, ...] = ()
+) -> dict[tuple[str, ...], click.Command]:
     """Every command by its path, groups included."""
     context = click.Context(group)
     found: dict[tuple[str, ...], click.Command] = {}
@@ -32,7 +34,12 @@ def commands(group: click.Group = app, path: tuple[str, ...] = ()) -> dict[tuple
 
 
 def options_of(command: click.Command) -> set[str]:
-    return {option for parameter in command.params for option in parameter.opts if option.startswith("--")}
+    return {
+        option
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
 
 
 def shown_command_lines() -> list[tuple[str, str]]:
@@ -43,7 +50,11 @@ def shown_command_lines() -> list[tuple[str, str]]:
         for block in re.findall(r"```(?:sh|cron)\n(.*?)```", text, re.DOTALL):
             lines += [(page.name, line) for line in block.splitlines()]
         lines += [(page.name, code) for code in re.findall(r"`(bindings-etl [^`]+)`", text)]
-    return [(page, line[line.index("bindings-etl ") :]) for page, line in lines if re.search(r"(^|\s)bindings-etl ", line)]
+    return [
+        (page, line[line.index("bindings-etl ") :])
+        for page, line in lines
+        if re.search(r"(^|\s)bindings-etl ", line)
+    ]
 
 
 @pytest.mark.parametrize(("page", "line"), shown_command_lines())
@@ -53,9 +64,11 @@ def test_every_command_line_shown_is_understood(page: str, line: str) -> None:
     command: click.Command = app
     known = options_of(app)
     for word in words:
-        if (isinstance(command, click.Group) and not word.startswith("-") and word in commands(command)) or (
-            isinstance(command, click.Group) and (word,) in commands(command)
-        ):
+        if (
+            isinstance(command, click.Group)
+            and not word.startswith("-")
+            and word in commands(command)
+        ) or (isinstance(command, click.Group) and (word,) in commands(command)):
             command = commands(command)[word,]
             known |= options_of(command)
         elif word.startswith("--"):
@@ -97,19 +110,25 @@ def test_the_data_dictionary_is_current() -> None:
     assert page == dictionary.put_into(page), "run `make docs`"
 
 
-@pytest.mark.parametrize("manifest", sorted((ROOT / "deploy").rglob("kubernetes/*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "manifest", sorted((ROOT / "deploy").rglob("kubernetes/*.yaml")), ids=lambda path: path.name
+)
 def test_manifests_call_what_exists(manifest: Path) -> None:
     """A manifest with a wrong option would fail only in the cluster."""
     document = yaml.safe_load(manifest.read_text(encoding="utf-8"))
     specification = document["spec"].get("jobTemplate", document)["spec"]["template"]["spec"]
     arguments = specification["containers"][0]["args"]
     assert (arguments[0],) in commands()
-    assert {word for word in arguments if word.startswith("--")} <= options_of(commands()[arguments[0],])
+    assert {word for word in arguments if word.startswith("--")} <= options_of(
+        commands()[arguments[0],]
+    )
     assert specification["terminationGracePeriodSeconds"] >= 10
 
 
 def test_version_is_told_in_a_blink() -> None:
     """`--version` has to work without a configuration and without loading what it does not need."""
     script = "import sys; from etl.cli.app import run; code = run(['--version']); print(code, 'sqlalchemy' in sys.modules)"
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     assert re.fullmatch(r"bindings-etl \d+\.\d+\.\d+\n0 False\n", told)

@@ -14,7 +14,20 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_the_wheel_migrates_in_an_empty_folder(tmp_path: Path) -> None:
     """A wheel that forgot the migrations would install well and then create nothing."""
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", tmp_path / "dist", ROOT], check=True)
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--wheel-dir",
+            tmp_path / "dist",
+            ROOT,
+        ],
+        check=True,
+    )
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     subprocess.run([tmp_path / "venv/bin/pip", "install", "-q", wheel], check=True)
@@ -25,7 +38,12 @@ def test_the_wheel_migrates_in_an_empty_folder(tmp_path: Path) -> None:
     )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(
-        [tmp_path / "venv/bin/bindings-etl", "migrate"], cwd=empty, env=environment, capture_output=True, text=True, check=False
+        [tmp_path / "venv/bin/bindings-etl", "migrate"],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert told.returncode == 0, told.stderr
     assert (empty / "bindings.db").exists()

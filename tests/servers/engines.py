@@ -39,7 +39,9 @@ def absent() -> dict[str, str]:
 def describe() -> list[str]:
     """What the head of a test report says about engines."""
     reasons = absent()
-    running = (f"{name} ({engine.version()})" for name, engine in ENGINES.items() if name not in reasons)
+    running = (
+        f"{name} ({engine.version()})" for name, engine in ENGINES.items() if name not in reasons
+    )
     return [
         f"engines: {', '.join(running)}",
         *(f"engine skipped: {name} ({reason})" for name, reason in reasons.items()),

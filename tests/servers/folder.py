@@ -58,7 +58,9 @@ def join_run(folder: Path) -> IO[str]:
 def open_to_everybody() -> str:
     """The temporary folder, unless root's own is closed to the users that servers run as."""
     chosen = Path(tempfile.gettempdir())
-    if os.geteuid() == 0 and not all(folder.stat().st_mode & 0o001 for folder in (chosen, *chosen.parents)):
+    if os.geteuid() == 0 and not all(
+        folder.stat().st_mode & 0o001 for folder in (chosen, *chosen.parents)
+    ):
         return "/tmp"
     return str(chosen)
 
@@ -122,7 +124,9 @@ def server_environment() -> dict[str, str]:
 
 def search_path() -> str:
     """PATH, plus where distributions keep servers out of the sight of ordinary users."""
-    return os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"))
+    return os.pathsep.join(
+        (os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin")
+    )
 
 
 def free_port() -> int:

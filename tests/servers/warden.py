@@ -69,7 +69,9 @@ def main() -> None:
     for _ in range(20):
         if not run_folder.exists():
             return
-        time.sleep(1)  # what a killed worker had just begun (initdb, a start) comes to its end first
+        time.sleep(
+            1
+        )  # what a killed worker had just begun (initdb, a start) comes to its end first
         sweep(run_folder)
 
 

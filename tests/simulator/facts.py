@@ -45,7 +45,15 @@ BINDING = {
 
 SERVICE = {
     "type": "object",
-    "required": ["sid", "account_sid", "friendly_name", "date_created", "date_updated", "url", "links"],
+    "required": [
+        "sid",
+        "account_sid",
+        "friendly_name",
+        "date_created",
+        "date_updated",
+        "url",
+        "links",
+    ],
     "additionalProperties": False,
     "properties": {
         "sid": sid("IS"),

@@ -31,7 +31,11 @@ def translate(part):
         return [translate(item) for item in part]
     if not isinstance(part, dict):
         return part
-    schema = {name: translate(value) for name, value in part.items() if name not in {"nullable", "example"}}
+    schema = {
+        name: translate(value)
+        for name, value in part.items()
+        if name not in {"nullable", "example"}
+    }
     if part.get("nullable") is True and isinstance(part.get("type"), str):
         schema["type"] = [part["type"], "null"]
     return schema
@@ -56,7 +60,11 @@ def test_answers_keep_to_the_schema(stand, path, witness):
     here = stand(250)
     names = {"service": here.service.sid, "binding": next(iter(here.service.bindings))}
     schema = WITNESSES[witness](path)
-    answer = here.client.get(FORMS[path].format(**names), params={"PageSize": 100}).raise_for_status().json()
+    answer = (
+        here.client.get(FORMS[path].format(**names), params={"PageSize": 100})
+        .raise_for_status()
+        .json()
+    )
     jsonschema.validate(answer, schema, format_checker=jsonschema.FormatChecker())
     while answer.get("meta", {}).get("next_page_url"):
         answer = here.follow(answer)
@@ -110,11 +118,15 @@ def test_other_methods_answer_405(stand, method):
     assert error_of(here.client.request(method, here.path)) == (405, 20004)
 
 
-@pytest.mark.parametrize("header", ["", "Basic", "Basic !!!", "Basic YTpi", "Bearer abc", "Basic YWI="])
+@pytest.mark.parametrize(
+    "header", ["", "Basic", "Basic !!!", "Basic YTpi", "Bearer abc", "Basic YWI="]
+)
 def test_wrong_credentials_answer_401(stand, header):
     """If this failed, a client without rights would be let in, or the server would break on a bad header."""
     here = stand()
-    answer = httpx.get(str(here.client.base_url) + here.path, headers={"authorization": header} if header else {})
+    answer = httpx.get(
+        str(here.client.base_url) + here.path, headers={"authorization": header} if header else {}
+    )
     assert error_of(answer) == (401, 20003)
 
 
@@ -209,7 +221,14 @@ def test_no_limit_lets_all_in(stand):
 def test_planted_rows_are_listed_as_they_are(stand):
     """If this failed, malformed rows would not reach the client under test."""
     here = stand(3)
-    odd = [None, 7, "text", ["list"], {"sid": "nonsense"}, {"sid": None, "identity": "\ud800 lone surrogate"}]
+    odd = [
+        None,
+        7,
+        "text",
+        ["list"],
+        {"sid": "nonsense"},
+        {"sid": None, "identity": "\ud800 lone surrogate"},
+    ]
     for row in odd:
         here.service.put(row)
     listed = here.rows(PageSize=2)

@@ -38,9 +38,15 @@ LINKS = {
     "foreign-scheme": lambda here, link: link.scheme == "https" and link.netloc == here.netloc,
     "foreign-port": lambda here, link: link.hostname == here.hostname and link.port != here.port,
     "foreign-path": lambda here, link: link.netloc == here.netloc and link.path != here.path,
-    "userinfo-link": lambda here, link: link.username and link.password and link.hostname == here.hostname,
-    "relative-link": lambda here, link: (link.scheme, link.netloc, link.path) == ("", "", here.path),
-    "real-host-link": lambda here, link: link.netloc == "conversations.twilio.com" and link.path == here.path,
+    "userinfo-link": lambda here, link: (
+        link.username and link.password and link.hostname == here.hostname
+    ),
+    "relative-link": lambda here, link: (
+        (link.scheme, link.netloc, link.path) == ("", "", here.path)
+    ),
+    "real-host-link": lambda here, link: (
+        link.netloc == "conversations.twilio.com" and link.path == here.path
+    ),
 }
 
 ROWS = {
@@ -134,7 +140,10 @@ def test_redirect(stand):
     """If this failed, a client that follows redirects with its credentials would not be found out."""
     here = stand(faults=[Fault("redirect", target="http://localhost:9")])
     answer = here.get()
-    assert (answer.status_code, answer.headers["location"]) == (302, "http://localhost:9/v1/Services")
+    assert (answer.status_code, answer.headers["location"]) == (
+        302,
+        "http://localhost:9/v1/Services",
+    )
     here.simulator.faults.clear()
     here.simulator.faults.add("redirect")
     assert "elsewhere.invalid" in here.get().headers["location"]
@@ -155,7 +164,9 @@ def test_strange_links(stand, name, bindings):
 def test_foreign_host_can_be_chosen(stand):
     """If this failed, a test could not watch the host to which credentials would leak."""
     here = stand(9, faults=[Fault("foreign-host", target="http://localhost:4711")])
-    assert here.page(PageSize=3)["meta"]["next_page_url"].startswith(f"http://localhost:4711{here.path}?")
+    assert here.page(PageSize=3)["meta"]["next_page_url"].startswith(
+        f"http://localhost:4711{here.path}?"
+    )
 
 
 @pytest.mark.parametrize("bindings", [2, 9])
@@ -183,7 +194,10 @@ def test_other_ways_to_end(stand, name):
     pages = list(here.pages(PageSize=3))
     assert len(pages) == 3
     assert all(page["meta"]["next_page_url"] for page in pages[:2])
-    assert pages[2]["meta"].get("next_page_url", "missing") == {"empty-next": "", "missing-next": "missing"}[name]
+    assert (
+        pages[2]["meta"].get("next_page_url", "missing")
+        == {"empty-next": "", "missing-next": "missing"}[name]
+    )
 
 
 def test_empty_pages_in_the_middle(stand):
@@ -232,8 +246,13 @@ def test_members_of_the_body(stand, name, members):
     """If this failed, the body's outer form could not be varied."""
     page = stand(9, faults=[name]).page()
     assert list(page) == members
-    assert page.get("meta", {}).get("key", members[-1]) == (set(members) - {"meta"} or {"bindings"}).pop()
-    assert isinstance(page.get(members[-1]), dict) == (name in {"list-not-array", "no-list", "meta-last"})
+    assert (
+        page.get("meta", {}).get("key", members[-1])
+        == (set(members) - {"meta"} or {"bindings"}).pop()
+    )
+    assert isinstance(page.get(members[-1]), dict) == (
+        name in {"list-not-array", "no-list", "meta-last"}
+    )
 
 
 def test_newer_style(stand):
@@ -279,8 +298,16 @@ def raw(here):
     address = urlsplit(str(here.client.base_url))
     connection = socket.create_connection((address.hostname, address.port), timeout=10)
     authorization = here.client.build_request("GET", "/").headers
-    request = next(here.client.auth.sync_auth_flow(httpx.Request("GET", "http://x", headers=authorization)))
-    lines = [f"GET {here.path} HTTP/1.1", "Host: x", f"Authorization: {request.headers['authorization']}", "", ""]
+    request = next(
+        here.client.auth.sync_auth_flow(httpx.Request("GET", "http://x", headers=authorization))
+    )
+    lines = [
+        f"GET {here.path} HTTP/1.1",
+        "Host: x",
+        f"Authorization: {request.headers['authorization']}",
+        "",
+        "",
+    ]
     connection.sendall("\r\n".join(lines).encode())
     return connection
 
@@ -435,7 +462,9 @@ def test_wrong_credentials_come_before_faults(stand):
     assert statuses(here, 2) == [500, 200]
 
 
-@pytest.mark.parametrize("text", ["nonsense", "", "throttle:", "throttle:x", "throttle:0", "throttle:-1", ":2"])
+@pytest.mark.parametrize(
+    "text", ["nonsense", "", "throttle:", "throttle:x", "throttle:0", "throttle:-1", ":2"]
+)
 def test_misspelt_faults_are_refused(text):
     """If this failed, a test or a demo would run without the fault it asked for."""
     with pytest.raises(ValueError, match=r"fault|NAME"):
@@ -454,7 +483,10 @@ def test_counting_is_exact_side_by_side(stand):
     answers = []
 
     def ask():
-        answers.extend(httpx.get(f"{here.simulator.base_url}{here.path}", auth=here.client.auth) for _ in range(5))
+        answers.extend(
+            httpx.get(f"{here.simulator.base_url}{here.path}", auth=here.client.auth)
+            for _ in range(5)
+        )
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:

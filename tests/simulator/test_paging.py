@@ -35,7 +35,9 @@ def test_meta_follows_the_page(stand):
     assert {page["meta"]["page_size"] for page in pages} == {2}
     assert {page["meta"]["first_page_url"] for page in pages} == {first}
     assert pages[0]["meta"]["url"] == first
-    assert [page["meta"]["url"] for page in pages[1:]] == [page["meta"]["next_page_url"] for page in pages[:2]]
+    assert [page["meta"]["url"] for page in pages[1:]] == [
+        page["meta"]["next_page_url"] for page in pages[:2]
+    ]
     assert pages[0]["meta"]["previous_page_url"] is None
     assert [page["meta"]["key"] for page in pages] == ["bindings"] * 3
 
@@ -157,7 +159,9 @@ def test_filters_choose_and_are_carried(stand):
     """If this failed, filtered scans would lose their filter behind the first page."""
     here = stand(200)
     rows = here.rows(PageSize=5, BindingType=["apn", "gcm"])
-    expected = [row for row in here.service.bindings.values() if row["binding_type"] in {"apn", "gcm"}]
+    expected = [
+        row for row in here.service.bindings.values() if row["binding_type"] in {"apn", "gcm"}
+    ]
     assert rows == expected
     link = here.page(PageSize=5, BindingType=["apn", "gcm"])["meta"]["next_page_url"]
     assert parse_qs(urlsplit(link).query)["BindingType"] == ["apn", "gcm"]

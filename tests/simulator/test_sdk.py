@@ -30,7 +30,11 @@ def test_sdk_reads_filtered(sdk):
     here, bindings, _ = sdk
     rows = here.service.bindings.values()
     people = [row["identity"] for row in rows][:25]
-    expected = [row["sid"] for row in rows if row["binding_type"] in {"apn", "fcm"} and row["identity"] in people]
+    expected = [
+        row["sid"]
+        for row in rows
+        if row["binding_type"] in {"apn", "fcm"} and row["identity"] in people
+    ]
     listed = bindings.list(binding_type=["apn", "fcm"], identity=people, page_size=4)
     assert [binding.sid for binding in listed] == expected
 
@@ -52,7 +56,9 @@ def test_sdk_lists_services_and_configuration(sdk):
     here.world.add_service(0)
     listed = client.conversations.v1.services.list(page_size=1)
     assert [service.sid for service in listed] == sorted(here.world.services)
-    assert client.conversations.v1.configuration().fetch().default_chat_service_sid == here.service.sid
+    assert (
+        client.conversations.v1.configuration().fetch().default_chat_service_sid == here.service.sid
+    )
 
 
 def test_sdk_reads_errors(sdk):

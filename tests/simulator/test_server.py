@@ -28,7 +28,10 @@ Simulator(world).run_forever(on_ready=ready)
 def test_foreground_serves_until_a_signal(ending):
     """If this failed, the command line could not run the simulator, or could not end it."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", FOREGROUND], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-W", "error", "-c", FOREGROUND],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         url, key, secret = process.stdout.readline().split()
@@ -46,7 +49,9 @@ def test_foreground_serves_until_a_signal(ending):
 def test_simulator_imports_nothing_else_of_the_project():
     """If this failed, the witness could share a fault with the program it judges."""
     script = "import sys, etl.simulator; print(*[name for name in sys.modules if name.startswith('etl.')])"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert loaded
     assert all(name.startswith("etl.simulator") for name in loaded)
 
@@ -81,7 +86,10 @@ def test_serving_makes_no_noise(caplog, capfd):
     with caplog.at_level(0), Simulator(world, faults=["reset:2", "cut-body:3"]).serve() as url:
         for _ in range(6):
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{url}/v1/Services/{service.sid}/Bindings", auth=(world.api_key, world.api_secret))
+                httpx.get(
+                    f"{url}/v1/Services/{service.sid}/Bindings",
+                    auth=(world.api_key, world.api_secret),
+                )
     assert [record.name for record in caplog.records if record.name.startswith("uvicorn")] == []
     assert capfd.readouterr() == ("", "")
 
@@ -111,4 +119,6 @@ def test_bodies_are_json_in_utf8(stand):
     """If this failed, names outside ASCII would arrive spoiled."""
     here = stand(100)
     answer = here.get(PageSize=100)
-    assert json.loads(answer.content.decode("utf-8"))["bindings"] == list(here.service.bindings.values())
+    assert json.loads(answer.content.decode("utf-8"))["bindings"] == list(
+        here.service.bindings.values()
+    )

@@ -71,7 +71,9 @@ def test_rows_have_the_eleven_fields_and_realistic_variety():
     rows = list(service.bindings.values())
     assert all(set(row) == FIELDS for row in rows)
     assert {row["binding_type"] for row in rows} == {"apn", "fcm", "gcm", "twilsock"}
-    assert all((row["credential_sid"] is None) == (row["binding_type"] == "twilsock") for row in rows)
+    assert all(
+        (row["credential_sid"] is None) == (row["binding_type"] == "twilsock") for row in rows
+    )
     assert all(row["date_created"] <= row["date_updated"] for row in rows)
     kinds = [json.dumps(row["message_types"]) for row in rows]
     assert 0 < kinds.count("null") < 250
@@ -147,7 +149,10 @@ def test_planted_rows_are_kept_apart():
     _, service = filled(10)
     before = set(service.bindings)
     good = service.put({"sid": "BS" + "0" * 32, "identity": "x"})
-    odd = [service.put(row) for row in ("text", 7, None, {"sid": "nonsense"}, {"identity": "no sid"}, b"{broken")]
+    odd = [
+        service.put(row)
+        for row in ("text", 7, None, {"sid": "nonsense"}, {"identity": "no sid"}, b"{broken")
+    ]
     assert set(service.bindings) == before | {good}
     assert set(service.raw_rows) == {good, *odd}
     assert len(service) == 17

@@ -29,7 +29,14 @@ class Arriving(httpx.SyncByteStream):
             yield self._sent[start : start + self._piece]
 
 
-def read(sent: bytes, encoding: str | None = None, *, status: int = 200, piece: int = 65536, length: bool = True) -> bytes:
+def read(
+    sent: bytes,
+    encoding: str | None = None,
+    *,
+    status: int = 200,
+    piece: int = 65536,
+    length: bool = True,
+) -> bytes:
     headers = {"content-length": str(len(sent))} if length else {}
     if encoding is not None:
         headers["content-encoding"] = encoding
@@ -65,14 +72,18 @@ def test_a_packed_body_that_is_cut_is_not_taken_for_whole(length: int, with_leng
         read(PACKED[:length], "gzip", length=with_length)
 
 
-@pytest.mark.parametrize("sent", [BODY, PACKED[:-8] + b"00000000", PACKED + b"more", zlib.compress(BODY)])
+@pytest.mark.parametrize(
+    "sent", [BODY, PACKED[:-8] + b"00000000", PACKED + b"more", zlib.compress(BODY)]
+)
 def test_a_damaged_body_is_told_as_such(sent: bytes) -> None:
     """Whatever a proxy makes of a body, it may well come right the next time."""
     with pytest.raises(httpx.DecodingError):
         read(sent, "gzip")
 
 
-@pytest.mark.parametrize("encoding", ["gzip, gzip", "gzip,identity", "br", "deflate", "zstd", "rot13"])
+@pytest.mark.parametrize(
+    "encoding", ["gzip, gzip", "gzip,identity", "br", "deflate", "zstd", "rot13"]
+)
 def test_an_encoding_that_was_not_asked_for_is_refused(encoding: str) -> None:
     """Three kilobytes packed twice become four gigabytes."""
     with pytest.raises(NotTheApi, match="encoded"):

@@ -25,7 +25,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def read(file: Path, document: Any, **environment: str) -> Settings:
-    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
+    file.write_text(
+        document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8"
+    )
     return load(file, environment)
 
 
@@ -40,7 +42,10 @@ def faults(file: Path, document: Any, **environment: str) -> dict[str, str]:
 
 def with_account(**changes: Any) -> dict[str, Any]:
     account = {**ACCOUNT, **changes}
-    return {**MINIMAL, "accounts": [{name: value for name, value in account.items() if value is not ...}]}
+    return {
+        **MINIMAL,
+        "accounts": [{name: value for name, value in account.items() if value is not ...}],
+    }
 
 
 # --- the example file and the model say the same ---
@@ -56,7 +61,14 @@ def test_the_example_loads_and_shows_the_defaults(monkeypatch: pytest.MonkeyPatc
     account = example.accounts[0]
     minimal = Settings.model_validate(
         {
-            "accounts": [{"name": account.name, "account_sid": account.account_sid, "api_key": "SK1", "api_secret": "s"}],
+            "accounts": [
+                {
+                    "name": account.name,
+                    "account_sid": account.account_sid,
+                    "api_key": "SK1",
+                    "api_secret": "s",
+                }
+            ],
             "warehouse": {"url": example.warehouse.url},
         }
     )
@@ -74,7 +86,9 @@ def test_the_example_names_every_setting_and_no_other() -> None:
     for name, field in settings_of(Settings).items():
         if name != "accounts":
             assert list(document[name]) == list(settings_of(field.annotation)), name
-    commented_out = [line.strip(" #").split(":")[0] for line in text.splitlines() if line.startswith("    # ")]
+    commented_out = [
+        line.strip(" #").split(":")[0] for line in text.splitlines() if line.startswith("    # ")
+    ]
     assert {*document["accounts"][0], *commented_out} == {*settings_of(Account)}
 
 
@@ -92,9 +106,27 @@ def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
     """The operator mends a file once, not once per fault (contract §2, exit 2)."""
     document = {
         "accounts": [
-            {"name": "main", "account_sid": "AC1", "api_key": "${UNSET_KEY}", "page_size": 1001, "concurency": 4},
-            {"name": "main", "account_sid": AC, "api_secret": "s", "region": "br1", "services": ["IS1", IS, IS]},
-            {"name": "third", "account_sid": AC, "base_url": "http://example.com", "edge": "dublin", "services": [IS]},
+            {
+                "name": "main",
+                "account_sid": "AC1",
+                "api_key": "${UNSET_KEY}",
+                "page_size": 1001,
+                "concurency": 4,
+            },
+            {
+                "name": "main",
+                "account_sid": AC,
+                "api_secret": "s",
+                "region": "br1",
+                "services": ["IS1", IS, IS],
+            },
+            {
+                "name": "third",
+                "account_sid": AC,
+                "base_url": "http://example.com",
+                "edge": "dublin",
+                "services": [IS],
+            },
         ],
         "warehouse": {"url": 5, "shema": None},
         "deletes": {"mode": "sotf", "max_fraction": 1.5, "confirm": "perhaps"},
@@ -147,7 +179,10 @@ def test_what_is_missing_is_named(file: Path) -> None:
 
 def test_an_unknown_value_is_not_judged_again(file: Path) -> None:
     """A variable that is not set is one fault; that its placeholder is no number would be a second for the same."""
-    document = {**with_account(page_size="${SIZE}", services=["${SERVICE}"]), "retry": {"attempts": "${ATTEMPTS}"}}
+    document = {
+        **with_account(page_size="${SIZE}", services=["${SERVICE}"]),
+        "retry": {"attempts": "${ATTEMPTS}"},
+    }
     found = faults(file, document)
     assert found.keys() == {"accounts[0].page_size", "accounts[0].services[0]", "retry.attempts"}
     assert all("not set" in sentence for sentence in found.values())
@@ -221,9 +256,16 @@ def test_a_wrong_setting_of_an_account_is_refused(changes: dict[str, Any], file:
 
 def test_settings_from_the_environment_take_their_type(file: Path) -> None:
     """What a placeholder brings in is text; a number or a switch must still be possible."""
-    document = {**with_account(page_size="${SIZE}", partition_by_type="${PARTS}"), "deletes": {"max_fraction": "${SHARE:-0.5}"}}
+    document = {
+        **with_account(page_size="${SIZE}", partition_by_type="${PARTS}"),
+        "deletes": {"max_fraction": "${SHARE:-0.5}"},
+    }
     settings = read(file, document, SIZE="50", PARTS="true")
-    assert (settings.accounts[0].page_size, settings.accounts[0].partition_by_type, settings.deletes.max_fraction) == (
+    assert (
+        settings.accounts[0].page_size,
+        settings.accounts[0].partition_by_type,
+        settings.deletes.max_fraction,
+    ) == (
         50,
         True,
         0.5,
@@ -250,7 +292,9 @@ def test_settings_from_the_environment_take_their_type(file: Path) -> None:
 )
 def test_there_is_one_way_to_sign_in(keys: dict[str, str], path: str, file: Path) -> None:
     """Half a key pair, two ways at once or stray white space end in a 401 that says none of it (facts §4)."""
-    assert faults(file, with_account(**{"auth_token": ..., **keys})).keys() == {f"accounts[0].{path}"}
+    assert faults(file, with_account(**{"auth_token": ..., **keys})).keys() == {
+        f"accounts[0].{path}"
+    }
 
 
 def test_the_credentials_are_those_of_the_file(file: Path) -> None:
@@ -342,9 +386,13 @@ def test_base_url_is_nothing_but_an_origin(base_url: str, file: Path) -> None:
         (None, "sydney", "conversations.sydney.us1.twilio.com"),
     ],
 )
-def test_region_and_edge_name_a_host(region: str | None, edge: str | None, host: str, file: Path) -> None:
+def test_region_and_edge_name_a_host(
+    region: str | None, edge: str | None, host: str, file: Path
+) -> None:
     """A region without an edge is routed to US1 without a word, where the key is refused (facts §4)."""
-    assert read(file, with_account(region=region, edge=edge)).accounts[0].origin == f"https://{host}"
+    assert (
+        read(file, with_account(region=region, edge=edge)).accounts[0].origin == f"https://{host}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -387,7 +435,9 @@ def test_there_is_one_place(changes: dict[str, str], path: str, file: Path) -> N
 )
 def test_urls_of_every_engine_are_taken(url: str, file: Path) -> None:
     """A URL that SQLAlchemy takes and this check does not would shut its owner out."""
-    assert read(file, {**MINIMAL, "warehouse": {"url": url}}).warehouse.url.get_secret_value() == url
+    assert (
+        read(file, {**MINIMAL, "warehouse": {"url": url}}).warehouse.url.get_secret_value() == url
+    )
     assert sa.make_url(url)
 
 
@@ -418,7 +468,9 @@ def test_the_short_name_of_postgresql_is_taken(file: Path) -> None:
         ("mysql://etl:hunter2@host:/x", "host:port"),
     ],
 )
-def test_a_url_that_names_no_warehouse_is_told_with_the_other_faults(url: str, word: str, file: Path) -> None:
+def test_a_url_that_names_no_warehouse_is_told_with_the_other_faults(
+    url: str, word: str, file: Path
+) -> None:
     """Found only by the run, it would come after every other fault was mended, and `config show` would have called it valid."""
     found = faults(file, {**MINIMAL, "warehouse": {"url": url}, "colour": "blue"})
     assert found.keys() == {"warehouse.url", "colour"}
@@ -429,9 +481,17 @@ def test_a_url_that_names_no_warehouse_is_told_with_the_other_faults(url: str, w
 def test_a_schema_where_there_are_none_is_told_with_the_other_faults(file: Path) -> None:
     """SQLite has no schemas: the tables would not stand where they are looked for."""
     warehouse = {"url": "sqlite:///bindings.db", "schema": "twilio"}
-    assert faults(file, {**MINIMAL, "warehouse": warehouse, "colour": "blue"}).keys() == {"warehouse.schema", "colour"}
+    assert faults(file, {**MINIMAL, "warehouse": warehouse, "colour": "blue"}).keys() == {
+        "warehouse.schema",
+        "colour",
+    }
     for url in ("postgres://host/x", "mysql+pymysql://host/x", "duckdb:///x"):
-        assert read(file, {**MINIMAL, "warehouse": {**warehouse, "url": url}}).warehouse.database_schema == "twilio"
+        assert (
+            read(
+                file, {**MINIMAL, "warehouse": {**warehouse, "url": url}}
+            ).warehouse.database_schema
+            == "twilio"
+        )
 
 
 # --- names and services are claimed once ---
@@ -473,14 +533,22 @@ def test_secrets_show_nowhere(file: Path) -> None:
     """Settings are logged, dumped and shown in error messages; none of that may be a way out for a key."""
     document = {
         "accounts": [
-            with_account(auth_token=..., api_key="hunter2-key", api_secret="hunter2-secret")["accounts"][0],
+            with_account(auth_token=..., api_key="hunter2-key", api_secret="hunter2-secret")[
+                "accounts"
+            ][0],
             {**ACCOUNT, "name": "second", "auth_token": "hunter2-token"},
         ],
         "warehouse": {"url": "postgresql://user:hunter2@host/db"},
         "privacy": {"identity": "hmac", "key": "hunter2-hmac"},
     }
     settings = read(file, document)
-    for shown in (repr(settings), str(settings), str(settings.model_dump()), settings.model_dump_json(), f"{settings.accounts}"):
+    for shown in (
+        repr(settings),
+        str(settings),
+        str(settings.model_dump()),
+        settings.model_dump_json(),
+        f"{settings.accounts}",
+    ):
         assert "hunter2" not in shown
 
 
@@ -529,7 +597,15 @@ def test_broken_yaml_is_named_with_its_line(text: str, line: int, file: Path) ->
 
 @pytest.mark.parametrize(
     "text",
-    ["a: 2023-13-45\n", "a: 0b_\n", "a: !!int x\n", "[" * 5000, "a: \x00\n", "? [a]\n: b\n", "a: !!python/object:os.system {}\n"],
+    [
+        "a: 2023-13-45\n",
+        "a: 0b_\n",
+        "a: !!int x\n",
+        "[" * 5000,
+        "a: \x00\n",
+        "? [a]\n: b\n",
+        "a: !!python/object:os.system {}\n",
+    ],
 )
 def test_yaml_that_yaml_chokes_on_is_a_fault_of_the_file(text: str, file: Path) -> None:
     """Anything but a ConfigurationError would be told as a fault of the program, exit 1."""
@@ -546,7 +622,11 @@ def test_a_file_that_holds_no_mapping_is_named(text: str, file: Path) -> None:
 
 def test_a_key_that_stands_twice_is_told_with_its_path_and_line(file: Path) -> None:
     """YAML takes the last without a word: half of the accounts would never be read again."""
-    text = "accounts: []\n" + yaml.safe_dump(with_account()) + "retry:\n  attempts: 2\n  attempts: 3\ncolour: blue\n"
+    text = (
+        "accounts: []\n"
+        + yaml.safe_dump(with_account())
+        + "retry:\n  attempts: 2\n  attempts: 3\ncolour: blue\n"
+    )
     found = faults(file, text)
     assert found.keys() == {"accounts", "retry.attempts", "colour"}
     assert "at line 2;" in found["accounts"]
@@ -585,7 +665,9 @@ warehouse: {{url: "sqlite:///bindings.db"}}
 )
 def test_a_file_that_is_not_one_plain_document_is_told(text: str, word: str, file: Path) -> None:
     """Neither an endless file nor one whose second half is never read is a fault of the program."""
-    with pytest.raises(ConfigurationError, match=rf"not valid YAML at line \d+, column \d+: .*{word}") as caught:
+    with pytest.raises(
+        ConfigurationError, match=rf"not valid YAML at line \d+, column \d+: .*{word}"
+    ) as caught:
         read(file, text)
     assert "hunter" not in str(caught.value)
 
@@ -605,7 +687,9 @@ def test_a_key_that_is_no_text_is_a_fault(file: Path) -> None:
 
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     """It is the first message that a new user sees."""
-    with pytest.raises(ConfigurationError, match=r"there is no configuration file .*config\.example\.yaml"):
+    with pytest.raises(
+        ConfigurationError, match=r"there is no configuration file .*config\.example\.yaml"
+    ):
         load(tmp_path / "config.yaml")
 
 

@@ -19,12 +19,20 @@ NGINX = b"<html><head><title>502 Bad Gateway</title></head><body>hunter2</body><
 
 def answer(status: int, body: Any = None, **headers: str) -> Answer:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    raw = [
+        (name.replace("_", "-").encode(), value.encode("latin-1"))
+        for name, value in headers.items()
+    ]
     return Answer(status, content, httpx.Headers(raw))
 
 
 def usual(code: int | None, status: int, message: str = "hunter2") -> dict[str, Any]:
-    return {"code": code, "message": message, "more_info": f"https://www.twilio.com/docs/errors/{code}", "status": status}
+    return {
+        "code": code,
+        "message": message,
+        "more_info": f"https://www.twilio.com/docs/errors/{code}",
+        "status": status,
+    }
 
 
 @pytest.mark.parametrize(
@@ -40,8 +48,19 @@ def usual(code: int | None, status: int, message: str = "hunter2") -> dict[str, 
             "detail": "hunter2",
             "errors": [{"detail": "x", "pointer": "#"}],
         },
-        {"code": 20404, "message": "hunter2", "httpStatusCode": 404, "params": {}, "userError": True},
-        {"errors": [{"code": 20404, "message": "hunter2", "infoUrl": "…", "context": {}}, {"code": 1}]},
+        {
+            "code": 20404,
+            "message": "hunter2",
+            "httpStatusCode": 404,
+            "params": {},
+            "userError": True,
+        },
+        {
+            "errors": [
+                {"code": 20404, "message": "hunter2", "infoUrl": "…", "context": {}},
+                {"code": 1},
+            ]
+        },
         {"code": "20404"},
     ],
 )
@@ -120,7 +139,9 @@ def test_where_there_is_no_code_none_is_found(body: bytes) -> None:
         (407, None, errors.NotTheApi),
     ],
 )
-def test_status_and_code_say_what_happened(status: int, code: int | None, kind: type[errors.SourceError]) -> None:
+def test_status_and_code_say_what_happened(
+    status: int, code: int | None, kind: type[errors.SourceError]
+) -> None:
     """The kind decides what the scan does next, and the sentence what the operator does."""
     error = error_for(answer(status, usual(code, status), twilio_request_id=REQUEST_ID))
     assert type(error) is kind
@@ -138,7 +159,10 @@ def test_a_404_that_is_not_the_api_s_own_proves_nothing(body: bytes) -> None:
     assert type(error_for(answer(404, body))) is errors.NotTheApi
 
 
-@pytest.mark.parametrize("body", [b"", b" ", b'{"status": 404}', b'{"errors": [{"code": 20404}]}', b'{"detail": "Not Found"}'])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b" ", b'{"status": 404}', b'{"errors": [{"code": 20404}]}', b'{"detail": "Not Found"}'],
+)
 def test_a_404_in_json_or_without_a_word_is_the_api_s(body: bytes) -> None:
     """The API has several shapes of errors, an empty one among them; not believed, bindings that are gone would be kept for ever."""
     assert type(error_for(answer(404, body))) is errors.ServiceNotFound
@@ -152,7 +176,12 @@ def test_a_success_without_a_page_is_told_as_such(status: int) -> None:
 
 @pytest.mark.parametrize(
     "message",
-    ["PageToken is required for paging.", "Invalid page token", "BindingType 'x' is invalid", "Parameter Identity is bad"],
+    [
+        "PageToken is required for paging.",
+        "Invalid page token",
+        "BindingType 'x' is invalid",
+        "Parameter Identity is bad",
+    ],
 )
 def test_20001_blames_the_page_size_only_where_it_may(message: str) -> None:
     """The code stands for any bad parameter; asking for ever smaller pages would hide which one."""
@@ -165,7 +194,9 @@ def test_what_passes_is_tried_again(status: int) -> None:
     assert answer(status).passing
 
 
-@pytest.mark.parametrize("status", [200, 204, 301, 302, 307, 400, 401, 403, 404, 405, 407, 410, 422])
+@pytest.mark.parametrize(
+    "status", [200, 204, 301, 302, 307, 400, 401, 403, 404, 405, 407, 410, 422]
+)
 def test_what_stays_is_not_tried_again(status: int) -> None:
     """A refusal stays one; retrying it only costs the customer's concurrency."""
     assert not answer(status).passing
@@ -218,11 +249,20 @@ def test_a_retry_after_that_says_nothing_is_passed_over(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("date", "seconds"), [("Mon, 23 Nov 2026 11:58:30 GMT", 120), ("Mon, 23 Nov 2026 12:05:00 GMT", 0), ("today", 30), ("", 30)]
+    ("date", "seconds"),
+    [
+        ("Mon, 23 Nov 2026 11:58:30 GMT", 120),
+        ("Mon, 23 Nov 2026 12:05:00 GMT", 0),
+        ("today", 30),
+        ("", 30),
+    ],
 )
 def test_a_date_counts_from_the_answer_s_own(date: str, seconds: float) -> None:
     """A machine whose clock is late would wait for nothing, one whose clock is early would give up."""
-    assert retry_after(answer(429, retry_after="Mon, 23 Nov 2026 12:00:30 GMT", date=date), NOW) == seconds
+    assert (
+        retry_after(answer(429, retry_after="Mon, 23 Nov 2026 12:00:30 GMT", date=date), NOW)
+        == seconds
+    )
 
 
 @given(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\x00"), max_size=40))
@@ -232,17 +272,28 @@ def test_any_retry_after_is_a_wait_or_nothing(value: str) -> None:
     assert seconds is None or 0 <= seconds < float("inf")
 
 
-@pytest.mark.parametrize("value", ["RQ 1", "<script>", "RQ" + "0" * 63, "", "RQ\tada@example.com", "RQé", "RQ²"])
+@pytest.mark.parametrize(
+    "value", ["RQ 1", "<script>", "RQ" + "0" * 63, "", "RQ\tada@example.com", "RQé", "RQ²"]
+)
 def test_an_odd_request_id_is_not_repeated(value: str) -> None:
     """It is logged and stored; a proxy must not be able to write there."""
     assert error_for(answer(500, twilio_request_id=value)).request_id is None
 
 
-@given(st.integers(300, 599), st.sampled_from([20001, 20003, 20404, 20429, 70051, None]), st.booleans())
+@given(
+    st.integers(300, 599), st.sampled_from([20001, 20003, 20404, 20429, 70051, None]), st.booleans()
+)
 def test_no_message_holds_text_of_the_body(status: int, code: int | None, as_html: bool) -> None:
     """A body may quote the request, and with it an identity (contract §5.6)."""
     body = (
-        NGINX if as_html else {**usual(code, status), "detail": "hunter2", "params": {"hunter2": "hunter2"}, "title": "hunter2"}
+        NGINX
+        if as_html
+        else {
+            **usual(code, status),
+            "detail": "hunter2",
+            "params": {"hunter2": "hunter2"},
+            "title": "hunter2",
+        }
     )
     error = error_for(answer(status, body))
     assert "hunter" not in f"{error} {error!r} {error.args}"

@@ -69,7 +69,9 @@ def test_the_sample_is_even() -> None:
     for _ in range(4000):
         drawn.update(draw_sample(map(str, range(40)), 10))
     assert set(drawn) == set(map(str, range(40)))
-    assert all(850 <= count <= 1150 for count in drawn.values())  # 1000 expected, five standard deviations either way
+    assert all(
+        850 <= count <= 1150 for count in drawn.values()
+    )  # 1000 expected, five standard deviations either way
 
 
 @pytest.mark.parametrize(
@@ -81,11 +83,25 @@ def test_the_sample_is_even() -> None:
         ({"a": GONE, "b": UNKNOWN}, False, Verdict(frozenset("b"), deletes_allowed=True)),
         ({"a": ALIVE, "b": UNKNOWN}, False, Verdict(frozenset("ab"), deletes_allowed=True)),
         ({"a": GONE, "b": GONE}, True, Verdict(frozenset(), deletes_allowed=True)),
-        ({"a": GONE, "b": ALIVE}, True, Verdict(frozenset("b"), deletes_allowed=False, refused=True)),
-        ({"a": GONE, "b": UNKNOWN}, True, Verdict(frozenset("b"), deletes_allowed=False, refused=False)),
-        ({"a": ALIVE, "b": UNKNOWN}, True, Verdict(frozenset("ab"), deletes_allowed=False, refused=True)),
+        (
+            {"a": GONE, "b": ALIVE},
+            True,
+            Verdict(frozenset("b"), deletes_allowed=False, refused=True),
+        ),
+        (
+            {"a": GONE, "b": UNKNOWN},
+            True,
+            Verdict(frozenset("b"), deletes_allowed=False, refused=False),
+        ),
+        (
+            {"a": ALIVE, "b": UNKNOWN},
+            True,
+            Verdict(frozenset("ab"), deletes_allowed=False, refused=True),
+        ),
     ],
 )
-def test_what_follows_from_the_answers(answers: dict[str, Absence], sampled: bool, verdict: Verdict) -> None:
+def test_what_follows_from_the_answers(
+    answers: dict[str, Absence], sampled: bool, verdict: Verdict
+) -> None:
     """A living binding that is deleted is the worst that this program can do."""
     assert judge(answers, sampled=sampled) == verdict

@@ -43,14 +43,25 @@ def test_placeholders_are_filled(text: str, filled: str) -> None:
 def test_every_string_is_filled_and_nothing_else() -> None:
     """Any string may hold a placeholder, however deep; numbers, switches and keys stay what they are."""
     document = {"a": [{"b": "${NAME}", "c": 5, "d": None}, True, "${UNSET:-x}"], "${NAME}": 1.5}
-    assert fill(document) == ({"a": [{"b": "value", "c": 5, "d": None}, True, "x"], "${NAME}": 1.5}, [])
+    assert fill(document) == (
+        {"a": [{"b": "value", "c": 5, "d": None}, True, "x"], "${NAME}": 1.5},
+        [],
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "filled"),
-    [(b"s3cret\n", "s3cret"), (b"s3cret", "s3cret"), (b"s3cret\r\n", "s3cret"), (b" two\nlines \n", " two\nlines "), (b"", "")],
+    [
+        (b"s3cret\n", "s3cret"),
+        (b"s3cret", "s3cret"),
+        (b"s3cret\r\n", "s3cret"),
+        (b" two\nlines \n", " two\nlines "),
+        (b"", ""),
+    ],
 )
-def test_a_mounted_secret_loses_its_trailing_newline(content: bytes, filled: str, tmp_path: Path) -> None:
+def test_a_mounted_secret_loses_its_trailing_newline(
+    content: bytes, filled: str, tmp_path: Path
+) -> None:
     """Editors and `echo` add one; sent along, it is a listed cause of 401 (facts §4)."""
     secret = tmp_path / "a secret:-file"
     secret.write_bytes(content)
@@ -100,7 +111,10 @@ def test_what_is_no_placeholder_is_a_fault(text: str) -> None:
 def test_all_faults_are_found_with_their_paths() -> None:
     """One fault per run would make a morning of a new configuration."""
     _, faults = fill(
-        {"accounts": [{"api_key": "${KEY_A}", "api_secret": "${KEY_B}${KEY_C}"}], "warehouse": {"url": "${file:/no/such/file}"}}
+        {
+            "accounts": [{"api_key": "${KEY_A}", "api_secret": "${KEY_B}${KEY_C}"}],
+            "warehouse": {"url": "${file:/no/such/file}"},
+        }
     )
     assert [path for path, _ in faults] == [
         "accounts[0].api_key",
@@ -108,12 +122,22 @@ def test_all_faults_are_found_with_their_paths() -> None:
         "accounts[0].api_secret",
         "warehouse.url",
     ]
-    for name, (_, sentence) in zip(["KEY_A", "KEY_B", "KEY_C", "/no/such/file"], faults, strict=True):
+    for name, (_, sentence) in zip(
+        ["KEY_A", "KEY_B", "KEY_C", "/no/such/file"], faults, strict=True
+    ):
         assert name in sentence
 
 
 def test_a_fault_repeats_no_part_of_a_secret() -> None:
     """A password may hold `${`; the message goes to logs and screens."""
-    _, faults = fill(["pa${hunter!2}ss", "pa${hunter2", "${UNSET:x-hunter2}", "${NAME!hunter2}", "${NAME:-${hunter2}}"])
+    _, faults = fill(
+        [
+            "pa${hunter!2}ss",
+            "pa${hunter2",
+            "${UNSET:x-hunter2}",
+            "${NAME!hunter2}",
+            "${NAME:-${hunter2}}",
+        ]
+    )
     assert len(faults) == 5
     assert "hunter" not in str(faults)

@@ -27,7 +27,16 @@ def sent(link: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "link", [f"{HERE}?Page=1", f"{HERE}?", HERE, f"//{HOST}{PATH}?Page=1", f"{PATH}?Page=1", "?Page=1", "Bindings?Page=1"]
+    "link",
+    [
+        f"{HERE}?Page=1",
+        f"{HERE}?",
+        HERE,
+        f"//{HOST}{PATH}?Page=1",
+        f"{PATH}?Page=1",
+        "?Page=1",
+        "Bindings?Page=1",
+    ],
 )
 def test_links_of_the_same_listing_are_followed(link: str) -> None:
     """Absolute and relative links name the same page; refusing one would end every scan."""
@@ -35,7 +44,12 @@ def test_links_of_the_same_listing_are_followed(link: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "link", [f"{ORIGIN}:443{PATH}?Page=1", f"HTTPS://{HOST.upper()}{PATH}?Page=1", f"https://{HOST}:0443{PATH}?Page=1"]
+    "link",
+    [
+        f"{ORIGIN}:443{PATH}?Page=1",
+        f"HTTPS://{HOST.upper()}{PATH}?Page=1",
+        f"https://{HOST}:0443{PATH}?Page=1",
+    ],
 )
 def test_another_writing_of_the_same_place_is_followed(link: str) -> None:
     """Case of the host and the usual port written out change nothing about where it leads, nor how the origin is written there."""
@@ -57,7 +71,10 @@ def test_another_writing_of_the_same_place_is_followed(link: str) -> None:
         "x&Identity=a%2Bb%40c&BindingType=apn&BindingType=fcm",
     ],
 )
-@pytest.mark.parametrize("base", [HERE, PATH, "", f"{ORIGIN}:443{PATH}", f"https://conversations.dublin.ie1.twilio.com{PATH}"])
+@pytest.mark.parametrize(
+    "base",
+    [HERE, PATH, "", f"{ORIGIN}:443{PATH}", f"https://conversations.dublin.ie1.twilio.com{PATH}"],
+)
 def test_a_token_arrives_as_it_was_given(base: str, token: str) -> None:
     """A token that loses a character brings an empty page with 200, and everything behind it would be deleted (facts §2.4)."""
     query = f"PageSize=50&Page=1&PageToken={token}"
@@ -174,7 +191,11 @@ def test_what_is_no_url_is_refused(link: str) -> None:
 
 @pytest.mark.parametrize(
     "link",
-    [f"{HERE}/Users?Identity=ada", "https://ada:secret@evil.example/?Identity=ada", f"https://evil.example{PATH}?Identity=ada"],
+    [
+        f"{HERE}/Users?Identity=ada",
+        "https://ada:secret@evil.example/?Identity=ada",
+        f"https://evil.example{PATH}?Identity=ada",
+    ],
 )
 def test_a_refusal_repeats_nothing_of_the_link(link: str) -> None:
     """Filters hold identities, a host may be anything; and the message goes to logs and the ledger (contract §5.6)."""
@@ -191,9 +212,12 @@ DUBLIN = "https://conversations.dublin.ie1.twilio.com"
 
 
 @pytest.mark.parametrize(
-    ("origin", "named"), [(DUBLIN, ORIGIN), (ORIGIN, DUBLIN), (DUBLIN, "https://conversations.ie1.twilio.com")]
+    ("origin", "named"),
+    [(DUBLIN, ORIGIN), (ORIGIN, DUBLIN), (DUBLIN, "https://conversations.ie1.twilio.com")],
 )
-def test_a_link_to_the_api_s_other_name_is_followed_at_the_configured_one(origin: str, named: str) -> None:
+def test_a_link_to_the_api_s_other_name_is_followed_at_the_configured_one(
+    origin: str, named: str
+) -> None:
     """A region's answers may name the global host (facts §2.8), where the key is not known."""
     assert (
         follow(f"{named}{PATH}?PageSize=50&Page=1&PageToken=PTa.b:c_d%2B=", origin)
@@ -222,7 +246,9 @@ def test_only_a_page_of_the_same_api_is_taken_for_a_twin(link: str) -> None:
         follow(link, DUBLIN)
 
 
-@pytest.mark.parametrize("origin", [LOOPBACK, "https://proxy.example", "https://proxy.example:8443"])
+@pytest.mark.parametrize(
+    "origin", [LOOPBACK, "https://proxy.example", "https://proxy.example:8443"]
+)
 def test_a_link_to_the_real_host_is_refused_elsewhere(origin: str) -> None:
     """From a simulator or a proxy the real host is a foreign one: what answers there is not what is being read."""
     with pytest.raises(ForeignLink):
@@ -249,7 +275,19 @@ def test_another_loopback_place_is_refused(link: str) -> None:
 
 # --- whatever comes ---
 
-places = [HOST, HOST.upper(), DUBLIN, ORIGIN, PATH, HERE, "evil.example", "user", "::1", "443", "80"]
+places = [
+    HOST,
+    HOST.upper(),
+    DUBLIN,
+    ORIGIN,
+    PATH,
+    HERE,
+    "evil.example",
+    "user",
+    "::1",
+    "443",
+    "80",
+]
 signs = [
     "https:",
     "http:",
@@ -311,7 +349,14 @@ def test_a_link_leads_home_or_nowhere(link: str, origin: str) -> None:
 
 def test_the_first_link_repeats_keys_and_escapes_values() -> None:
     """Identities are e-mail addresses; a bare `+` would ask for another one, and find nothing."""
-    listing = Listing(PATH, "bindings", (("BindingType", "apn"), ("BindingType", "fcm"), ("Identity", "a+b@c.d&PageSize=1 ü")))
+    listing = Listing(
+        PATH,
+        "bindings",
+        (("BindingType", "apn"), ("BindingType", "fcm"), ("Identity", "a+b@c.d&PageSize=1 ü")),
+    )
     link = listing.first_link(ORIGIN, 100)
-    assert link == f"{HERE}?PageSize=100&BindingType=apn&BindingType=fcm&Identity=a%2Bb%40c.d%26PageSize%3D1%20%C3%BC"
+    assert (
+        link
+        == f"{HERE}?PageSize=100&BindingType=apn&BindingType=fcm&Identity=a%2Bb%40c.d%26PageSize%3D1%20%C3%BC"
+    )
     assert follow(link) == link

@@ -65,7 +65,9 @@ def test_on_a_console_there_are_lines_for_people() -> None:
     assert not line.startswith("{")
 
 
-@pytest.mark.parametrize(("level", "seen"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)])
+@pytest.mark.parametrize(
+    ("level", "seen"), [("debug", 4), ("info", 3), ("warning", 2), ("error", 1)]
+)
 def test_the_level_holds(level: str, seen: int) -> None:
     """`--log-level` decides what cron mails."""
 
@@ -111,7 +113,9 @@ def test_the_chain_of_causes_may_be_a_ring() -> None:
 def test_secrets_are_masked() -> None:
     """Settings that are logged by mistake must not give a key away."""
     assert "hunter2" not in logged(
-        lambda log: log.info("settings.read", key=SecretStr("hunter2"), nested={"key": [SecretStr("hunter2")]})
+        lambda log: log.info(
+            "settings.read", key=SecretStr("hunter2"), nested={"key": [SecretStr("hunter2")]}
+        )
     )
 
 

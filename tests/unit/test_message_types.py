@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 
 from etl.domain.message_types import normalize_message_types
 
-PREFIXES = ["", "twilio.conversations.", "twilio.channel.", "TWILIO.Channel.", "twilio.channel.twilio.conversations.", " "]
+PREFIXES = [
+    "",
+    "twilio.conversations.",
+    "twilio.channel.",
+    "TWILIO.Channel.",
+    "twilio.channel.twilio.conversations.",
+    " ",
+]
 NAMES = [
     "new_message",
     "added_to_conversation",
@@ -20,7 +27,8 @@ NAMES = [
 ]
 
 likely = st.builds(
-    lambda prefix, name, blank: f"{blank}{prefix}{name}{blank}", *map(st.sampled_from, (PREFIXES, NAMES, ["", " ", "\t\n"]))
+    lambda prefix, name, blank: f"{blank}{prefix}{name}{blank}",
+    *map(st.sampled_from, (PREFIXES, NAMES, ["", " ", "\t\n"])),
 )
 names = st.lists(likely | st.text(max_size=30), max_size=8)
 
@@ -33,7 +41,9 @@ def test_twice_is_once(given_names: list[str], map_legacy: bool) -> None:
 
 
 @given(names, st.booleans(), st.randoms(use_true_random=False))
-def test_order_and_repetition_never_matter(given_names: list[str], map_legacy: bool, random: Random) -> None:
+def test_order_and_repetition_never_matter(
+    given_names: list[str], map_legacy: bool, random: Random
+) -> None:
     """The API gives a set in any order; if order counted, every run would report changes."""
     shuffled = given_names * 2
     random.shuffle(shuffled)
@@ -93,15 +103,23 @@ def test_legacy_names_are_mapped_where_asked_for() -> None:
         "invited_to_channel",
         "removed_from_conversation",
     ]
-    assert normalize_message_types(legacy, map_legacy=False) == ["added_to_channel", "invited_to_channel", "removed_from_channel"]
+    assert normalize_message_types(legacy, map_legacy=False) == [
+        "added_to_channel",
+        "invited_to_channel",
+        "removed_from_channel",
+    ]
 
 
 def test_a_mapped_name_and_its_twin_are_one() -> None:
     """Mapping after taking each once would leave a name twice."""
-    assert normalize_message_types(["added_to_channel", "added_to_conversation"], map_legacy=True) == ["added_to_conversation"]
+    assert normalize_message_types(
+        ["added_to_channel", "added_to_conversation"], map_legacy=True
+    ) == ["added_to_conversation"]
 
 
-@pytest.mark.parametrize("nothing", [[], [""], [" ", "\t"], ["twilio.channel."], ["twilio.conversations. "]])
+@pytest.mark.parametrize(
+    "nothing", [[], [""], [" ", "\t"], ["twilio.channel."], ["twilio.conversations. "]]
+)
 def test_nothing_stays_nothing(nothing: list[str]) -> None:
     """A name of white space would be a message type that nobody can ask for."""
     assert normalize_message_types(nothing, map_legacy=True) == []

@@ -44,7 +44,10 @@ bindings = st.fixed_dictionaries(
         "binding_type": st.sampled_from(["apn", "fcm", "new-kind", ""]) | st.none(),
         "identity": texts | st.none(),
         "endpoint": texts | st.none(),
-        "message_types": st.lists(st.sampled_from(["new_message", "added_to_conversation", "x"]), max_size=3) | st.none(),
+        "message_types": st.lists(
+            st.sampled_from(["new_message", "added_to_conversation", "x"]), max_size=3
+        )
+        | st.none(),
         "date_created": st.datetimes().map(lambda moment: f"{moment.isoformat()}Z") | st.none(),
         "url": texts | st.none(),
         "device": st.dictionaries(texts, st.integers() | texts | st.none(), max_size=3),
@@ -98,7 +101,9 @@ def test_a_row_in_normal_form() -> None:
     )
 
 
-@pytest.mark.parametrize("field", [name for name in SENT if name not in ("sid", "chat_service_sid")])
+@pytest.mark.parametrize(
+    "field", [name for name in SENT if name not in ("sid", "chat_service_sid")]
+)
 def test_null_and_missing_stay_null(field: str) -> None:
     """Every field of the API may be null (facts §1.1); an invented value or a reject would both be wrong."""
     missing = json.dumps({name: value for name, value in SENT.items() if name != field}).encode()
@@ -165,7 +170,13 @@ def test_a_bad_row_is_rejected_whole_and_with_its_sid(changes: dict[str, Any], r
 
 
 @pytest.mark.parametrize(
-    "changes", [{"identity": 987654}, {"endpoint": {"token": 987654}}, {"date_created": "987654"}, {"credential_sid": "987654"}]
+    "changes",
+    [
+        {"identity": 987654},
+        {"endpoint": {"token": 987654}},
+        {"date_created": "987654"},
+        {"credential_sid": "987654"},
+    ],
 )
 def test_a_reason_quotes_nothing(changes: dict[str, Any]) -> None:
     """Reasons are logged and shown; a value could be an identity or an endpoint."""
@@ -201,13 +212,26 @@ def test_a_row_without_a_sid_is_rejected_without_one(sent: bytes, reason: str) -
     ("sent", "payload"),
     [
         (b'{"sid": "%s", "identity": "\\ud83d"}' % SID.encode(), None),
-        (b'{"sid": "%s", "identity": "\xff\xfe"}' % SID.encode(), f'{{"sid": "{SID}", "identity": "\\xff\\xfe"}}'),
-        (b'{"sid": "%s", "identity": "a\x00b"}' % SID.encode(), f'{{"sid": "{SID}", "identity": "a\\x00b"}}'),
+        (
+            b'{"sid": "%s", "identity": "\xff\xfe"}' % SID.encode(),
+            f'{{"sid": "{SID}", "identity": "\\xff\\xfe"}}',
+        ),
+        (
+            b'{"sid": "%s", "identity": "a\x00b"}' % SID.encode(),
+            f'{{"sid": "{SID}", "identity": "a\\x00b"}}',
+        ),
         (b'{"sid": "%s", "size": 1e999}' % SID.encode(), None),
         (b'{"sid": "%s", "x": %s}' % (SID.encode(), b"[" * 30_000 + b"]" * 30_000), None),
         (b'{"sid": "%s", "x": %s}' % (SID.encode(), b"[" * 960 + b'"\\u0000"' + b"]" * 960), None),
     ],
-    ids=["half a pair", "not UTF-8", "raw NUL", "number out of range", "nested too deep", "NUL deep inside"],
+    ids=[
+        "half a pair",
+        "not UTF-8",
+        "raw NUL",
+        "number out of range",
+        "nested too deep",
+        "NUL deep inside",
+    ],
 )
 def test_what_no_engine_can_hold_is_rejected_by_name(sent: bytes, payload: str | None) -> None:
     """One row that breaks the decoder or the engine must cost one row, and its payload must fit into every quarantine."""
@@ -232,7 +256,13 @@ def test_upper_case_hexadecimal_is_a_sid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "stored"), [("APN", "apn"), ("TwilSock", "twilsock"), ("facebook-messenger", "facebook-messenger"), ("", "")]
+    ("sent", "stored"),
+    [
+        ("APN", "apn"),
+        ("TwilSock", "twilsock"),
+        ("facebook-messenger", "facebook-messenger"),
+        ("", ""),
+    ],
 )
 def test_binding_types_are_lower_case_and_open(sent: str, stored: str) -> None:
     """twilsock came without notice (facts §1.3); the next new type must load too."""
@@ -251,7 +281,10 @@ def test_identity_and_endpoint_are_kept_to_the_letter() -> None:
     [
         ([], "[]"),
         (None, None),
-        (["Twilio.Channel.ADDED_TO_CHANNEL ", "new_message", "new_message"], '["added_to_conversation","new_message"]'),
+        (
+            ["Twilio.Channel.ADDED_TO_CHANNEL ", "new_message", "new_message"],
+            '["added_to_conversation","new_message"]',
+        ),
         (["schön"], '["schön"]'),
     ],
 )
@@ -263,13 +296,17 @@ def test_message_types_are_a_set_as_json(sent: Any, stored: str | None) -> None:
 def test_legacy_names_are_kept_where_the_rules_say_so() -> None:
     """`legacy_message_types: keep` is an operator's choice."""
     kept = replace(RULES, map_legacy=False)
-    assert row(raw(message_types=["added_to_channel"]), kept).message_types == '["added_to_channel"]'
+    assert (
+        row(raw(message_types=["added_to_channel"]), kept).message_types == '["added_to_channel"]'
+    )
 
 
 def test_the_cache_of_message_types_never_changes_a_result() -> None:
     """A hostile service with ever new sets must neither fill the memory nor get another row's set."""
     normalizer = Normalizer(RULES)
-    keys, _ = normalizer.keys([raw(sid=f"BS{number:032x}", message_types=[f"m{number % 1500}"]) for number in range(3000)])
+    keys, _ = normalizer.keys(
+        [raw(sid=f"BS{number:032x}", message_types=[f"m{number % 1500}"]) for number in range(3000)]
+    )
     for number, key in enumerate(keys.values()):
         shaped = normalizer.shape(key)
         assert isinstance(shaped, Row)
@@ -278,10 +315,18 @@ def test_the_cache_of_message_types_never_changes_a_result() -> None:
 
 def test_unknown_fields_go_into_extra() -> None:
     """A field that Twilio adds tomorrow must not be lost, nor its order count as a change."""
-    one = row(raw(device={"os": 17.2, "model": "phone"}, tags=["b", "a"], count=2**70, nothing=None))
+    one = row(
+        raw(device={"os": 17.2, "model": "phone"}, tags=["b", "a"], count=2**70, nothing=None)
+    )
     other = row(
         json.dumps(
-            {"nothing": None, "tags": ["b", "a"], "count": 2**70, "device": {"model": "phone", "os": 17.2}, **SENT}
+            {
+                "nothing": None,
+                "tags": ["b", "a"],
+                "count": 2**70,
+                "device": {"model": "phone", "os": 17.2},
+                **SENT,
+            }
         ).encode()
     )
     assert json.loads(one.extra or "") == {
@@ -297,7 +342,10 @@ def test_unknown_fields_go_into_extra() -> None:
 def test_an_unknown_field_changes_nothing_else(sent: dict[str, Any]) -> None:
     """Rows of known fields only are read in a quicker way; it must see the same row."""
     known = {name: value for name, value in sent.items() if name not in {"device", "tags"}}
-    quick, careful = row(json.dumps(known).encode()), row(json.dumps({**known, "device": "\\u0000"}).encode())
+    quick, careful = (
+        row(json.dumps(known).encode()),
+        row(json.dumps({**known, "device": "\\u0000"}).encode()),
+    )
     assert careful._replace(extra=None)[:-2] == quick[:-2]
     assert careful.content_hash != quick.content_hash
 
@@ -318,7 +366,9 @@ def test_privacy_keeps_hashes_or_drops() -> None:
 
 def test_of_a_sid_that_comes_twice_the_last_counts() -> None:
     """Rows may move between pages while they are read; the later reading is the truer one."""
-    keys, rejects = Normalizer(RULES).keys([raw(identity="first"), raw(sid="BS" + "0" * 32), raw(identity="last")])
+    keys, rejects = Normalizer(RULES).keys(
+        [raw(identity="first"), raw(sid="BS" + "0" * 32), raw(identity="last")]
+    )
     assert rejects == []
     assert set(keys) == {SID, "BS" + "0" * 32}
     assert json.loads(keys[SID].raw)["identity"] == "last"
@@ -344,14 +394,18 @@ def test_other_bytes_of_the_same_content_have_the_same_hash(
     order.shuffle(names)
     again = {name: sent[name] for name in names}
     if again.get("message_types"):
-        again["message_types"] = [f" Twilio.Channel.{name.upper()}" for name in reversed(again["message_types"])] * 2
+        again["message_types"] = [
+            f" Twilio.Channel.{name.upper()}" for name in reversed(again["message_types"])
+        ] * 2
     rewritten = json.dumps(again, indent=indent, ensure_ascii=ascii_only).encode()
     one, other = row(json.dumps(sent).encode()), row(rewritten)
     assert one[:-1] == other[:-1]
 
 
 @given(bindings, bindings)
-def test_the_content_hash_is_equal_exactly_when_the_content_is(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_the_content_hash_is_equal_exactly_when_the_content_is(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
     """A hash that misses a change loses it for ever; one that sees a change where none is rewrites for nothing."""
     left, right = row(json.dumps(one).encode()), row(json.dumps({**one, **other}).encode())
     assert (left.content_hash == right.content_hash) is (left[:-2] == right[:-2])
@@ -360,9 +414,16 @@ def test_the_content_hash_is_equal_exactly_when_the_content_is(one: dict[str, An
 @pytest.mark.parametrize("field", [*SENT, "something_new"])
 def test_every_field_counts_in_the_content_hash(field: str) -> None:
     """A column outside the hash would never be updated."""
-    others = {"sid": "BS" + "0" * 32, "account_sid": None, "credential_sid": None, "message_types": ["new_message"]}
+    others = {
+        "sid": "BS" + "0" * 32,
+        "account_sid": None,
+        "credential_sid": None,
+        "message_types": ["new_message"],
+    }
     others |= {"date_created": "2020-01-01T00:00:00Z", "date_updated": None}
-    changed = row(raw(**{field: others.get(field, "other")}) if field != "chat_service_sid" else raw(), RULES)
+    changed = row(
+        raw(**{field: others.get(field, "other")}) if field != "chat_service_sid" else raw(), RULES
+    )
     if field == "chat_service_sid":
         changed = row(raw(chat_service_sid=None), replace(RULES, chat_service_sid="IS" + "0" * 32))
     assert changed.content_hash != row(raw()).content_hash
@@ -395,7 +456,11 @@ def test_the_source_hash_depends_on_every_byte(one: bytes, other: bytes) -> None
     """Bytes that differ under one source hash would be a change that is never seen."""
 
     def source_hash(junk: bytes) -> str:
-        return Normalizer(RULES).keys([raw()[:-1] + b', "x": "' + junk.hex().encode() + b'"}'])[0][SID].source_hash
+        return (
+            Normalizer(RULES)
+            .keys([raw()[:-1] + b', "x": "' + junk.hex().encode() + b'"}'])[0][SID]
+            .source_hash
+        )
 
     assert (source_hash(one) == source_hash(other)) is (one == other)
 

@@ -13,20 +13,50 @@ from etl.sync.outcome import RunOutcome, ScanOutcome
 
 BEGAN = datetime(2026, 11, 23, 9, 42, 0, 123456, tzinfo=UTC)
 ENDED = datetime(2026, 11, 23, 9, 43, 0, tzinfo=UTC)
-COUNTERS = ["pages", "requests", "retries", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected"]
+COUNTERS = [
+    "pages",
+    "requests",
+    "retries",
+    "fetched",
+    "inserted",
+    "updated",
+    "unchanged",
+    "deleted",
+    "restored",
+    "rejected",
+]
 
 
-def scan(status: str, number: int = 0, error: Exception | None = None, **counted: int) -> ScanOutcome:
-    return ScanOutcome(Scope("main", f"IS{number:032x}"), status, counters=Counters(**counted), error=error)
+def scan(
+    status: str, number: int = 0, error: Exception | None = None, **counted: int
+) -> ScanOutcome:
+    return ScanOutcome(
+        Scope("main", f"IS{number:032x}"), status, counters=Counters(**counted), error=error
+    )
 
 
-def run(*statuses: str | ScanOutcome, stopped: bool = False, exit_code: int | None = None) -> RunOutcome:
-    scans = [one if isinstance(one, ScanOutcome) else scan(one, error=cause(one)) for one in statuses]
-    return RunOutcome(7, "sync", BEGAN, ENDED, dry_run=False, scans=scans, stopped=stopped, stopped_exit_code=exit_code)
+def run(
+    *statuses: str | ScanOutcome, stopped: bool = False, exit_code: int | None = None
+) -> RunOutcome:
+    scans = [
+        one if isinstance(one, ScanOutcome) else scan(one, error=cause(one)) for one in statuses
+    ]
+    return RunOutcome(
+        7,
+        "sync",
+        BEGAN,
+        ENDED,
+        dry_run=False,
+        scans=scans,
+        stopped=stopped,
+        stopped_exit_code=exit_code,
+    )
 
 
 def cause(status: str) -> Exception | None:
-    return {"failed": errors.Unavailable("HTTP 503"), "locked": errors.LeaseHeld("held")}.get(status)
+    return {"failed": errors.Unavailable("HTTP 503"), "locked": errors.LeaseHeld("held")}.get(
+        status
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +78,9 @@ def cause(status: str) -> Exception | None:
         (("published", "failed", "refused", "locked"), "partial", 3),
     ],
 )
-def test_the_exit_code_says_how_it_went(statuses: tuple[str, ...], status: str, exit_code: int) -> None:
+def test_the_exit_code_says_how_it_went(
+    statuses: tuple[str, ...], status: str, exit_code: int
+) -> None:
     """Schedulers decide by it; of several, the first of 4, 3, 5, 6."""
     outcome = run(*statuses)
     assert (outcome.status, outcome.exit_code) == (status, exit_code)
@@ -63,7 +95,11 @@ def test_a_signal_is_told_by_its_own_code(code: int) -> None:
 
 @pytest.mark.parametrize(
     ("error", "exit_code"),
-    [(errors.WarehouseUnreachable("no connection"), 7), (errors.CredentialsRefused("HTTP 401"), 4), (ZeroDivisionError(), 1)],
+    [
+        (errors.WarehouseUnreachable("no connection"), 7),
+        (errors.CredentialsRefused("HTTP 401"), 4),
+        (ZeroDivisionError(), 1),
+    ],
 )
 def test_where_nothing_could_be_read_the_cause_decides(error: Exception, exit_code: int) -> None:
     """A database that is down is not a fault of the API, and a bug is neither."""
@@ -81,18 +117,29 @@ def test_where_nothing_could_be_read_the_cause_decides(error: Exception, exit_co
         (errors.LeaseHeld, 6),
     ],
 )
-def test_each_error_has_the_exit_code_of_the_contract(error: type[errors.EtlError], exit_code: int) -> None:
+def test_each_error_has_the_exit_code_of_the_contract(
+    error: type[errors.EtlError], exit_code: int
+) -> None:
     """An error that ends the program before any service is read."""
     assert error.exit_code == exit_code
 
 
 def test_the_json_is_the_contract_s() -> None:
     """Names are fixed: other programs read them."""
-    error = errors.Throttled("HTTP 429, code 20429: …", status=429, twilio_code=20429, request_id="RQ1")
-    document = json.loads(
-        render.to_json(run(scan("published", 1, pages=2, inserted=5), scan("failed", 2, error, pages=1)).as_json())
+    error = errors.Throttled(
+        "HTTP 429, code 20429: …", status=429, twilio_code=20429, request_id="RQ1"
     )
-    assert {name: document[name] for name in ("run_id", "mode", "status", "started_at", "finished_at", "dry_run")} == {
+    document = json.loads(
+        render.to_json(
+            run(
+                scan("published", 1, pages=2, inserted=5), scan("failed", 2, error, pages=1)
+            ).as_json()
+        )
+    )
+    assert {
+        name: document[name]
+        for name in ("run_id", "mode", "status", "started_at", "finished_at", "dry_run")
+    } == {
         "run_id": 7,
         "mode": "sync",
         "status": "partial",
@@ -104,15 +151,30 @@ def test_the_json_is_the_contract_s() -> None:
     assert (document["totals"]["pages"], document["totals"]["inserted"]) == (3, 5)
     good, bad = document["services"]
     assert {"account", "chat_service_sid", "status", "complete", "error", *COUNTERS} <= good.keys()
-    assert (good["account"], good["chat_service_sid"], good["error"]) == ("main", f"IS{1:032x}", None)
-    assert bad["error"] == {"type": "Throttled", "message": "HTTP 429, code 20429: …", "twilio_code": 20429, "request_id": "RQ1"}
+    assert (good["account"], good["chat_service_sid"], good["error"]) == (
+        "main",
+        f"IS{1:032x}",
+        None,
+    )
+    assert bad["error"] == {
+        "type": "Throttled",
+        "message": "HTTP 429, code 20429: …",
+        "twilio_code": 20429,
+        "request_id": "RQ1",
+    }
 
 
 def test_a_run_that_could_not_begin_has_the_same_shape() -> None:
     """`--json` gives one object also when the run fails."""
-    failed = json.loads(render.failed_run_json(errors.WarehouseOutdated("run migrate"), "sync", BEGAN, dry_run=True))
+    failed = json.loads(
+        render.failed_run_json(errors.WarehouseOutdated("run migrate"), "sync", BEGAN, dry_run=True)
+    )
     assert run().as_json().keys() <= failed.keys()
-    assert (failed["status"], failed["services"], failed["totals"]) == ("failed", [], dict.fromkeys(COUNTERS, 0))
+    assert (failed["status"], failed["services"], failed["totals"]) == (
+        "failed",
+        [],
+        dict.fromkeys(COUNTERS, 0),
+    )
     assert failed["error"]["message"] == "run migrate"
 
 

@@ -52,7 +52,9 @@ def attempt(clock: Clock, policy: Retry, work: Callable[[int], Any], **options: 
         tries += 1
         return work(tries)
 
-    return retrying(policy, clock, on=lambda error: isinstance(error, PassingError), **options)(once)
+    return retrying(policy, clock, on=lambda error: isinstance(error, PassingError), **options)(
+        once
+    )
 
 
 def failing(times: int, error: type[Exception] = PassingError) -> Callable[[int], str]:
@@ -95,7 +97,9 @@ def test_waits_are_jittered_grow_and_are_bounded(clock: Clock) -> None:
     """Many runs that fail together must not come back together; and no wait is longer than the operator allows."""
     for _ in range(40):
         with pytest.raises(PassingError):
-            attempt(clock, Retry(attempts=8, max_wait_seconds=4, max_total_seconds=10_000), failing(99))
+            attempt(
+                clock, Retry(attempts=8, max_wait_seconds=4, max_total_seconds=10_000), failing(99)
+            )
     by_try = [clock.waits[place::7] for place in range(7)]
     for place, waits in enumerate(by_try):
         assert all(0 <= wait <= min(4, 0.5 * 2**place) for wait in waits)
@@ -106,7 +110,12 @@ def test_waits_are_jittered_grow_and_are_bounded(clock: Clock) -> None:
 def test_the_total_bounds_all_tries_together(clock: Clock) -> None:
     """Without it, a hundred attempts of half a minute would be most of an hour for one request."""
     with pytest.raises(PassingError):
-        attempt(clock, Retry(attempts=100, max_total_seconds=60, max_wait_seconds=1), failing(99), hint=lambda _: 7.0)
+        attempt(
+            clock,
+            Retry(attempts=100, max_total_seconds=60, max_wait_seconds=1),
+            failing(99),
+            hint=lambda _: 7.0,
+        )
     assert len(clock.waits) in (7, 8)
     assert sum(clock.waits) < 60
 
@@ -155,7 +164,9 @@ def test_who_counts_the_time_otherwise_is_asked(clock: Clock) -> None:
 
     lefts = iter([5.0, 5.0, 4.0])
     with pytest.raises(PassingError):
-        attempt(clock, Retry(max_wait_seconds=1), slow, hint=lambda _: 4.0, left=lambda: next(lefts))
+        attempt(
+            clock, Retry(max_wait_seconds=1), slow, hint=lambda _: 4.0, left=lambda: next(lefts)
+        )
     assert len(clock.waits) == 2
 
 
@@ -190,7 +201,9 @@ def test_each_wait_is_announced_before_it_begins(clock: Clock) -> None:
     announced: list[tuple[int, str, float, int]] = []
 
     def announce(state: tenacity.RetryCallState) -> None:
-        announced.append((state.attempt_number, str(failure(state)), upcoming_wait(state), len(clock.waits)))
+        announced.append(
+            (state.attempt_number, str(failure(state)), upcoming_wait(state), len(clock.waits))
+        )
 
     attempt(clock, Retry(), failing(2), announce=announce, hint=lambda _: 3.0)
     first, second = clock.waits

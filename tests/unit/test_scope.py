@@ -30,7 +30,10 @@ scopes = st.builds(
         (replace(SERVICE, binding_types=("apn",)), "type:apn"),
         (replace(SERVICE, binding_types=("fcm", "apn")), "type:apn,fcm"),
         (replace(SERVICE, since=MAY), "since:2023-05-04T09:42:00.000000Z"),
-        (replace(SERVICE, binding_types=("apn",), until=JUNE), "type:apn until:2023-06-01T00:00:00.000000Z"),
+        (
+            replace(SERVICE, binding_types=("apn",), until=JUNE),
+            "type:apn until:2023-06-01T00:00:00.000000Z",
+        ),
     ],
 )
 def test_labels_are_fixed(scope: Scope, label: str) -> None:
@@ -49,7 +52,10 @@ def test_a_label_names_no_one() -> None:
 @given(scopes, scopes)
 def test_equal_labels_are_equal_filters(one: Scope, other: Scope) -> None:
     """Two filters under one label would go on at each other's stored link."""
-    same = (set(one.binding_types), set(one.identities)) == (set(other.binding_types), set(other.identities))
+    same = (set(one.binding_types), set(one.identities)) == (
+        set(other.binding_types),
+        set(other.identities),
+    )
     assert (one.label == other.label) is same
 
 
@@ -57,7 +63,10 @@ def test_equal_labels_are_equal_filters(one: Scope, other: Scope) -> None:
 def test_a_strange_type_cannot_pose_as_another_filter(strange: str) -> None:
     """`--type` is free text; it must not be taken for two types or for part of a label."""
     label = replace(SERVICE, binding_types=(strange,)).label
-    assert label not in {replace(SERVICE, binding_types=("apn", "fcm")).label, replace(SERVICE, binding_types=("apn",)).label}
+    assert label not in {
+        replace(SERVICE, binding_types=("apn", "fcm")).label,
+        replace(SERVICE, binding_types=("apn",)).label,
+    }
     assert len(types_in(label)) == 1
     assert not overlap(label, "type:apn")
 
@@ -76,7 +85,11 @@ def test_a_strange_type_cannot_pose_as_another_filter(strange: str) -> None:
         ("identity:#0123", "identity:#4567", True),
         ("identity:#0123", "type:apn", True),
         ("since:2023-01-01T00:00:00.000000Z", "service", True),
-        ("type:apn since:2023-01-01T00:00:00.000000Z", "type:apn until:2022-01-01T00:00:00.000000Z", True),
+        (
+            "type:apn since:2023-01-01T00:00:00.000000Z",
+            "type:apn until:2022-01-01T00:00:00.000000Z",
+            True,
+        ),
     ],
 )
 def test_only_disjoint_types_keep_two_scopes_apart(one: str, other: str, expected: bool) -> None:
@@ -87,21 +100,32 @@ def test_only_disjoint_types_keep_two_scopes_apart(one: str, other: str, expecte
 @given(scopes, scopes)
 def test_scopes_that_share_a_type_overlap(one: Scope, other: Scope) -> None:
     """The lease reads labels only; what may hold the same binding must show in them."""
-    apart = bool(one.binding_types and other.binding_types and not set(one.binding_types) & set(other.binding_types))
+    apart = bool(
+        one.binding_types
+        and other.binding_types
+        and not set(one.binding_types) & set(other.binding_types)
+    )
     assert overlap(one.label, other.label) is not apart
 
 
 def test_filters_are_repeated_keys() -> None:
     """Joined by commas, the API would look for one type of that name and find nothing: everything would be absent."""
     scope = replace(SERVICE, binding_types=("apn", "fcm"), identities=("a+b@c", "d"))
-    assert scope.query == [("BindingType", "apn"), ("BindingType", "fcm"), ("Identity", "a+b@c"), ("Identity", "d")]
+    assert scope.query == [
+        ("BindingType", "apn"),
+        ("BindingType", "fcm"),
+        ("Identity", "a+b@c"),
+        ("Identity", "d"),
+    ]
 
 
 @given(scopes)
 def test_partitions_are_disjoint_and_keep_the_rest(scope: Scope) -> None:
     """A type in two partitions is read twice; one in none is never read."""
     parts = scope.partitions()
-    assert tuple(kind for part in parts for kind in part.binding_types) == (scope.binding_types or KNOWN_TYPES)
+    assert tuple(kind for part in parts for kind in part.binding_types) == (
+        scope.binding_types or KNOWN_TYPES
+    )
     assert {replace(part, binding_types=()) for part in parts} == {replace(scope, binding_types=())}
 
 
@@ -132,22 +156,30 @@ def test_a_span_begins_at_since_and_ends_before_until(date_updated: str | None, 
 @pytest.mark.parametrize("year", [1, 300, 999])
 def test_a_span_may_begin_in_any_year(year: int) -> None:
     """Times are compared as text; a year of three digits would sort after 2023 and pass over every row."""
-    assert replace(SERVICE, since=datetime(year, 1, 1, tzinfo=UTC)).holds("2023-05-04 09:42:00.000000")
-    assert not replace(SERVICE, until=datetime(year, 1, 1, tzinfo=UTC)).holds("2023-05-04 09:42:00.000000")
+    assert replace(SERVICE, since=datetime(year, 1, 1, tzinfo=UTC)).holds(
+        "2023-05-04 09:42:00.000000"
+    )
+    assert not replace(SERVICE, until=datetime(year, 1, 1, tzinfo=UTC)).holds(
+        "2023-05-04 09:42:00.000000"
+    )
 
 
 @given(st.datetimes(), st.datetimes(), st.datetimes())
 def test_spans_compare_as_times_do(moment: datetime, since: datetime, until: datetime) -> None:
     """Text that sorts otherwise than time would load the wrong rows."""
     scope = replace(SERVICE, since=since.replace(tzinfo=UTC), until=until.replace(tzinfo=UTC))
-    assert scope.holds(moment.isoformat(sep=" ", timespec="microseconds")) is (since <= moment < until)
+    assert scope.holds(moment.isoformat(sep=" ", timespec="microseconds")) is (
+        since <= moment < until
+    )
 
 
 @given(st.lists(scopes, max_size=20), st.integers(1, 50))
 def test_shards_are_disjoint_and_complete(all_scopes: list[Scope], count: int) -> None:
     """A scope in no shard is never read again, one in two is read twice (contract §5.10)."""
     parts = [in_shard(all_scopes, Shard(index, count)) for index in range(count)]
-    assert sorted(scope.label for part in parts for scope in part) == sorted(scope.label for scope in all_scopes)
+    assert sorted(scope.label for part in parts for scope in part) == sorted(
+        scope.label for scope in all_scopes
+    )
     assert all(sum(scope in part for part in parts) == 1 for scope in all_scopes)
 
 
@@ -160,7 +192,9 @@ def test_without_a_shard_everything_is_read() -> None:
 def test_shards_are_the_same_on_every_host() -> None:
     """Python's own hash differs from process to process; two hosts would then read one service and neither another."""
     services = [Scope("main", f"IS{number:032x}") for number in range(12)]
-    assert [next(index for index in range(3) if Shard(index, 3).takes(scope)) for scope in services] == [
+    assert [
+        next(index for index in range(3) if Shard(index, 3).takes(scope)) for scope in services
+    ] == [
         1,
         1,
         2,

@@ -22,10 +22,16 @@ with listening_to_signals(stop):
 """
 
 
-def ask(deadline: float | None, *signals: signal.Signals, lingering: bool) -> "subprocess.CompletedProcess[str]":
+def ask(
+    deadline: float | None, *signals: signal.Signals, lingering: bool
+) -> "subprocess.CompletedProcess[str]":
     """A process that sends itself signals, and goes on until it is to stop, or (`lingering`) until it is ended."""
-    program = ASK.format(deadline=deadline, lingering=lingering, signals=[int(number) for number in signals])
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    program = ASK.format(
+        deadline=deadline, lingering=lingering, signals=[int(number) for number in signals]
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize("deadline", [None, 0.0])

@@ -28,7 +28,11 @@ def test_it_halves_and_never_goes_below_one() -> None:
 def test_a_burst_is_cut_once() -> None:
     """Requests under way together are refused together; counted one by one they would throttle the account to a crawl."""
     throttle = Throttle(16)
-    with throttle.slot(Stop()) as first, throttle.slot(Stop()) as second, throttle.slot(Stop()) as third:
+    with (
+        throttle.slot(Stop()) as first,
+        throttle.slot(Stop()) as second,
+        throttle.slot(Stop()) as third,
+    ):
         pass
     for sent_at in (first, second, third):
         throttle.cut(sent_at)

@@ -12,7 +12,9 @@ from etl.domain.timestamps import normalize_timestamp
 instants = st.datetimes(min_value=datetime(2, 1, 1), max_value=datetime(9998, 12, 31)).map(
     lambda moment: moment.replace(tzinfo=UTC)
 )
-offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(
+    lambda minutes: timezone(timedelta(minutes=minutes))
+)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,9 @@ def test_what_is_in_no_calendar_is_refused(text: str) -> None:
         normalize_timestamp(text)
 
 
-@pytest.mark.parametrize("text", ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.5Z", "Sat, 31 Dec 2016 23:59:60 +0000"])
+@pytest.mark.parametrize(
+    "text", ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.5Z", "Sat, 31 Dec 2016 23:59:60 +0000"]
+)
 def test_a_leap_second_is_refused(text: str) -> None:
     """No engine can hold second 60; moved to a neighbour it would equal another point in time."""
     with pytest.raises(ValueError):
@@ -144,7 +148,13 @@ def test_anything_else_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2023-W18-4T09:42:00Z", "2023-05-04T094200.1Z", "2023-05-04T09:42,00Z", "2023-124T09:42:00.00Z"]
+    "text",
+    [
+        "2023-W18-4T09:42:00Z",
+        "2023-05-04T094200.1Z",
+        "2023-05-04T09:42,00Z",
+        "2023-124T09:42:00.00Z",
+    ],
 )
 def test_twenty_characters_do_not_make_the_plain_form(text: str) -> None:
     """The quick way for the API's usual form would write text that is no time into a column of times."""
@@ -153,7 +163,13 @@ def test_twenty_characters_do_not_make_the_plain_form(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["٢٠٢٣-05-04T09:42:00Z", "2023-05-04T09:42:0\u0660Z", "18 Dec ٢٠١٩ 20:02:01 +0000", "2023-05-04T09:42:00.\u0665Z"]
+    "text",
+    [
+        "٢٠٢٣-05-04T09:42:00Z",
+        "2023-05-04T09:42:0\u0660Z",
+        "18 Dec ٢٠١٩ 20:02:01 +0000",
+        "2023-05-04T09:42:00.\u0665Z",
+    ],
 )
 def test_digits_of_other_scripts_are_refused(text: str) -> None:
     """Python reads them as numbers, no engine does; the column would hold what cannot be compared."""
@@ -193,7 +209,10 @@ def test_the_first_and_the_last_year_are_read(text: str, normal: str) -> None:
     assert normalize_timestamp(text) == normal
 
 
-@pytest.mark.parametrize("text", ["0001-01-01T00:59:59+01:00", "9999-12-31T23:00:00-01:00", "Fri, 31 Dec 9999 23:59:59 -2300"])
+@pytest.mark.parametrize(
+    "text",
+    ["0001-01-01T00:59:59+01:00", "9999-12-31T23:00:00-01:00", "Fri, 31 Dec 9999 23:59:59 -2300"],
+)
 def test_beyond_the_first_and_the_last_year_is_refused(text: str) -> None:
     """An offset may lead out of what can be counted; an overflow would end the scan."""
     with pytest.raises(ValueError):
@@ -208,17 +227,26 @@ def test_its_own_form_is_read_back(moment: datetime) -> None:
 
 
 @given(instants, offsets, st.sampled_from("Tt "), st.booleans())
-def test_two_writings_of_one_instant_are_equal(moment: datetime, zone: timezone, between: str, colon: bool) -> None:
+def test_two_writings_of_one_instant_are_equal(
+    moment: datetime, zone: timezone, between: str, colon: bool
+) -> None:
     """If the writing mattered, the same row would count as changed whenever the API's habits change."""
     local = moment.astimezone(zone).isoformat(sep=between)
     written = local if colon else local[:-3] + local[-2:]
-    assert normalize_timestamp(written) == normalize_timestamp(moment.isoformat().replace("+00:00", "Z"))
+    assert normalize_timestamp(written) == normalize_timestamp(
+        moment.isoformat().replace("+00:00", "Z")
+    )
 
 
-@given(instants.map(lambda moment: moment.replace(year=max(moment.year, 1900), day=1, microsecond=0)), offsets)
+@given(
+    instants.map(lambda moment: moment.replace(year=max(moment.year, 1900), day=1, microsecond=0)),
+    offsets,
+)
 def test_the_mail_form_is_the_same_instant(moment: datetime, zone: timezone) -> None:
     """The older API writes times as mails do; a wrong reading would shift them by the offset."""
-    assert normalize_timestamp(format_datetime(moment.astimezone(zone))) == normalize_timestamp(moment.isoformat())
+    assert normalize_timestamp(format_datetime(moment.astimezone(zone))) == normalize_timestamp(
+        moment.isoformat()
+    )
 
 
 @given(st.text(alphabet="0123456789-+:.TZtz ,WDecGMT", max_size=40))

@@ -12,12 +12,25 @@ from etl.domain.wire import decode_page, decode_sids
 from etl.errors import MalformedPage, NotTheApi
 
 NEXT = "https://conversations.twilio.com/v1/Services/IS0/Bindings?PageSize=2&Page=1&PageToken=PTa.b:c_d=e"
-META = {"key": "bindings", "next_page_url": NEXT, "page": 0, "page_size": 2, "previous_page_url": None, "url": "…"}
+META = {
+    "key": "bindings",
+    "next_page_url": NEXT,
+    "page": 0,
+    "page_size": 2,
+    "previous_page_url": None,
+    "url": "…",
+}
 ROWS: list[Any] = [{"sid": "BS1", "identity": "ü"}, {"sid": "BS2"}]
 
 nested = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -27,7 +40,11 @@ def page(meta: Any = META, rows: Any = ROWS, **others: Any) -> bytes:
 
 
 def with_row(row: bytes) -> bytes:
-    return b'{"meta": {"key": "bindings"}, "bindings": [{"sid": "first"}, ' + row + b', {"sid": "last"}]}'
+    return (
+        b'{"meta": {"key": "bindings"}, "bindings": [{"sid": "first"}, '
+        + row
+        + b', {"sid": "last"}]}'
+    )
 
 
 def without(name: str) -> dict[str, Any]:
@@ -35,7 +52,12 @@ def without(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "body", [page(), json.dumps({"bindings": ROWS, "meta": META}, indent=2).encode(), b"\n " + page() + b" \n"]
+    "body",
+    [
+        page(),
+        json.dumps({"bindings": ROWS, "meta": META}, indent=2).encode(),
+        b"\n " + page() + b" \n",
+    ],
 )
 def test_rows_and_link_are_found_in_any_order(body: bytes) -> None:
     """The API gives `meta` first or last; a reader that counts on one order would lose pages."""
@@ -54,10 +76,16 @@ def test_the_list_is_found_under_the_key_that_meta_names() -> None:
 def test_without_a_key_the_list_goes_by_its_usual_name(meta: dict[str, Any]) -> None:
     """The key is a hint; its absence is no reason to give up."""
     assert len(decode_page(page(meta), "bindings").rows) == 2
-    assert len(decode_page(json.dumps({"meta": meta, "services": ROWS}).encode(), "services").rows) == 2
+    assert (
+        len(decode_page(json.dumps({"meta": meta, "services": ROWS}).encode(), "services").rows)
+        == 2
+    )
 
 
-@pytest.mark.parametrize("meta", [{**META, "next_page_url": None}, {**META, "next_page_url": ""}, without("next_page_url")])
+@pytest.mark.parametrize(
+    "meta",
+    [{**META, "next_page_url": None}, {**META, "next_page_url": ""}, without("next_page_url")],
+)
 def test_no_next_link_is_the_end(meta: dict[str, Any]) -> None:
     """Null, empty and missing all say the same (facts §2.2); taking one for a link would fail every complete scan."""
     assert decode_page(page(meta), "bindings").next_link is None
@@ -87,15 +115,24 @@ OTHER_STYLES = [
 def test_another_style_of_paging_is_an_error(key: str, name: str, value: Any) -> None:
     """It must not be taken for the last page: everything behind it would be deleted."""
     meta = {"key": key, "pageSize": 50, "previousToken": None, "next_page_url": None}
-    for document in ({"meta": {**meta, name: value}, key: ROWS}, {"meta": meta, key: ROWS, name: value}):
+    for document in (
+        {"meta": {**meta, name: value}, key: ROWS},
+        {"meta": meta, key: ROWS, name: value},
+    ):
         with pytest.raises(MalformedPage, match="token"):
             decode_page(json.dumps(document).encode(), key)
 
 
-@pytest.mark.parametrize("others", [dict.fromkeys(OTHER_STYLES), dict.fromkeys(OTHER_STYLES, ""), {"previousToken": "x", "n": 7}])
+@pytest.mark.parametrize(
+    "others",
+    [dict.fromkeys(OTHER_STYLES), dict.fromkeys(OTHER_STYLES, ""), {"previousToken": "x", "n": 7}],
+)
 def test_another_style_that_leads_nowhere_is_the_end(others: dict[str, Any]) -> None:
     """A last page may say in several ways that it is the last, and where it was come from."""
-    assert decode_page(page({**META, "next_page_url": None, **others}, **others), "bindings").next_link is None
+    assert (
+        decode_page(page({**META, "next_page_url": None, **others}, **others), "bindings").next_link
+        is None
+    )
 
 
 def test_another_style_beside_a_link_is_passed_over() -> None:
@@ -106,7 +143,11 @@ def test_another_style_beside_a_link_is_passed_over() -> None:
 @pytest.mark.parametrize("size", ["fifty", "100", 100.0, True, None, [], {}])
 def test_a_page_size_that_is_no_number_is_passed_over(size: Any) -> None:
     """It is only advice on what to ask for, and no reason to lose a service."""
-    assert decode_page(page({**META, "page_size": size}), "bindings") == ([json.dumps(row).encode() for row in ROWS], NEXT, None)
+    assert decode_page(page({**META, "page_size": size}), "bindings") == (
+        [json.dumps(row).encode() for row in ROWS],
+        NEXT,
+        None,
+    )
 
 
 def test_another_style_is_seen_beside_a_row_that_cannot_be_decoded() -> None:
@@ -119,7 +160,10 @@ def test_another_style_is_seen_beside_a_row_that_cannot_be_decoded() -> None:
 def test_rows_without_number_are_refused(row: bytes) -> None:
     """Millions of tiny rows fit into one body, and would take the memory of the whole run."""
     with pytest.raises(MalformedPage, match="rows"):
-        decode_page(b'{"meta": {"key": "bindings"}, "bindings": [' + row + b",{}" * 100_000 + b"]}", "bindings")
+        decode_page(
+            b'{"meta": {"key": "bindings"}, "bindings": [' + row + b",{}" * 100_000 + b"]}",
+            "bindings",
+        )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +221,10 @@ def test_what_is_no_json_is_not_the_api(body: bytes) -> None:
         decode_page(body, "bindings")
 
 
-@given(st.integers(0, len(page()) - 1), st.sampled_from([page(), page(rows=[]), with_row(b'{"sid": "BS1", "i": "\\ud800"}')]))
+@given(
+    st.integers(0, len(page()) - 1),
+    st.sampled_from([page(), page(rows=[]), with_row(b'{"sid": "BS1", "i": "\\ud800"}')]),
+)
 def test_a_page_that_is_cut_is_never_a_page(length: int, body: bytes) -> None:
     """A cut answer that passes for a whole one would make the rows behind the cut absent."""
     if length < len(body):
@@ -188,7 +235,11 @@ def test_a_page_that_is_cut_is_never_a_page(length: int, body: bytes) -> None:
 @pytest.mark.parametrize("style", ["deep lists", "deep objects"])
 def test_nesting_without_end_costs_one_row(style: str) -> None:
     """One absurd row must not keep a whole service from being read."""
-    deep = b"[" * 50_000 + b"]" * 50_000 if style == "deep lists" else b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+    deep = (
+        b"[" * 50_000 + b"]" * 50_000
+        if style == "deep lists"
+        else b'{"a":' * 50_000 + b"1" + b"}" * 50_000
+    )
     rows = decode_page(with_row(b'{"sid": "BS1", "x": ' + deep + b"}"), "bindings").rows
     assert decode_sids(rows) == ["first", "BS1", "last"]
 
@@ -243,20 +294,29 @@ def test_what_has_no_readable_sid_has_none(row: bytes) -> None:
 
 def test_of_a_sid_that_comes_twice_in_a_row_the_last_counts() -> None:
     """The quick reader and the careful one must see the same row."""
-    assert decode_sids([b'{"sid": "BS1", "sid": "BS2"}', b'{"sid": "BS1", "sid": "BS2", "x": "\\ud800"}']) == ["BS2", "BS2"]
+    assert decode_sids(
+        [b'{"sid": "BS1", "sid": "BS2"}', b'{"sid": "BS1", "sid": "BS2", "x": "\\ud800"}']
+    ) == ["BS2", "BS2"]
 
 
 @given(st.lists(nested, max_size=5), st.sampled_from([None, 1]), st.booleans())
-def test_slices_of_a_list_are_its_elements(elements: list[Any], indent: int | None, ascii_only: bool) -> None:
+def test_slices_of_a_list_are_its_elements(
+    elements: list[Any], indent: int | None, ascii_only: bool
+) -> None:
     """A slice too few loses a row, one too many makes two rejects of a good one."""
-    raw = json.dumps(elements, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    raw = json.dumps(elements, indent=indent, ensure_ascii=ascii_only).encode(
+        "utf-8", "surrogatepass"
+    )
     assert [json.loads(element) for element in slice_array(raw)] == elements
 
 
 @given(st.dictionaries(st.text(max_size=8), nested, max_size=5), st.sampled_from([None, 1]))
 def test_slices_of_an_object_are_its_members(members: dict[str, Any], indent: int | None) -> None:
     """A name or value cut in the wrong place would hide the list or the SID."""
-    assert {name: json.loads(raw) for name, raw in slice_object(json.dumps(members, indent=indent).encode()).items()} == members
+    assert {
+        name: json.loads(raw)
+        for name, raw in slice_object(json.dumps(members, indent=indent).encode()).items()
+    } == members
 
 
 @given(st.text(alphabet='[]{},:"\\a 1', max_size=30).map(str.encode))

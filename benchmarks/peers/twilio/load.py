@@ -52,7 +52,9 @@ def load(client: Client, engine: Engine, service: str) -> None:
 def main() -> None:
     client = Client("AC" + "0" * 32, "secret")
     client.conversations.base_url = os.environ["BENCH_BASE_URL"]
-    engine = create_engine(os.environ["BENCH_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:"))
+    engine = create_engine(
+        os.environ["BENCH_DATABASE_URL"].replace("postgresql:", "postgresql+psycopg:")
+    )
     bindings.metadata.create_all(engine)
     with ThreadPoolExecutor(len(SERVICES)) as pool:
         list(pool.map(lambda service: load(client, engine, service), SERVICES))

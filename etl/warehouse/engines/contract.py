@@ -61,13 +61,19 @@ class Engine(Protocol):
     def unpack(self, stage_id: int) -> sa.FromClause:
         """What `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
 
-    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    def as_object(
+        self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[str]:
         """All lines of a query as the text of one JSON object."""
 
-    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]) -> sa.Executable:
+    def insert_unless_there(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]
+    ) -> sa.Executable:
         """`INSERT … SELECT` that passes over rows whose key is there; its rowcount is what was inserted."""
 
-    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]) -> sa.Executable:
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]
+    ) -> sa.Executable:
         """`INSERT … SELECT` that overwrites the named columns, save the key and `first_seen_at`, of rows whose key is there."""
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:

@@ -62,11 +62,15 @@ class Mariadb:
         try:
             import pymysql  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
         except ImportError:
-            raise ConfigurationError("MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'") from None
+            raise ConfigurationError(
+                "MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'"
+            ) from None
         if schema:
             url = url.set(database=schema)
         engine = sa.create_engine(
-            url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict({"charset": "utf8mb4"}),
+            url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict(
+                {"charset": "utf8mb4"}
+            ),
             connect_args={"connect_timeout": 10},
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
@@ -82,7 +86,9 @@ class Mariadb:
         @sa.event.listens_for(engine, "connect")
         def _prepare_session(connection: Any, record: Any) -> None:
             with connection.cursor() as cursor:
-                cursor.execute("SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'")
+                cursor.execute(
+                    "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
+                )
                 cursor.execute("SELECT @@max_allowed_packet")
                 # A statement is one packet, and between quotes a byte may become two.
                 record.info[ROOM] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
@@ -91,9 +97,13 @@ class Mariadb:
 
     @contextmanager
     def migrating_alone(self, conn: sa.Connection) -> Iterator[None]:
-        name = sa.func.concat("bindings-etl ", sa.func.md5(sa.func.database()))  # such locks belong to the whole server
+        name = sa.func.concat(
+            "bindings-etl ", sa.func.md5(sa.func.database())
+        )  # such locks belong to the whole server
         if not conn.scalar(sa.select(sa.func.get_lock(name, _PATIENCE_SECONDS))):
-            raise WarehouseConflict("somebody else has been migrating this warehouse for a long time; run again later")
+            raise WarehouseConflict(
+                "somebody else has been migrating this warehouse for a long time; run again later"
+            )
         try:
             yield
         finally:
@@ -110,10 +120,14 @@ class Mariadb:
             "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
             "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS (sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
         )
-        return table.columns(sa.column("sid", sa.String), sa.column("source_hash", sa.String)).subquery("batch")
+        return table.columns(
+            sa.column("sid", sa.String), sa.column("source_hash", sa.String)
+        ).subquery("batch")
 
     def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        return {"batch_keys": msgspec.json.encode([(key.sid, key.source_hash) for key in keys]).decode()}
+        return {
+            "batch_keys": msgspec.json.encode([(key.sid, key.source_hash) for key in keys]).decode()
+        }
 
     def pack(self, sids: Collection[str]) -> str:
         return msgspec.json.encode(list(sids)).decode()
@@ -124,18 +138,28 @@ class Mariadb:
             "CROSS JOIN JSON_TABLE(scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
             "WHERE scan_seen.stage_id = :stage_id"
         ).bindparams(stage_id=stage_id)
-        return table.columns(sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)).subquery("met")
+        return table.columns(
+            sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
+        ).subquery("met")
 
-    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    def as_object(
+        self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[str]:
         return sa.func.json_objectagg(name, value)
 
-    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_unless_there(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         return insert(table).prefix_with("IGNORE").from_select(list(columns), rows)
 
-    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         statement = insert(table).from_select(list(columns), rows)
         kept = {column.name for column in table.primary_key} | {"first_seen_at"}
-        overwritten = {name: sa.func.values(statement.table.c[name]) for name in columns if name not in kept}
+        overwritten = {
+            name: sa.func.values(statement.table.c[name]) for name in columns if name not in kept
+        }
         return statement.on_duplicate_key_update(overwritten)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:

@@ -28,7 +28,11 @@ _BY_STATE = {
     "3F000": Fault.MISSING,
     "3D000": Fault.NO_DATABASE,
 }
-_LOST_CLASSES = ("08", "57", "53")  # connection exception, operator intervention (restart), too many connections
+_LOST_CLASSES = (
+    "08",
+    "57",
+    "53",
+)  # connection exception, operator intervention (restart), too many connections
 
 _LONGEST_NAME = 63
 _CLOCK = sa.select(sa.func.clock_timestamp())
@@ -45,9 +49,13 @@ class Postgresql:
         try:
             import psycopg  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
         except ImportError:
-            raise ConfigurationError("PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'") from None
+            raise ConfigurationError(
+                "PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'"
+            ) from None
         if schema and len(schema.encode()) > _LONGEST_NAME:
-            raise ConfigurationError(f"warehouse.schema: PostgreSQL cuts names after {_LONGEST_NAME} bytes; choose a shorter one")
+            raise ConfigurationError(
+                f"warehouse.schema: PostgreSQL cuts names after {_LONGEST_NAME} bytes; choose a shorter one"
+            )
         # A statement that psycopg prepares keeps the plan from when the tables were empty: 1.6-4.7 s for a lookup of 10 ms.
         arguments = {
             "prepare_threshold": None,
@@ -57,7 +65,9 @@ class Postgresql:
         }
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
-            connect_args={name: value for name, value in arguments.items() if name not in url.query},
+            connect_args={
+                name: value for name, value in arguments.items() if name not in url.query
+            },
             # Leases rely on seeing what others have committed, whatever the database's own default is.
             isolation_level="READ COMMITTED",
             hide_parameters=True,
@@ -79,7 +89,9 @@ class Postgresql:
         return engine
 
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
-        conn.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("bindings-etl migrate"))))
+        conn.execute(
+            sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("bindings-etl migrate")))
+        )
         return nullcontext()
 
     def now(self, conn: sa.Connection) -> datetime:
@@ -89,31 +101,51 @@ class Postgresql:
     def relation(self) -> sa.FromClause:
         # As array literals: SIDs and hashes hold nothing that needs quoting, and a join costs less than binding lists.
         texts = ARRAY(sa.Text)
-        sids, hashes = (sa.cast(sa.bindparam(name, type_=sa.Text), texts) for name in ("batch_sids", "batch_hashes"))
+        sids, hashes = (
+            sa.cast(sa.bindparam(name, type_=sa.Text), texts)
+            for name in ("batch_sids", "batch_hashes")
+        )
         arrays = sa.func.unnest(sids, hashes)
-        return arrays.table_valued(sa.column("sid", sa.Text), sa.column("source_hash", sa.Text), name="batch").render_derived()
+        return arrays.table_valued(
+            sa.column("sid", sa.Text), sa.column("source_hash", sa.Text), name="batch"
+        ).render_derived()
 
     def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        return {"batch_sids": self.pack([key.sid for key in keys]), "batch_hashes": self.pack([key.source_hash for key in keys])}
+        return {
+            "batch_sids": self.pack([key.sid for key in keys]),
+            "batch_hashes": self.pack([key.source_hash for key in keys]),
+        }
 
     def pack(self, sids: Collection[str]) -> str:
         return "{" + ",".join(sids) + "}"
 
     def unpack(self, stage_id: int) -> sa.FromClause:
         sid = sa.func.unnest(sa.cast(scan_seen.c.sids, ARRAY(sa.Text))).label("sid")
-        return sa.select(scan_seen.c.batch, sid).where(scan_seen.c.stage_id == stage_id).subquery("met")
+        return (
+            sa.select(scan_seen.c.batch, sid)
+            .where(scan_seen.c.stage_id == stage_id)
+            .subquery("met")
+        )
 
-    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    def as_object(
+        self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[str]:
         return sa.cast(sa.func.json_object_agg(name, value), sa.Text)
 
-    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_unless_there(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         return insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
 
-    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         statement = insert(table).from_select(list(columns), rows)
         kept = {column.name for column in table.primary_key} | {"first_seen_at"}
         overwritten = {name: statement.excluded[name] for name in columns if name not in kept}
-        return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=overwritten)
+        return statement.on_conflict_do_update(
+            index_elements=list(table.primary_key), set_=overwritten
+        )
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         import psycopg
@@ -123,9 +155,15 @@ class Postgresql:
             with driver.cursor() as cursor, cursor.copy(_COPY_STAGED) as copy:
                 for begin in range(0, len(rows), _ROWS_A_WRITE):
                     _write(copy, stage_id, batch, rows[begin : begin + _ROWS_A_WRITE])
-        except psycopg.Error as error:  # COPY goes past SQLAlchemy, so its errors get their usual wrapping here
+        except (
+            psycopg.Error
+        ) as error:  # COPY goes past SQLAlchemy, so its errors get their usual wrapping here
             raise sa.exc.DBAPIError(
-                _COPY_STAGED, None, error, hide_parameters=True, connection_invalidated=driver.closed
+                _COPY_STAGED,
+                None,
+                error,
+                hide_parameters=True,
+                connection_invalidated=driver.closed,
             ) from error
 
     def fault(self, error: sa.exc.DBAPIError) -> Fault:
@@ -159,8 +197,18 @@ def _write(copy: Any, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
     Whether one does is seen by counting: every tab, line end and backslash has to be one of ours.
     """
     start = f"{stage_id}\t{batch}\t"
-    text = "".join([start + "\t".join([r"\N" if value is None else value for value in row]) + "\n" for row in rows])
-    ours = {"\t": len(rows) * (len(CARRIED) + 1), "\n": len(rows), "\r": 0, "\\": sum(row.count(None) for row in rows)}
+    text = "".join(
+        [
+            start + "\t".join([r"\N" if value is None else value for value in row]) + "\n"
+            for row in rows
+        ]
+    )
+    ours = {
+        "\t": len(rows) * (len(CARRIED) + 1),
+        "\n": len(rows),
+        "\r": 0,
+        "\\": sum(row.count(None) for row in rows),
+    }
     if all(text.count(sign) == number for sign, number in ours.items()):
         copy.write(text)
     else:

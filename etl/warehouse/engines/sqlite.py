@@ -51,7 +51,9 @@ class Sqlite:
         @sa.event.listens_for(engine, "begin")
         def _begin(conn: sa.Connection) -> None:
             # At once and for writing, so that two processes queue up here instead of failing half way.
-            conn.exec_driver_sql("BEGIN" if conn.get_execution_options().get("reading") else "BEGIN IMMEDIATE")
+            conn.exec_driver_sql(
+                "BEGIN" if conn.get_execution_options().get("reading") else "BEGIN IMMEDIATE"
+            )
 
         return engine
 
@@ -62,32 +64,50 @@ class Sqlite:
         return datetime.now(UTC)
 
     def relation(self) -> sa.FromClause:
-        entries = sa.func.json_each(sa.bindparam("batch_keys", type_=sa.Text)).table_valued("key", "value", name="entries")
-        return sa.select(entries.c.key.label("sid"), entries.c.value.label("source_hash")).subquery("batch")
+        entries = sa.func.json_each(sa.bindparam("batch_keys", type_=sa.Text)).table_valued(
+            "key", "value", name="entries"
+        )
+        return sa.select(entries.c.key.label("sid"), entries.c.value.label("source_hash")).subquery(
+            "batch"
+        )
 
     def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        return {"batch_keys": msgspec.json.encode({key.sid: key.source_hash for key in keys}).decode()}
+        return {
+            "batch_keys": msgspec.json.encode({key.sid: key.source_hash for key in keys}).decode()
+        }
 
     def pack(self, sids: Collection[str]) -> str:
         return msgspec.json.encode(list(sids)).decode()
 
     def unpack(self, stage_id: int) -> sa.FromClause:
-        entries = sa.func.json_each(scan_seen.c.sids).table_valued("value", name="entries", joins_implicitly=True)
-        sids = sa.select(scan_seen.c.batch, entries.c.value.label("sid")).where(scan_seen.c.stage_id == stage_id)
+        entries = sa.func.json_each(scan_seen.c.sids).table_valued(
+            "value", name="entries", joins_implicitly=True
+        )
+        sids = sa.select(scan_seen.c.batch, entries.c.value.label("sid")).where(
+            scan_seen.c.stage_id == stage_id
+        )
         return sids.subquery("met")
 
-    def as_object(self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    def as_object(
+        self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
+    ) -> sa.ColumnElement[str]:
         return sa.func.json_group_object(name, value)
 
-    def insert_unless_there(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_unless_there(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         return insert(table).prefix_with("OR IGNORE").from_select(list(columns), rows)
 
-    def insert_or_update(self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]) -> sa.Executable:
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
         # WHERE TRUE: without a WHERE, SQLite's parser takes ON CONFLICT for a join's ON.
         statement = insert(table).from_select(list(columns), rows.where(sa.true()))
         kept = {column.name for column in table.primary_key} | {"first_seen_at"}
         overwritten = {name: statement.excluded[name] for name in columns if name not in kept}
-        return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=overwritten)
+        return statement.on_conflict_do_update(
+            index_elements=list(table.primary_key), set_=overwritten
+        )
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
