@@ -269,7 +269,7 @@ class _Retrial:
         rows, rejects = split(self._normalizer.shape(key) for key in fitting if key.sid in stored)
         rejects += too_long
         changed = [row for row in rows if stored[row.sid] != Stored(row.content_hash, active=True)]
-        staging.stage_batch(conn, self._engine, self._scan_id, 1, list(keys), changed)
+        staging.stage_batch(conn, self._engine, self._scan_id, batch, list(keys), changed)
         quarantine.record(conn, self._holder.run_id, self._scope, rejects, now)
         return rejects
 

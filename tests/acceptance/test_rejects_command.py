@@ -94,6 +94,22 @@ def test_retry_loads_what_is_good_now_closes_what_is_gone_and_keeps_the_rest(tri
     trial.assert_equal_to_world()
 
 
+def test_more_living_rejects_than_are_asked_for_at_once_load(trial: Trial) -> None:
+    """Were all portions put by under one number, a service with many rejects could never be retried."""
+    service = first_service(trial)
+    service.grow(450)
+    sids = break_rows(service, 450)
+    trial.sync()
+    for sid in sids[1:]:
+        service.change(sid, date_updated=GOOD_DATE)
+    document = retry(trial)
+    assert document["totals"]["inserted"] == 449
+    assert document["totals"]["rejected"] == 1
+    assert [line["sid"] for line in open_rejects(trial)] == sids[:1]
+    del service.bindings[sids[0]]
+    trial.assert_equal_to_world()
+
+
 def test_a_retried_row_is_published_like_a_scan_does(trial: Trial) -> None:
     """Without a past image of the replaced row, or with a lost `first_seen_at`, the history would be wrong for ever."""
     service = first_service(trial)
