@@ -138,7 +138,7 @@ class Account(_Section):
             raise ValueError(
                 "must be scheme, host and port only, e.g. https://conversations.twilio.com"
             )
-        if parts.scheme == "http" and not _is_loopback(host):
+        if parts.scheme == "http" and not is_loopback(host):
             raise ValueError("plain http is taken for loopback addresses only; use https")
         return origin
 
@@ -461,7 +461,8 @@ def _sentence(kind: str, message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether `host` can only be this machine."""
     if host == "localhost":
         return True
     try:

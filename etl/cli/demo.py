@@ -2,14 +2,16 @@
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import sqlalchemy as sa
 
 from etl.cli import render
 from etl.cli.options import Command, Common
-from etl.cli.output import say
+from etl.cli.output import say, tell
 from etl.cli.progress import showing_progress
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
@@ -19,6 +21,9 @@ from etl.sync.outcome import RunOutcome
 from etl.sync.run import execute
 from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
+
+if TYPE_CHECKING:
+    from etl.simulator.world import Service
 
 _WRITTEN_BY = "# Written by `bindings-etl demo`"
 
@@ -39,6 +44,30 @@ SELECT binding_type, sum(CASE WHEN change = 'updated' THEN 1 ELSE 0 END) AS upda
        sum(CASE WHEN change = 'deleted' THEN 1 ELSE 0 END) AS deleted,
        sum(CASE WHEN change = 'restored' THEN 1 ELSE 0 END) AS restored
 FROM binding_versions GROUP BY 1 ORDER BY 2 DESC""",
+}
+
+
+def _leave_as_it_is(_service: "Service") -> None:
+    pass
+
+
+def _let_devices_change(service: "Service") -> None:
+    service.delete(len(service) // 100)
+    service.touch(len(service) // 50)
+    service.grow(len(service) // 100)
+
+
+def _bring_devices_back(service: "Service") -> None:
+    service.bring_back(max(1, len(service) // 300))
+
+
+# Title of each sync → what happens at the API before it.
+_SYNCS: dict[str, Callable[["Service"], None]] = {
+    "First sync: everything is new": _leave_as_it_is,
+    "Meanwhile devices came, went and changed. Second sync: only that is written": (
+        _let_devices_change
+    ),
+    "Some came back. Third sync: they are restored, with their history": _bring_devices_back,
 }
 
 
@@ -78,18 +107,14 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
             f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n"
         )
         _migrate(common)
-        _show("First sync: everything is new", _sync(common))
-        for service in world.services.values():
-            service.delete(len(service) // 100)
-            service.touch(len(service) // 50)
-            service.grow(len(service) // 100)
-        _show(
-            "Meanwhile devices came, went and changed. Second sync: only that is written",
-            _sync(common),
-        )
-        for service in world.services.values():
-            service.bring_back(max(1, len(service) // 300))
-        _show("Some came back. Third sync: they are restored, with their history", _sync(common))
+        for title, change in _SYNCS.items():
+            for service in world.services.values():
+                change(service)
+            outcome = _sync(common)
+            say(f"── {title}\n{render.run_summary(outcome)}\n")
+            if outcome.exit_code:
+                tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
+                return outcome.exit_code
     _answer(common)
     say(_farewell(folder, database))
     return 0
@@ -121,10 +146,6 @@ def _sync(common: Common) -> RunOutcome:
     board = Board()
     with showing_progress(board):
         return execute(settings, Request(), Stop(), board)
-
-
-def _show(title: str, outcome: RunOutcome) -> None:
-    say(f"── {title}\n{render.run_summary(outcome)}\n")
 
 
 def _answer(common: Common) -> None:

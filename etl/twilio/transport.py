@@ -18,6 +18,7 @@ import httpcore
 import httpx
 
 from etl import errors
+from etl.config import is_loopback
 
 _KEPT_SECONDS = 30.0
 
@@ -190,33 +191,38 @@ class _Body(httpx.SyncByteStream):
 
 
 def environment_proxy(origin: str) -> httpcore.Proxy | None:
-    """The proxy that HTTPS_PROXY, HTTP_PROXY or ALL_PROXY name for this origin, unless NO_PROXY exempts it.
+    """Return the proxy that HTTPS_PROXY or ALL_PROXY names for this origin, unless NO_PROXY exempts it.
+
+    Loopback and plain http, which is taken for loopback only, never go through one: it would read
+    the credentials, and could not reach this machine anyway.
 
     Raises:
         ConfigurationError: what they name is no HTTP proxy.
     """
-    scheme = urlsplit(origin).scheme
+    place = urlsplit(origin)
+    if place.scheme != "https" or is_loopback(place.hostname or ""):
+        return None
     proxies = urllib.request.getproxies_environment()
-    address = proxies.get(scheme) or proxies.get("all")
-    if not address or urllib.request.proxy_bypass_environment(urlsplit(origin).netloc, proxies):  # type: ignore[attr-defined]
+    address = proxies.get("https") or proxies.get("all")
+    if not address or urllib.request.proxy_bypass_environment(place.netloc, proxies):  # type: ignore[attr-defined]
         return None
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")
     except (httpx.InvalidURL, ValueError):
-        raise _not_a_proxy(scheme) from None
+        raise _not_a_proxy() from None
     if proxy.url.scheme not in ("http", "https") or not proxy.url.host:
-        raise _not_a_proxy(scheme)
-    place = httpcore.URL(
+        raise _not_a_proxy()
+    url = httpcore.URL(
         scheme=proxy.url.raw_scheme, host=proxy.url.raw_host, port=proxy.url.port, target=b"/"
     )
-    return httpcore.Proxy(place, auth=proxy.raw_auth)
+    return httpcore.Proxy(url, auth=proxy.raw_auth)
 
 
-def _not_a_proxy(scheme: str) -> errors.ConfigurationError:
+def _not_a_proxy() -> errors.ConfigurationError:
     """The address itself is not told: it may hold a password."""
     return errors.ConfigurationError(
-        f"the environment variable {scheme.upper()}_PROXY (or ALL_PROXY) does not hold the http(s) URL of a proxy; "
-        "correct or unset it"
+        "the environment variable HTTPS_PROXY (or ALL_PROXY) does not hold the http(s) URL of a "
+        "proxy; correct or unset it"
     )
 
 

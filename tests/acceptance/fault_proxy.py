@@ -113,23 +113,20 @@ def reset_after(target: str, size: int, *, times: int) -> Handler:
     return _piping(target, lambda _listener, number: shortly if number <= times else _copy)
 
 
-async def forward(
-    listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """An HTTP proxy: tunnels on CONNECT, else sends one request on and closes."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode()
-    listener.heads.append(head)
-    method, target, _ = head.split(" ", 2)
-    place = urlsplit(f"//{target}" if method == "CONNECT" else target)
-    upstream_reader, upstream = await asyncio.open_connection(place.hostname, place.port)
-    if method == "CONNECT":
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    else:
-        path = target.partition(place.netloc)[2]
-        upstream.write(
-            head.replace(target, path, 1).replace("\r\n", "\r\nConnection: close\r\n", 1).encode()
-        )
-    await _both_ways(_copy(reader, upstream), _copy(upstream_reader, writer), upstream)
+def tunnel_to(port: int) -> Handler:
+    """An HTTP proxy that tunnels, wherever a CONNECT wants to go, to a port of this machine."""
+
+    async def handle(
+        listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        listener.heads.append(head)
+        if head.startswith("CONNECT "):
+            upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await _both_ways(_copy(reader, upstream), _copy(upstream_reader, writer), upstream)
+
+    return handle
 
 
 Copy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

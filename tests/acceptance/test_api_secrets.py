@@ -9,7 +9,7 @@ import pytest
 
 from etl.simulator import describe_faults
 from etl.simulator.replies import Reply
-from tests.acceptance.fault_proxy import answer_with, forward, listening
+from tests.acceptance.fault_proxy import answer_with, listening, tunnel_to
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Result, Trial
 
@@ -168,16 +168,17 @@ def test_settings_are_shown_without_their_secrets(planted: Trial) -> None:
     assert [secret for secret in PLANTED if secret in result.out + result.err] == []
 
 
-@pytest.mark.parametrize("case", ["works", "refuses", "is gone"])
+@pytest.mark.parametrize("case", ["tunnels", "refuses", "is gone"])
 def test_the_password_of_a_proxy_is_not_told(planted: Trial, case: str) -> None:
     """Proxy passwords are people's own passwords in many companies."""
     refusal = answer_with(
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     )
-    with listening(forward if case == "works" else refusal) as proxy:
+    planted.account["base_url"] = "https://conversations.example"
+    with listening(tunnel_to(9) if case == "tunnels" else refusal) as proxy:
         port = 9 if case == "is gone" else proxy.port
-        address = f"http://porter:{PASSWORD}@127.0.0.1:{port}"
-        environment = {"HTTP_PROXY": address, "http_proxy": address, "HTTPS_PROXY": address}
+        environment = {"HTTPS_PROXY": f"http://porter:{PASSWORD}@127.0.0.1:{port}"}
         process = planted.start("sync", "--json", "--log-level", "debug", environment=environment)
-        result = planted.wait_for(process, expect=0 if case == "works" else 4)
+        result = planted.wait_for(process, expect=4)
+    assert bool(proxy.heads) == (case != "is gone")
     assert_nothing_told(planted, [result])

@@ -7,20 +7,22 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trustme
 
 from tests.acceptance.fault_proxy import (
+    Handler,
     Listener,
     answer_with,
     drip,
-    forward,
     listening,
     pass_on,
     reset_after,
     stay_silent,
+    tunnel_to,
 )  # fmt: skip
 from tests.acceptance.trial import Result, Trial
 from tests.acceptance.witness import assert_complete, assert_failed
@@ -326,28 +328,42 @@ def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Tri
 
 # --- proxies ---
 
-
-@pytest.fixture
-def proxy() -> Iterator[Listener]:
-    with listening(forward) as listener:
-        yield listener
+FAR = "conversations.example"  # a name that no resolver knows: only a proxy gets there
 
 
-def test_an_http_proxy_of_the_environment_is_used(small: Trial, proxy: Listener) -> None:
-    """In many companies nothing gets out but through the proxy, and its password may hold any character."""
-    address = f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}"
-    assert_complete(small, sync_apart(small, HTTP_PROXY=address, http_proxy=address))
-    assert proxy.heads
-    assert all(
-        head.startswith(f"GET {small.simulator.base_url}/v1/Services/") for head in proxy.heads
-    )
-    assert (
-        f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}".lower()
-        in proxy.heads[0].lower()
-    )
+@contextmanager
+def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Iterator[Listener]:
+    """The API at https://conversations.example, which only the proxy that is given can reach."""
+    trial.account["base_url"] = f"https://{FAR}"
+    with (
+        listening(handler, serving_tls(authority, FAR)) as server,
+        listening(tunnel_to(server.port)) as proxy,
+    ):
+        yield proxy
 
 
-def test_as_many_go_through_a_proxy_as_are_allowed(one_service: Trial, proxy: Listener) -> None:
+def through(trial: Trial, address: str, **environment: str) -> Result:
+    """`sync --json` where the environment names a proxy."""
+    certificates = str(trial.folder / "authority.pem")
+    return sync_apart(trial, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
+
+
+def test_a_proxy_of_the_environment_tunnels(small: Trial, authority: trustme.CA) -> None:
+    """In many companies nothing gets out but through the proxy; it sees a CONNECT and no credentials of the account."""
+    with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
+        result = through(small, f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}")
+    assert_complete(small, result)
+    (head,) = proxy.heads
+    assert head.splitlines()[0] == f"CONNECT {FAR}:443 HTTP/1.1"
+    signed_in = f"Proxy-Authorization: Basic {b64encode(b'porter:p@ss:word').decode()}"
+    assert [line.lower() for line in head.splitlines() if "authorization" in line.lower()] == [
+        signed_in.lower()
+    ]
+
+
+def test_as_many_go_through_a_proxy_as_are_allowed(
+    one_service: Trial, authority: trustme.CA
+) -> None:
     """`concurrency` is the operator's word; a limit of the HTTP library beneath it would let the others wait until they fail."""
     number = 16
     body = b'{"bindings": [], "meta": {"key": "bindings", "next_page_url": null}}'
@@ -366,47 +382,50 @@ def test_as_many_go_through_a_proxy_as_are_allowed(one_service: Trial, proxy: Li
         "services": [f"IS{place:032x}" for place in range(number)],
         "concurrency": number,
     }
-    with listening(answer_when_all_are_there) as server:
-        one_service.account["base_url"] = server.url
-        result = sync_apart(one_service, HTTP_PROXY=proxy.url, http_proxy=proxy.url)
+    with behind_a_proxy(one_service, authority, answer_when_all_are_there) as proxy:
+        result = through(one_service, proxy.url)
     assert result.totals["requests"] == number
 
 
-def test_an_https_proxy_of_the_environment_tunnels(
-    small: Trial, proxy: Listener, authority: trustme.CA
-) -> None:
-    """A proxy may carry TLS but never look into it: it must see a CONNECT, and no credentials of the account."""
-    with listening(
-        pass_on(small.simulator.base_url), serving_tls(authority, "localhost")
-    ) as server:
-        small.account["base_url"] = f"https://localhost:{server.port}"
-        result = sync_apart(
-            small, HTTPS_PROXY=proxy.url, SSL_CERT_FILE=str(small.folder / "authority.pem")
-        )
-    assert_complete(small, result)
-    assert [head.splitlines()[0] for head in proxy.heads] == [
-        f"CONNECT localhost:{server.port} HTTP/1.1"
-    ]
-    assert "authorization" not in proxy.heads[0].lower()
-
-
-@pytest.mark.parametrize("exempt", ["127.0.0.1", "*", "elsewhere.example,127.0.0.1"])
-def test_no_proxy_exempts(small: Trial, proxy: Listener, exempt: str) -> None:
-    """What the operator exempts must not go through the proxy."""
-    result = sync_apart(
-        small, HTTP_PROXY=proxy.url, http_proxy=proxy.url, NO_PROXY=exempt, no_proxy=exempt
-    )
-    assert_complete(small, result)
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> None:
+    """A proxy reads plain http, and with it the key, which is to leave the machine for the API alone."""
+    with listening(tunnel_to(9)) as proxy:
+        assert_complete(small, sync_apart(small, **{variable: proxy.url}))
     assert proxy.connections == 0
 
 
-def test_a_proxy_that_refuses_is_told_apart(small: Trial, authority: trustme.CA) -> None:
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_loopback_never_goes_through_a_proxy(
+    small: Trial, authority: trustme.CA, host: str
+) -> None:
+    """A proxy's loopback is another machine: whatever listens there would be asked in place of this one."""
+    with (
+        listening(pass_on(small.simulator.base_url), serving_tls(authority, host)) as server,
+        listening(tunnel_to(9)) as proxy,
+    ):
+        small.account["base_url"] = f"https://{host}:{server.port}"
+        assert_complete(small, through(small, proxy.url, ALL_PROXY=proxy.url))
+    assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("exempt", [FAR, "*", f"elsewhere.example,{FAR}", ".example"])
+def test_no_proxy_exempts(small: Trial, authority: trustme.CA, exempt: str) -> None:
+    """What the operator exempts must not go through the proxy."""
+    with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
+        result = sync_apart(
+            small, expect=4, HTTPS_PROXY=proxy.url, NO_PROXY=exempt, no_proxy=exempt
+        )
+    assert (proxy.connections, result.totals["requests"]) == (0, 2)
+
+
+def test_a_proxy_that_refuses_is_told_apart(small: Trial) -> None:
     """A proxy's refusal must not pass for Twilio's: the remedy is elsewhere."""
     refusal = answer_with(
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     )
+    small.account["base_url"] = f"https://{FAR}"
     with listening(refusal) as refusing:
-        small.account["base_url"] = "https://localhost:9"
         result = sync_apart(small, expect=4, HTTPS_PROXY=refusing.url)
     assert "proxy" in result.json["services"][0]["error"]["message"]
 
@@ -418,6 +437,7 @@ def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(
     small: Trial, address: str
 ) -> None:
     """A proxy variable that cannot be read is the operator's to mend, so it has to be named, with exit 2."""
-    result = sync_apart(small, expect=2, HTTP_PROXY=address, http_proxy=address)
-    assert "HTTP_PROXY" in result.err
+    small.account["base_url"] = f"https://{FAR}"
+    result = sync_apart(small, expect=2, HTTPS_PROXY=address, https_proxy=address)
+    assert "HTTPS_PROXY" in result.err
     assert "Traceback" not in result.err

@@ -1,12 +1,15 @@
 """`demo`: the first thing that a newcomer runs."""
 
 import contextlib
+import functools
 import io
 from pathlib import Path
 
 import pytest
 
+import etl.simulator
 from etl.cli.app import run
+from etl.simulator import Fault, Simulator
 
 
 def demo(folder: Path) -> tuple[int, str, str]:
@@ -34,3 +37,12 @@ def test_the_demo_leaves_the_files_of_others_alone(
     code, _, err = demo(tmp_path)
     assert (code, "did not write" in err) == (2, True)
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(name, content)]
+
+
+def test_the_demo_fails_when_its_sync_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A demo that loads nothing and ends with 0 shows a newcomer, or CI, that all is well."""
+    faulty = functools.partial(Simulator, faults=[Fault("unauthorized")])
+    monkeypatch.setattr(etl.simulator, "Simulator", faulty)
+    code, out, err = demo(tmp_path / "demo")
+    assert (code, out.count("── ")) == (4, 1)
+    assert "did not succeed" in err
