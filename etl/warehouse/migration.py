@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,15 +79,15 @@ def downgrade(warehouse: Warehouse, revision: str) -> None:
         command.downgrade(_config(conn), revision)
 
 
-def print_sql(dialect: str, schema: str | None = None) -> str:
-    """The SQL of all migrations from an empty database, for `dialect`, into `schema`."""
+def print_sql(dialect: str, schema: str | None = None, revision: str = "head") -> str:
+    """The SQL of all migrations from an empty database to `revision`, for `dialect`."""
     from alembic import command
 
     output = io.StringIO()
     config = _config(None, output)
     config.attributes["dialect_name"] = dialect
     with contextlib.redirect_stdout(io.StringIO()):
-        command.upgrade(config, "head", sql=True)
+        command.upgrade(config, revision, sql=True)
     return (_enter(dialect, schema) if schema else "") + output.getvalue()
 
 
@@ -156,7 +157,10 @@ def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "C
     from alembic.config import Config
 
     config = Config(output_buffer=output) if output else Config()
-    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    scripts = str(_scripts())
+    config.set_main_option("script_location", scripts.replace("%", "%%"))
+    if scripts not in sys.path:  # where migrations find `etl_frozen`
+        sys.path.append(scripts)
     config.attributes["connection"] = conn
     return config
 

@@ -2,8 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
-
-from etl.warehouse import types
+from etl_frozen import columns_0_1 as types
 
 revision = "20261123_01"
 down_revision = None
@@ -86,8 +85,8 @@ def _create_tables() -> None:
             types.json_text(),
             comment="JSON array of the subscribed types in normal form, sorted; NULL where the API said null.",
         ),
-        sa.Column("date_created", types.UtcDateTime(), comment="UTC."),
-        sa.Column("date_updated", types.UtcDateTime(), comment="UTC."),
+        sa.Column("date_created", types.moment(), comment="UTC."),
+        sa.Column("date_updated", types.moment(), comment="UTC."),
         sa.Column("url", types.text(), comment="URL of the binding, as given."),
         sa.Column(
             "extra",
@@ -108,17 +107,17 @@ def _create_tables() -> None:
         ),
         sa.Column(
             "first_seen_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When a run first published this SID.",
         ),
         sa.Column(
             "changed_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When its content last changed here: insert, update, delete, restore.",
         ),
-        sa.Column("deleted_at", types.UtcDateTime(), comment="NULL while active."),
+        sa.Column("deleted_at", types.moment(), comment="NULL while active."),
         sa.Column(
             "run_id", sa.BigInteger(), nullable=False, comment="The run that last changed it."
         ),
@@ -167,8 +166,8 @@ def _create_tables() -> None:
             types.json_text(),
             comment="JSON array of the subscribed types in normal form, sorted; NULL where the API said null.",
         ),
-        sa.Column("date_created", types.UtcDateTime(), comment="UTC."),
-        sa.Column("date_updated", types.UtcDateTime(), comment="UTC."),
+        sa.Column("date_created", types.moment(), comment="UTC."),
+        sa.Column("date_updated", types.moment(), comment="UTC."),
         sa.Column("url", types.text(), comment="URL of the binding, as given."),
         sa.Column(
             "extra",
@@ -183,17 +182,17 @@ def _create_tables() -> None:
         ),
         sa.Column(
             "first_seen_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When a run first published this SID.",
         ),
         sa.Column(
             "valid_from",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="Since when this image was the current one.",
         ),
-        sa.Column("valid_to", types.UtcDateTime(), nullable=False, comment="Until when."),
+        sa.Column("valid_to", types.moment(), nullable=False, comment="Until when."),
         sa.Column(
             "change",
             types.code(16),
@@ -221,10 +220,10 @@ def _create_tables() -> None:
             nullable=False,
             comment="running, succeeded, partial, failed, refused, interrupted or locked.",
         ),
-        sa.Column("started_at", types.UtcDateTime(), nullable=False, comment="UTC."),
+        sa.Column("started_at", types.moment(), nullable=False, comment="UTC."),
         sa.Column(
             "finished_at",
-            types.UtcDateTime(),
+            types.moment(),
             comment="UTC; NULL while it runs, or when it was killed.",
         ),
         sa.Column(
@@ -419,8 +418,8 @@ def _create_tables() -> None:
             server_default="0",
             comment="Rows put into quarantine.",
         ),
-        sa.Column("started_at", types.UtcDateTime(), nullable=False, comment="UTC."),
-        sa.Column("finished_at", types.UtcDateTime(), comment="UTC; NULL while it runs."),
+        sa.Column("started_at", types.moment(), nullable=False, comment="UTC."),
+        sa.Column("finished_at", types.moment(), comment="UTC; NULL while it runs."),
         sa.Column(
             "error",
             types.text(),
@@ -472,17 +471,17 @@ def _create_tables() -> None:
         ),
         sa.Column(
             "first_seen_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When it was first rejected.",
         ),
         sa.Column(
             "last_seen_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When it was last rejected.",
         ),
-        sa.Column("resolved_at", types.UtcDateTime(), comment="NULL while open."),
+        sa.Column("resolved_at", types.moment(), comment="NULL while open."),
         sa.PrimaryKeyConstraint("id", name="pk_rejected_bindings"),
         sa.UniqueConstraint(
             "chat_service_sid",
@@ -502,13 +501,13 @@ def _create_tables() -> None:
         sa.Column("host", types.name(255), nullable=False, comment="Where that run works."),
         sa.Column(
             "acquired_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="UTC, by the warehouse's clock.",
         ),
         sa.Column(
             "expires_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="Free for others from then on, by the warehouse's clock.",
         ),
@@ -551,7 +550,7 @@ def _create_tables() -> None:
         sa.Column("fetched", sa.BigInteger(), nullable=False, comment="Rows read so far."),
         sa.Column(
             "updated_at",
-            types.UtcDateTime(),
+            types.moment(),
             nullable=False,
             comment="When the last batch was committed.",
         ),
@@ -631,8 +630,8 @@ def _create_tables() -> None:
             types.json_text(),
             comment="JSON array of the subscribed types in normal form, sorted; NULL where the API said null.",
         ),
-        sa.Column("date_created", types.UtcDateTime(), comment="UTC."),
-        sa.Column("date_updated", types.UtcDateTime(), comment="UTC."),
+        sa.Column("date_created", types.moment(), comment="UTC."),
+        sa.Column("date_updated", types.moment(), comment="UTC."),
         sa.Column("url", types.text(), comment="URL of the binding, as given."),
         sa.Column(
             "extra",

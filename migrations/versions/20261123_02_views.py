@@ -2,8 +2,6 @@
 
 from alembic import op
 
-from etl.warehouse.views import COMMENTS
-
 revision = "20261123_02"
 down_revision = "20261123_01"
 
@@ -110,6 +108,86 @@ _NAMES = (
     "identity_reachability",
 )
 
+_COMMENTS = {
+    "active_bindings": (
+        "Bindings that exist: `bindings` without the deleted ones.",
+        {
+            "sid": "BS… SID of the binding.",
+            "account": "Name of the configured account.",
+            "account_sid": "AC… SID of the owner, as given.",
+            "chat_service_sid": "IS… SID of the service that was read.",
+            "credential_sid": "CR… SID of the push credential.",
+            "binding_type": "apn, fcm, gcm, twilsock or what else the API says, lower case.",
+            "identity": "Identity of the Conversation User (or hashed, or NULL, by privacy).",
+            "endpoint": "Opaque endpoint of the device (or hashed, or NULL, by privacy).",
+            "message_types": "JSON array of the subscribed types in normal form, sorted; NULL where the API said null.",
+            "date_created": "UTC.",
+            "date_updated": "UTC.",
+            "url": "URL of the binding, as given.",
+            "extra": "JSON object of fields that the API sent and this table has no column for.",
+            "content_hash": "Hash of the content: equal hash, equal content.",
+            "first_seen_at": "When a run first published this SID.",
+            "changed_at": "When its content last changed here: insert, update, delete, restore.",
+            "run_id": "The run that last changed it.",
+        },
+    ),
+    "binding_message_types": (
+        "One row per active binding and message type.",
+        {
+            "sid": "BS… SID of the binding.",
+            "message_type": "A message type it is subscribed to.",
+        },
+    ),
+    "binding_history": (
+        "Past versions and the current one together.",
+        {
+            "sid": "BS… SID of the binding.",
+            "valid_from": "Since when it was so.",
+            "valid_to": "Until when; NULL for the current version.",
+            "is_deleted": "Whether the binding was deleted in that time.",
+            "account": "Name of the configured account.",
+            "account_sid": "AC… SID of the owner, as given.",
+            "chat_service_sid": "IS… SID of the service that was read.",
+            "credential_sid": "CR… SID of the push credential.",
+            "binding_type": "apn, fcm, gcm, twilsock or what else the API says, lower case.",
+            "identity": "Identity of the Conversation User (or hashed, or NULL, by privacy).",
+            "endpoint": "Opaque endpoint of the device (or hashed, or NULL, by privacy).",
+            "message_types": "JSON array of the subscribed types in normal form, sorted; NULL where the API said null.",
+            "date_created": "UTC.",
+            "date_updated": "UTC.",
+            "url": "URL of the binding, as given.",
+            "extra": "JSON object of fields that the API sent and this table has no column for.",
+            "content_hash": "Hash of the content: equal hash, equal content.",
+            "first_seen_at": "When a run first published this SID.",
+            "run_id": "The run that ended it; of the current version, the run that last changed it.",
+        },
+    ),
+    "service_freshness": (
+        "How old and how complete the data of each service is.",
+        {
+            "account": "Name of the configured account.",
+            "chat_service_sid": "IS… SID of the service.",
+            "last_complete_at": "End of the last scan that read the whole service.",
+            "active": "Bindings that exist.",
+            "deleted": "Bindings that are marked as deleted.",
+            "rejected_open": "Rows in quarantine.",
+        },
+    ),
+    "identity_reachability": (
+        "By which kinds of push each identity can be reached.",
+        {
+            "account": "Name of the configured account.",
+            "chat_service_sid": "IS… SID of the service.",
+            "identity": "Identity, as stored.",
+            "apn": "Active bindings of type apn.",
+            "fcm": "Active bindings of type fcm.",
+            "gcm": "Active bindings of type gcm.",
+            "other": "Active bindings of any other type.",
+            "last_updated": "Latest date_updated among them.",
+        },
+    ),
+}
+
 
 def upgrade() -> None:
     """Create the views, with comments where the engine keeps them."""
@@ -134,7 +212,7 @@ def downgrade() -> None:
 
 
 def _comment() -> None:
-    for view, (meaning, columns) in COMMENTS.items():
+    for view, (meaning, columns) in _COMMENTS.items():
         op.execute(f"COMMENT ON VIEW {view} IS {_quote(meaning)}")
         for column, comment in columns.items():
             op.execute(f"COMMENT ON COLUMN {view}.{column} IS {_quote(comment)}")

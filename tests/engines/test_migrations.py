@@ -10,6 +10,7 @@ from etl.stopping import Stop
 from etl.warehouse import migration, tables
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.views import COMMENTS
+from tests.engines import released
 
 
 @pytest.fixture
@@ -119,3 +120,16 @@ def test_sql_for_review_is_whole(dialect: str) -> None:
     for name in (*tables.metadata.tables, *COMMENTS):
         assert name in sql
     assert tables.HEAD in sql
+
+
+def test_a_released_warehouse_keeps_its_data(warehouse: Warehouse) -> None:
+    """Whoever upgrades the program has a warehouse full of history: not a value of it may change."""
+    released.make(warehouse)
+    before = warehouse.read(released.rows)
+    assert all(before.values())
+    assert migration.upgrade(warehouse, None) == (released.V0_1, tables.HEAD)
+    after = warehouse.read(released.rows)
+    for table, kept in before.items():
+        for old, new in zip(kept, after[table], strict=True):
+            assert old.items() <= new.items()
+    warehouse.read(lambda conn: conn.execute(sa.select(tables.bindings)).all())
