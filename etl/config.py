@@ -28,7 +28,7 @@ from etl.interpolation import interpolate, join, unresolved_paths
 
 DEFAULT_BASE_URL = "https://conversations.twilio.com"
 
-# A region without an edge would be routed to US1 without a word (facts §4), so it gets its own edge.
+# A region without an edge is routed to US1 silently (docs/api.md §4.4), so it gets its own edge.
 DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tokyo"}
 
 ServiceSid = Annotated[str, Field(pattern=r"^IS[0-9a-fA-F]{32}$")]
@@ -112,7 +112,7 @@ class Account(_Section):
     @field_validator("api_key", "api_secret", "auth_token")
     @classmethod
     def _no_stray_whitespace(cls, value: SecretStr | None) -> SecretStr | None:
-        """Stray whitespace is a listed cause of 401 (facts §4); said here, before anything is sent."""
+        """Stray whitespace is a listed cause of 401 (docs/api.md §4.1); told before it is sent."""
         if value is not None and (
             not value.get_secret_value() or re.search(r"\s", value.get_secret_value())
         ):

@@ -37,7 +37,7 @@ class Unfailing:
 def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
     """Set up structlog for the process.
 
-    httpx logs whole URLs, which hold identities in filtered listings (facts §7.7), so it may only warn.
+    httpx logs whole URLs, which may hold identities (docs/api.md §7.7), so it may only warn.
     """
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The set of message types that a binding is subscribed to, in one form (facts §6)."""
+"""The set of message types that a binding is subscribed to, in one form (docs/api.md §6)."""
 
 from collections.abc import Iterable
 

@@ -33,7 +33,7 @@ _MOST_CACHED = 1000
 
 
 class _Sent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A row as the API describes it (facts §1.1); what is more, or of another type, is read with care."""
+    """A row as described in docs/api.md §1.1; what is more or of another type is read with care."""
 
     sid: str
     account_sid: str | None = None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
 
-# The types that `partition_by_type` reads, one chain each (facts §1.3).
+# The types that `partition_by_type` reads, one chain each (docs/api.md §1.3).
 KNOWN_TYPES = ("apn", "fcm", "gcm", "twilsock")
 
 WHOLE_SERVICE = "service"
@@ -58,7 +58,7 @@ class Scope:
 
     @property
     def query(self) -> list[tuple[str, str]]:
-        """The filters as the API takes them: repeated keys (facts §1.4)."""
+        """The filters as the API takes them: repeated keys (docs/api.md §1.4)."""
         types = [("BindingType", kind) for kind in self.binding_types]
         return types + [("Identity", identity) for identity in self.identities]
 

@@ -1,4 +1,4 @@
-"""Every form in which Twilio is known to write a point in time, read into one (facts §5)."""
+"""Every form in which Twilio is known to write a time, read into one (docs/api.md §5.1)."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""A page as the API sends it: bytes in, undecoded rows and the next link out (facts §1.2, §2).
+"""A page as the API sends it: bytes in, raw rows and the next link out (docs/api.md §1.2, §2).
 
 Rows stay raw slices of the page, so that a row which did not change costs a hash and no objects
 (measured: 1.5 µs against 10 µs to shape one).
@@ -43,7 +43,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 # Far more than can be asked for, and no more than real rows have room for in the largest body.
 _MOST_ROWS = 100_000
 
-# What other styles of paging call the way on (facts §2.7), seen in any spelling.
+# What other styles of paging call the way on (docs/api.md §2.7), seen in any spelling.
 _leads_on = re.compile(r"(?!prev).*(next|token|cursor|more)", re.IGNORECASE).match
 _NOTHING = (b"null", b'""', b"false", b"0", b"[]", b"{}")
 

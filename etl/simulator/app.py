@@ -1,4 +1,4 @@
-"""The API's routes on Starlette: authentication, limits, faults, then the answer (facts §1 to §4)."""
+"""The API's routes on Starlette: sign-in, limits, faults, the answer (docs/api.md §1 to §4)."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ class Call(NamedTuple):
 
     @property
     def service(self) -> Service:
-        """Find the service that the path names, or refuse (§3.2: deleted and unknown look the same)."""
+        """Find the service of the path, or refuse: unknown is like deleted (docs/api.md §3.2)."""
         service = self.world.services.get(self.request.path_params["service"])
         if service is None:
             raise self.missing()
@@ -147,7 +147,7 @@ class Api:
         return next((world for world in self.worlds if world.opens_to(user, password)), None)
 
     def _deliver(self, request: Request, reply: Reply) -> Delivery:
-        """Add the headers that support asks for (§3.6)."""
+        """Add the headers that support asks for (docs/api.md §3.6)."""
         headers = {
             "Twilio-Request-Id": f"RQ{self._ids.randbytes(16).hex()}",
             "Twilio-Request-Duration": f"{time.perf_counter() - request.scope['simulator.start']:.3f}",

@@ -1,8 +1,9 @@
 """A generated binding, computed from its serial number whenever somebody looks at it.
 
-A million rows therefore cost a million integers, and the same seed gives the same rows for ever. What a row
-looks like follows the fact sheet: the eleven fields (§1.1), the four types (§1.3), endpoints that are a token
-or an app:identity:device string (§7.2), dates in whole seconds with a Z (§5), message types in no order (§6).
+A million rows therefore cost a million integers, and the same seed gives the same rows for ever.
+What a row looks like follows docs/api.md: the eleven fields (§1.1), the four types (§1.3),
+endpoints that are a token or an app:identity:device string (§7.2), dates in whole seconds with a Z
+(§5.1), message types in no order (§6.2).
 """
 
 import json
@@ -32,10 +33,10 @@ TYPES = (
     "apn",
     "fcm",
 )
-"""Of 13 devices in a row, which push technology each uses (§1.3)."""
+"""Of 13 devices in a row, which push technology each uses (docs/api.md §1.3)."""
 
 OWNERS = (0, 0, 1, 2, 2, 2, 3, 4, 4, 5)
-"""Of ten devices in a row, which of six people owns each: one to three devices a person (§7.6)."""
+"""Of ten devices in a row, which of six people owns each: one to three each (docs/api.md §7.6)."""
 
 PEOPLE = (
     "user-{}",
@@ -120,7 +121,7 @@ def identity(serial: int) -> str:
 
 
 def endpoint(kind: str, serial: int, digest: bytes) -> str:
-    """Make up the address of a device: a vendor's token, or an app:identity:device string (§7.2, §7.3)."""
+    """Make up an endpoint: a vendor's token, or app:identity:device (docs/api.md §7.2, §7.3)."""
     if kind == "twilsock" or digest[21] < 12:
         return f"conversations:{identity(serial)}:{digest[22:28].hex()}"
     if kind == "apn":
@@ -137,7 +138,7 @@ def lifetime(digest: bytes) -> tuple[int, int]:
 
 
 def stamp(seconds: int) -> str:
-    """Write an instant as the API does: whole seconds and a Z (§5)."""
+    """Write an instant as the API does: whole seconds and a Z (docs/api.md §5.1)."""
     day, rest = divmod(seconds, DAY)
     hour, rest = divmod(rest, 3600)
     return f"{_date(day)}T{hour:02}:{rest // 60:02}:{rest % 60:02}Z"

@@ -1,7 +1,7 @@
 """What each fault does, as a table of names: answers given instead, edits of a page, damage on the wire.
 
-Most were seen at the API, its proxies or its clients (facts §2.7, §2.8, §3.1, §3.2, §9.1, §9.3); the others
-are what a careful client has to survive anyway.
+Most were seen at the API, its proxies or its clients (docs/api.md §2.7, §2.8, §3.1, §3.2, §9); the
+others are what a careful client has to survive anyway.
 """
 
 import gzip
@@ -110,19 +110,19 @@ def show(status: int, title: str, _: Knobs) -> Reply:
 
 
 def throttle_for_seconds(knobs: Knobs) -> Reply:
-    """Refuse with the seconds to wait (§3.3)."""
+    """Refuse with the seconds to wait (docs/api.md §3.3)."""
     return with_headers(error(20429), {"retry-after": f"{knobs.seconds:g}"})
 
 
 def throttle_until_date(knobs: Knobs) -> Reply:
-    """Refuse with the date to wait for, in whole seconds rounded up (§3.3)."""
+    """Refuse with the date to wait for, in whole seconds rounded up (docs/api.md §3.3)."""
     return with_headers(
         error(20429), {"retry-after": formatdate(int(time() + knobs.seconds + 1), usegmt=True)}
     )
 
 
 def suspend(_: Knobs) -> Reply:
-    """Refuse as for a suspended account (§3.2)."""
+    """Refuse as for a suspended account (docs/api.md §3.2)."""
     return error(20003, "Authenticate: the account is suspended")
 
 
@@ -187,24 +187,24 @@ def userinfo_link(page: Page, _: Knobs) -> None:
 
 
 def relative_link(page: Page, _: Knobs) -> None:
-    """Give path and query only, as the 2010 API does (§2.1), and end where the listing ends."""
+    """Give path and query only, as the 2010 API does (docs/api.md §2.1), but on the last page."""
     if page.meta["next_page_url"]:
         move_link(page, scheme="", netloc="")
 
 
 def real_host_link(page: Page, _: Knobs) -> None:
-    """Name the API's public host, as behind a proxy (§2.8)."""
+    """Name the API's public host, as behind a proxy (docs/api.md §2.8)."""
     home = urlsplit(HOME)
     move_link(page, scheme=home.scheme, netloc=home.netloc)
 
 
 def empty_next(page: Page, _: Knobs) -> None:
-    """End with an empty string in place of null (§2.2)."""
+    """End with an empty string in place of null (docs/api.md §2.2)."""
     page.meta["next_page_url"] = page.meta["next_page_url"] or ""
 
 
 def missing_next(page: Page, _: Knobs) -> None:
-    """End without the key (§2.2)."""
+    """End without the key (docs/api.md §2.2)."""
     if page.meta["next_page_url"] is None:
         del page.meta["next_page_url"]
 
@@ -221,7 +221,7 @@ def empty_page(page: Page, _: Knobs) -> None:
 
 
 def trailing_empty_page(page: Page, _: Knobs) -> None:
-    """Follow a full last page by an empty one (§2.2)."""
+    """Follow a full last page by an empty one (docs/api.md §2.2)."""
     if page.rows and page.end and page.meta["next_page_url"] is None:
         set_next(page, page.query.link(page.query.page + 1, write_token(page.query.path, page.end)))
 
@@ -230,13 +230,13 @@ def trailing_empty_page(page: Page, _: Knobs) -> None:
 
 
 def no_rows(page: Page, _: Knobs) -> None:
-    """Show nothing and end (§2.4, §9.1.9)."""
+    """Show nothing and end (docs/api.md §2.4, §9.1)."""
     page.rows = []
     page.meta["next_page_url"] = None
 
 
 def duplicate_rows(page: Page, _: Knobs) -> None:
-    """Show the next page's first row here too (§2.6)."""
+    """Show the next page's first row here too (docs/api.md §2.6)."""
     page.rows += [page.peek] if page.peek else []
 
 
@@ -246,7 +246,7 @@ def without(member: str, page: Page, _: Knobs) -> None:
 
 
 def arrange(members: tuple[str, ...], page: Page, _: Knobs) -> None:
-    """Give the members in this order (§1.2)."""
+    """Give the members in this order (docs/api.md §1.2)."""
     page.members = [member for member in members if member in page.members]
 
 
@@ -256,12 +256,12 @@ def list_not_array(page: Page, _: Knobs) -> None:
 
 
 def renamed_key(page: Page, _: Knobs) -> None:
-    """Put the list under another key and say so in `meta.key` (§1.2)."""
+    """Put the list under another key and say so in `meta.key` (docs/api.md §1.2)."""
     page.key = page.meta["key"] = "items"
 
 
 def token_only_style(page: Page, _: Knobs) -> None:
-    """Page in the newer style, by token and without addresses (§2.7)."""
+    """Page in the newer style, by token and without addresses (docs/api.md §2.7)."""
     token = (page.meta["next_page_url"] or "").partition("PageToken=")[2] or None
     size = page.meta["page_size"]
     page.meta = {"key": page.key, "pageSize": size, "nextToken": token, "previousToken": None}

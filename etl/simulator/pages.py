@@ -1,4 +1,4 @@
-"""Pages of a listing: query, tokens, `meta` and links as the API gives them (facts §1.2, §1.4, §2)."""
+"""Pages of a listing: query, tokens, `meta` and links (docs/api.md §1.2, §1.4, §2)."""
 
 import json
 import re
@@ -26,7 +26,7 @@ TOKEN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How this server pages, where the facts leave it open (§2.3, §2.4, §10)."""
+    """How this server pages, where docs/api.md §2.3, §2.4 and §10 leave it open."""
 
     max_page_size: int = 100
     oversize: Oversize = "clamp"
@@ -48,12 +48,12 @@ class Query:
 
     @property
     def filters(self) -> str:
-        """Write the filters as they are carried in every link (§2.6), each value a key of its own (§1.4)."""
+        """Write the filters that all links carry, a key for each value (docs/api.md §1.4, §2.6)."""
         types = [f"BindingType={quote(kind, safe='')}&" for kind in self.types]
         return "".join(types + [f"Identity={quote(name, safe='')}&" for name in self.identities])
 
     def link(self, page: int, token: str | None = None) -> str:
-        """Write the absolute address of a page; tokens go in unescaped, as the API does (§2.4)."""
+        """Write the absolute address of a page; tokens go in unescaped (docs/api.md §2.4)."""
         tail = f"&PageToken={token}" if token else ""
         return f"{self.base}{self.path}?{self.filters}PageSize={self.size}&Page={page}{tail}"
 
@@ -138,7 +138,7 @@ def whole_number(name: str, text: str, least: int) -> int:
 
 
 def write_token(path: str, position: str, state: State = "active") -> str:
-    """Write a page token: state, time, SID as the API's readable ones (§2.4), then a seal against damage."""
+    """Write a page token: state, time and SID (docs/api.md §2.4), then a seal against damage."""
     body = f"PT{state}_{position}"
     return f"{body}.{_seal(path, body)}"
 

@@ -1,4 +1,4 @@
-"""An answer before it goes on the wire, and the API's error bodies (facts §3.1, §3.2)."""
+"""An answer before it goes on the wire, and the API's error bodies (docs/api.md §3.1, §3.2)."""
 
 import json
 from collections.abc import Mapping
@@ -68,7 +68,7 @@ def error(code: int, message: str | None = None) -> Reply:
 
 
 def html_reply(status: int, title: str) -> Reply:
-    """Answer as a proxy in front of the API does, with a page for people (§3.1.5)."""
+    """Answer as a proxy in front of the API does, with a page for people (docs/api.md §3.1)."""
     return Reply(status, HTML.format(title).encode(), {"content-type": "text/html; charset=utf-8"})
 
 

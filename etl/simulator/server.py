@@ -42,7 +42,7 @@ class Simulator:
         gzip: bool = True,
         faults: Collection[Fault | str] = (),
     ) -> None:
-        """Set how the API behaves where the facts leave it open (§10)."""
+        """Set how the API behaves where docs/api.md §10 leaves it open."""
         self.worlds = [worlds] if isinstance(worlds, World) else list(worlds)
         self.faults = Faults(faults)
         self.requests = RequestLog()

@@ -13,7 +13,7 @@ FEW = 32
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which rows a listing shows, and in which order; the real order is not documented (§2.6)."""
+    """Which rows a listing shows, in which order; the real one is not known (docs/api.md §2.6)."""
 
     order: Order = "sid"
     types: frozenset[str] = frozenset()

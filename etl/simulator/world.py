@@ -80,7 +80,7 @@ class World:
         return stamp(next(self._clock))
 
     def opens_to(self, user: str, password: str) -> bool:
-        """Tell whether this pair of HTTP Basic authentication is the account's (§4)."""
+        """Tell whether this pair for HTTP Basic is one of the account's (docs/api.md §4.1)."""
         pairs = {(self.account_sid, self.auth_token), (self.api_key, self.api_secret)}
         return (user, password) in pairs
 
@@ -128,7 +128,7 @@ class Service:
             return [key for key in self._all.places if key not in self._odd]
 
     def resource(self) -> dict[str, Any]:
-        """Describe the service itself (§1.5)."""
+        """Describe the service itself (docs/api.md §1.5)."""
         url = f"{HOME}/v1/Services/{self.sid}"
         return {
             "sid": self.sid,
@@ -159,7 +159,7 @@ class Service:
             return self._rewrite({sid: self._touched(sid) for sid in chosen})
 
     def shuffle_message_types(self, number: int) -> list[str]:
-        """Reorder the message types of so many bindings and change nothing else (§6: a set)."""
+        """Reorder the message types, which are a set (docs/api.md §6.2), of so many bindings."""
         with self._lock:
             pool = self.bindings
             wide = (
@@ -251,7 +251,7 @@ class Service:
         return text
 
     def _position(self, key: str) -> str:
-        """Name the place in the listing as tokens do: time with milliseconds, then SID (§2.4)."""
+        """Name the place in the listing as tokens do: milliseconds, SID (docs/api.md §2.4)."""
         content = self._contents[key]
         updated = (
             self._mint.date_updated(content) if isinstance(content, int) else _date_updated(content)

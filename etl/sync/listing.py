@@ -49,7 +49,8 @@ def resume_scope(client: Client, scope: Scope, counters: Counters, link: str) ->
     """The pages of a scope from a stored link on.
 
     Raises:
-        StaleLink: the first of them is refused, or empty: a damaged token need not raise an error (facts §2.4).
+        StaleLink: the first of them is refused, or empty: a damaged token need not raise an error
+            (docs/api.md §2.4).
         SourceError: the listing cannot be read to its end.
         Interrupted: the run is to stop.
     """

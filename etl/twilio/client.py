@@ -25,7 +25,7 @@ from etl.twilio.transport import Transport, time_limit
 
 log = structlog.get_logger()
 
-# What the server is asked for when it refuses the size (facts §2.3: 1000 until June 2025, 100 since; siblings allow 50).
+# What the server is asked for when it refuses the size (docs/api.md §2.3).
 _SMALLER_PAGES = (100, 50)
 
 _SHORTEST_EXCHANGE_SECONDS = 0.5

@@ -1,4 +1,4 @@
-"""The resources of Conversations v1 that this program reads (facts §1)."""
+"""The resources of Conversations v1 that this program reads (docs/api.md §1)."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""From an answer that is not a page to a typed error with a sentence that says what to do (facts §3.1, §3.2)."""
+"""From an answer that is no page to a typed error that says what to do (docs/api.md §3.1, §3.2)."""
 
 import re
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class Answer:
 
     @property
     def request_id(self) -> str | None:
-        """RQ… id that Twilio's support asks for (facts §3.6); anything else in its place is not repeated."""
+        """RQ… id that Twilio's support asks for (docs/api.md §3.6), if it looks like one."""
         value = self.headers.get("twilio-request-id")
         return value if value and _is_request_id(value) else None
 
@@ -141,7 +141,7 @@ def _find_cause(answer: Answer, code: int | None) -> _Cause:
 
 
 def twilio_code(body: bytes) -> int | None:
-    """The error code in any of the API's four shapes of error bodies (facts §3.1), or None."""
+    """The error code in any of the four shapes of error bodies (docs/api.md §3.1), or None."""
     document = _object(body) or {}
     nested = document.get("errors")
     if (
@@ -155,7 +155,7 @@ def twilio_code(body: bytes) -> int | None:
 
 
 def _may_be_the_api(body: bytes) -> bool:
-    """Whether the API can have said so: in JSON, or without a word (facts §3.1). A page for people is a proxy's."""
+    """Whether the API can have said so (docs/api.md §3.1): a page for people is a proxy's."""
     return not body.strip() or _object(body) is not None
 
 
@@ -164,7 +164,7 @@ def _number(value: Any) -> int | None:
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:
-    """Seconds that the server asks to wait: a number or an HTTP date (facts §3.3), never negative.
+    """Seconds that the server asks to wait: a number or a date (docs/api.md §3.3), never negative.
 
     A date counts from the answer's own `Date`, since the two clocks may differ; from `now` where it has none.
     """
@@ -186,7 +186,7 @@ def _moment(value: str) -> datetime | None:
 
 
 def _may_mean_page_size(body: bytes) -> bool:
-    """20001 stands for any bad parameter (facts §2.5): the size is not to blame when the text names another one."""
+    """Whether 20001, which any bad parameter gets (docs/api.md §2.5), does not name another one."""
     message = str((_object(body) or {}).get("message", "")).lower().replace(" ", "")
     return not any(other in message for other in ("pagetoken", "bindingtype", "identity"))
 

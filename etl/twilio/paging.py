@@ -1,7 +1,7 @@
-"""A chain of pages: first link, next link, and what a next link may never do (contract §5.6, §5.7; facts §2).
+"""A chain of pages, and what a next link may never do (contract §5.6, §5.7; docs/api.md §2).
 
 The link is followed as an opaque string. It is taken apart only to see where it leads, never to be put together again: tokens
-hold `.`, `:`, `_` and `=`, and rebuilding has broken two public clients (facts §2.4).
+hold `.`, `:`, `_` and `=`, and rebuilding has broken two public clients (docs/api.md §2.4).
 """
 
 import re
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 _MOST_REPEATED_PAGES = 10
 _MOST_PAGES_WITHOUT_NEWS = 1_000
 
-# Twilio's own names for one API: a region's answers may name the global host (facts §2.8).
+# Twilio's own names for one API: a region's answers may name the global host (docs/api.md §2.8).
 _CONVERSATIONS_HOST = re.compile(r"conversations(\.[a-z0-9-]+){0,2}\.twilio\.com")
 
 

@@ -1,6 +1,6 @@
 """How many requests one account may have in flight: halves when the API says 429, grows back slowly.
 
-Twilio limits concurrency, not rate, and shares the limit with the customer's live traffic (facts §3.4).
+Twilio limits concurrency, not rate, and the customer's live traffic counts too (docs/api.md §3.4).
 """
 
 import re

@@ -1,8 +1,8 @@
 """HTTP below httpx's client: one origin, one time limit for a whole exchange, one limit of size.
 
-httpx's own limits hold for each read of the socket, so a server that sends one byte a second keeps a request alive for ever
-(facts §3.5 asks for explicit limits). httpcore, on which httpx stands, takes a network backend; this one cuts every wait to
-what is left.
+httpx's own limits hold for each read of the socket, so a server that sends one byte a second keeps
+a request alive for ever (docs/api.md §3.5). httpcore, on which httpx stands, takes a network
+backend; this one cuts every wait to what is left.
 """
 
 import contextlib

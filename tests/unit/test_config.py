@@ -291,7 +291,7 @@ def test_settings_from_the_environment_take_their_type(file: Path) -> None:
     ],
 )
 def test_there_is_one_way_to_sign_in(keys: dict[str, str], path: str, file: Path) -> None:
-    """Half a key pair, two ways at once or stray white space end in a 401 that says none of it (facts §4)."""
+    """Half a pair, two ways at once, stray blanks: a 401 that says nothing (docs/api.md §4.1)."""
     assert faults(file, with_account(**{"auth_token": ..., **keys})).keys() == {
         f"accounts[0].{path}"
     }
@@ -389,7 +389,7 @@ def test_base_url_is_nothing_but_an_origin(base_url: str, file: Path) -> None:
 def test_region_and_edge_name_a_host(
     region: str | None, edge: str | None, host: str, file: Path
 ) -> None:
-    """A region without an edge is routed to US1 without a word, where the key is refused (facts §4)."""
+    """A region without an edge is routed to US1, where the key is refused (docs/api.md §4.4)."""
     assert (
         read(file, with_account(region=region, edge=edge)).accounts[0].origin == f"https://{host}"
     )

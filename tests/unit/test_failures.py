@@ -1,4 +1,4 @@
-"""From an answer that is no page to an error that says what to do (facts §3)."""
+"""From an answer that is no page to an error that says what to do (docs/api.md §3)."""
 
 import json
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ def usual(code: int | None, status: int, message: str = "hunter2") -> dict[str, 
     ],
 )
 def test_the_code_is_found_in_every_shape(body: dict[str, Any]) -> None:
-    """Twilio has four shapes of errors (facts §3.1); support asks for the code."""
+    """Twilio has four shapes of errors (docs/api.md §3.1); support asks for the code."""
     assert twilio_code(json.dumps(body).encode()) == 20404
 
 
@@ -219,7 +219,7 @@ def test_what_stays_is_not_tried_again(status: int) -> None:
     ],
 )
 def test_retry_after_is_read_as_seconds_or_date(value: str, seconds: float) -> None:
-    """Coming back too early keeps the account throttled (facts §3.3)."""
+    """Coming back too early keeps the account throttled (docs/api.md §3.3)."""
     assert retry_after(answer(429, retry_after=value), NOW) == seconds
 
 

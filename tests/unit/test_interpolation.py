@@ -62,7 +62,7 @@ def test_every_string_is_filled_and_nothing_else() -> None:
 def test_a_mounted_secret_loses_its_trailing_newline(
     content: bytes, filled: str, tmp_path: Path
 ) -> None:
-    """Editors and `echo` add one; sent along, it is a listed cause of 401 (facts §4)."""
+    """Editors and `echo` add one; sent along, it is a listed cause of 401 (docs/api.md §4.1)."""
     secret = tmp_path / "a secret:-file"
     secret.write_bytes(content)
     assert fill(f"${{file:{secret}}}") == (filled, [])

@@ -1,4 +1,4 @@
-"""Where a next link may lead (contract §5.6, facts §2.4, §2.8)."""
+"""Where a next link may lead (contract §5.6, docs/api.md §2.4, §2.8)."""
 
 from urllib.parse import urlsplit
 
@@ -76,7 +76,7 @@ def test_another_writing_of_the_same_place_is_followed(link: str) -> None:
     [HERE, PATH, "", f"{ORIGIN}:443{PATH}", f"https://conversations.dublin.ie1.twilio.com{PATH}"],
 )
 def test_a_token_arrives_as_it_was_given(base: str, token: str) -> None:
-    """A token that loses a character brings an empty page with 200, and everything behind it would be deleted (facts §2.4)."""
+    """A damaged token brings an empty 200 (docs/api.md §2.4): all behind it would be deleted."""
     query = f"PageSize=50&Page=1&PageToken={token}"
     assert sent(follow(f"{base}?{query}")) == f"{PATH}?{query}".encode()
 
@@ -218,7 +218,7 @@ DUBLIN = "https://conversations.dublin.ie1.twilio.com"
 def test_a_link_to_the_api_s_other_name_is_followed_at_the_configured_one(
     origin: str, named: str
 ) -> None:
-    """A region's answers may name the global host (facts §2.8), where the key is not known."""
+    """A region's answers may name the global host (docs/api.md §2.8), which knows no such key."""
     assert (
         follow(f"{named}{PATH}?PageSize=50&Page=1&PageToken=PTa.b:c_d%2B=", origin)
         == f"{origin}{PATH}?PageSize=50&Page=1&PageToken=PTa.b:c_d%2B="

@@ -121,6 +121,6 @@ def test_secrets_are_masked() -> None:
 
 @pytest.mark.parametrize("name", ["httpx", "httpcore", "httpcore.http11"])
 def test_the_http_libraries_do_not_tell_urls(name: str) -> None:
-    """They log every URL, and filtered listings hold identities (facts §7.7)."""
+    """They log every URL, and filtered listings hold identities (docs/api.md §7.7)."""
     logged(lambda _log: None)
     assert not logging.getLogger(name).isEnabledFor(logging.INFO)

@@ -1,4 +1,4 @@
-"""The set of message types of a binding, in one form (facts §6)."""
+"""The set of message types of a binding, in one form (docs/api.md §6)."""
 
 from random import Random
 

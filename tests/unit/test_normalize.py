@@ -105,7 +105,7 @@ def test_a_row_in_normal_form() -> None:
     "field", [name for name in SENT if name not in ("sid", "chat_service_sid")]
 )
 def test_null_and_missing_stay_null(field: str) -> None:
-    """Every field of the API may be null (facts §1.1); an invented value or a reject would both be wrong."""
+    """Every field may be null (docs/api.md §1.1); an invented value or a reject would be wrong."""
     missing = json.dumps({name: value for name, value in SENT.items() if name != field}).encode()
     assert getattr(row(raw(**{field: None})), field) is None
     assert row(missing)[:-1] == row(raw(**{field: None}))[:-1]
@@ -249,7 +249,7 @@ def test_an_escaped_backslash_is_no_nul() -> None:
 
 
 def test_upper_case_hexadecimal_is_a_sid() -> None:
-    """The API's own pattern takes it (facts §1.1), and SIDs are kept as they come: another case is another SID."""
+    """The API's own pattern takes it (docs/api.md §1.1); in another case it is another SID."""
     shaped = row(raw(sid="BS" + "ABCDEF01" * 4, credential_sid="CR" + "ABCDEF01" * 4))
     assert (shaped.sid, shaped.credential_sid) == ("BS" + "ABCDEF01" * 4, "CR" + "ABCDEF01" * 4)
     assert len(Normalizer(RULES).keys([raw(sid="BS" + "A" * 32), raw(sid="BS" + "a" * 32)])[0]) == 2
@@ -265,7 +265,7 @@ def test_upper_case_hexadecimal_is_a_sid() -> None:
     ],
 )
 def test_binding_types_are_lower_case_and_open(sent: str, stored: str) -> None:
-    """twilsock came without notice (facts §1.3); the next new type must load too."""
+    """twilsock came without notice (docs/api.md §1.3); the next new type must load too."""
     assert row(raw(binding_type=sent)).binding_type == stored
 
 

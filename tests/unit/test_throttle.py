@@ -1,4 +1,4 @@
-"""How many requests an account may have in flight (facts §3.4)."""
+"""How many requests an account may have in flight (docs/api.md §3.4)."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Points in time, in every form that Twilio is known to write (facts §5)."""
+"""Points in time, in every form that Twilio is known to write (docs/api.md §5.1)."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime
@@ -45,7 +45,7 @@ offsets = st.integers(-23 * 60 - 59, 23 * 60 + 59).map(
     ],
 )
 def test_every_known_form_is_read(text: str, normal: str) -> None:
-    """A form of the facts that is not read would put a service's every row into quarantine."""
+    """A known form that is not read would put a service's every row into quarantine."""
     assert normalize_timestamp(text) == normal
 
 

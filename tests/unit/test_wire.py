@@ -1,4 +1,4 @@
-"""Pages as the API sends them, and as it might (facts §1.2, §2)."""
+"""Pages as the API sends them, and as it might (docs/api.md §1.2, §2)."""
 
 import json
 from typing import Any
@@ -87,7 +87,7 @@ def test_without_a_key_the_list_goes_by_its_usual_name(meta: dict[str, Any]) -> 
     [{**META, "next_page_url": None}, {**META, "next_page_url": ""}, without("next_page_url")],
 )
 def test_no_next_link_is_the_end(meta: dict[str, Any]) -> None:
-    """Null, empty and missing all say the same (facts §2.2); taking one for a link would fail every complete scan."""
+    """Null, empty, missing are one (docs/api.md §2.2); one taken for a link fails every scan."""
     assert decode_page(page(meta), "bindings").next_link is None
 
 
@@ -97,7 +97,7 @@ def test_an_empty_page_is_a_page() -> None:
 
 
 def test_the_next_link_comes_through_untouched() -> None:
-    """A token that loses a character brings an empty page with 200 (facts §2.4)."""
+    """A token that loses a character brings an empty page with 200 (docs/api.md §2.4)."""
     link = NEXT + "%7e%2B+/..//"
     escaped = page({**META, "next_page_url": link}).replace(b"/", b"\\/")
     assert decode_page(escaped, "bindings").next_link == link
@@ -136,7 +136,7 @@ def test_another_style_that_leads_nowhere_is_the_end(others: dict[str, Any]) -> 
 
 
 def test_another_style_beside_a_link_is_passed_over() -> None:
-    """The link alone drives the paging (facts §2.3); a field that comes with it must not end the scan."""
+    """The link alone drives the paging (docs/api.md §2.2); a field beside it ends no scan."""
     assert decode_page(page({**META, "next_page_token": "x"}), "bindings").next_link == NEXT
 
 
