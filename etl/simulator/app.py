@@ -75,6 +75,7 @@ class Api:
 
     worlds: Sequence[World]
     rules: Rules
+    services_rules: Rules
     limits: Limits
     faults: Faults
     requests: RequestLog
@@ -162,7 +163,7 @@ class Api:
     # The resources.
 
     def _services(self, call: Call, struck: list[Fault]) -> Reply:
-        return self._list(call, struck, _services_of(call.world), Rules(self.rules.max_page_size))
+        return self._list(call, struck, _services_of(call.world), self.services_rules)
 
     def _bindings(self, call: Call, struck: list[Fault]) -> Reply:
         return self._list(call, struck, None, self.rules)

@@ -35,6 +35,7 @@ class Simulator:
         *,
         latency_ms: float = 0,
         max_page_size: int = 100,
+        max_services_page_size: int | None = None,
         oversize: Oversize = "clamp",
         bad_token: BadToken = "refuse",  # noqa: S107
         order: Order = "sid",
@@ -49,7 +50,8 @@ class Simulator:
         self.limits = Limits(latency_ms, max_concurrent, gzip)
         self.base_url = ""
         rules = Rules(max_page_size, oversize, bad_token, order)
-        self.app = Api(self.worlds, rules, self.limits, self.faults, self.requests)
+        services_rules = Rules(max_services_page_size or max_page_size)
+        self.app = Api(self.worlds, rules, services_rules, self.limits, self.faults, self.requests)
 
     @property
     def in_flight(self) -> int:

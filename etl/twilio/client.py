@@ -28,6 +28,8 @@ log = structlog.get_logger()
 # What the server is asked for when it refuses the size (docs/api.md §2.3).
 _SMALLER_PAGES = (100, 50)
 
+_GOOD_PAGES_FOR_A_SLIP = 100
+
 _SHORTEST_EXCHANGE_SECONDS = 0.5
 
 _NETWORK_ERRORS = (
@@ -42,17 +44,21 @@ _NETWORK_ERRORS = (
 
 
 class Leniency:
-    """For one listing: a single 401 or 404 amid pages that were given is the API's slip (contract §5.7)."""
+    """One listing's odd 401s and 404s amid good pages: slips of the API (contract §5.7)."""
 
     def __init__(self) -> None:
-        self._left = True
+        self._good_pages = _GOOD_PAGES_FOR_A_SLIP
+
+    def note_page(self) -> None:
+        """A page was given: the refusal before it, if there was one, was a slip."""
+        self._good_pages += 1
 
     def forgives(self, error: BaseException) -> bool:
-        """Whether this is the one that is tried again."""
-        forgiven = (
-            self._left and isinstance(error, errors.SourceError) and error.status in (401, 404)
-        )
-        self._left = self._left and not forgiven
+        """Return whether this refusal is tried again: one among so many good pages is."""
+        if not isinstance(error, errors.SourceError) or error.status not in (401, 404):
+            return False
+        forgiven = self._good_pages >= _GOOD_PAGES_FOR_A_SLIP
+        self._good_pages = 0
         return forgiven
 
 
@@ -62,8 +68,7 @@ class Client:
     def __init__(self, account: config.Account, policy: config.Retry, stop: Stop) -> None:
         self.account = account
         self.origin = account.origin
-        self.page_size = account.page_size
-        """What to ask for; follows the server down for the rest of the run."""
+        self._page_sizes: dict[str, int] = {}
         self.throttle = Throttle(account.concurrency)
         self._policy = policy
         self._stop = stop
@@ -98,21 +103,27 @@ class Client:
             left=allowance.left_for_waiting,
         )
 
-    def follow_down(self, page_size: int | None) -> None:
-        """Ask for no more than the server gives."""
-        if page_size is not None and 0 < page_size < self.page_size:
+    def page_size(self, kind: str) -> int:
+        """Return the size to ask for; it follows the server down for the rest of the run."""
+        return self._page_sizes.get(kind, self.account.page_size)
+
+    def follow_down(self, kind: str, page_size: int | None) -> None:
+        """Ask for no more than the server gives; one kind of list says nothing of others."""
+        asked = self.page_size(kind)
+        if page_size is not None and 0 < page_size < asked:
             log.info(
                 "page_size.lowered",
                 account=self.account.name,
-                asked=self.page_size,
+                listing=kind,
+                asked=asked,
                 given=page_size,
             )
-            self.page_size = page_size
+            self._page_sizes[kind] = page_size
 
-    def ask_for_smaller_pages(self, refused: int) -> bool:
+    def ask_for_smaller_pages(self, kind: str, refused: int) -> bool:
         """After a refusal: whether there is a smaller size left to ask for."""
         smaller = next((size for size in _SMALLER_PAGES if size < refused), None)
-        self.follow_down(smaller)
+        self.follow_down(kind, smaller)
         return smaller is not None
 
     def close(self) -> None:

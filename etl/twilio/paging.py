@@ -21,6 +21,7 @@ from etl.twilio.failures import Answer
 
 log = structlog.get_logger()
 
+_SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}")
 _MOST_REPEATED_PAGES = 10
 _MOST_PAGES_WITHOUT_NEWS = 1_000
 
@@ -35,6 +36,11 @@ class Listing:
     path: str
     key: str
     query: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """Its path without the SIDs in it: listings of one kind are cut into pages alike."""
+        return _SID.sub("{sid}", self.path)
 
     def first_link(self, origin: str, page_size: int) -> str:
         """The only link that this program makes; all others are the server's."""
@@ -109,6 +115,7 @@ def walk(
         link = check_link(start, client.origin + listing.path, client.origin, listing.path)
     while link is not None:
         step = _step(client, listing, client.fetch(link, counters, leniency), link, course)
+        leniency.note_page()
         link = step.next_link
         yield step
 
@@ -152,17 +159,18 @@ def _is_twin(target: httpx.URL, home: httpx.URL) -> bool:
 
 
 def _first(client: Client, listing: Listing, counters: Counters, course: _Course) -> Step:
+    kind = listing.kind
     while True:
-        asked = client.page_size
+        asked = client.page_size(kind)
         link = listing.first_link(client.origin, asked)
         try:
             answer = client.fetch(link, counters)
         except errors.PageSizeRefused:
-            if client.page_size < asked or client.ask_for_smaller_pages(asked):
+            if client.page_size(kind) < asked or client.ask_for_smaller_pages(kind, asked):
                 continue
             raise
         step = _step(client, listing, answer, link, course)
-        client.follow_down(step.page.page_size)
+        client.follow_down(kind, step.page.page_size)
         return step
 
 

@@ -191,7 +191,7 @@ class _Body(httpx.SyncByteStream):
 
 
 def environment_proxy(origin: str) -> httpcore.Proxy | None:
-    """Return the proxy that HTTPS_PROXY or ALL_PROXY names for this origin, unless NO_PROXY exempts it.
+    """Return the proxy that HTTPS_PROXY or ALL_PROXY names, unless NO_PROXY exempts `origin`.
 
     Loopback and plain http, which is taken for loopback only, never go through one: it would read
     the credentials, and could not reach this machine anyway.
@@ -204,7 +204,8 @@ def environment_proxy(origin: str) -> httpcore.Proxy | None:
         return None
     proxies = urllib.request.getproxies_environment()
     address = proxies.get("https") or proxies.get("all")
-    if not address or urllib.request.proxy_bypass_environment(place.netloc, proxies):  # type: ignore[attr-defined]
+    is_exempt = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]
+    if not address or is_exempt(place.netloc, proxies):
         return None
     try:
         proxy = httpx.Proxy(address if "://" in address else f"http://{address}")

@@ -72,6 +72,18 @@ def test_a_size_that_is_refused_is_lowered_for_all(
     assert result.totals["retries"] == 0
 
 
+def test_what_one_list_gives_says_nothing_of_another(make_trial: MakeTrial) -> None:
+    """The list of services is cut at 50; read so too, bindings would take twice the requests."""
+    trial = make_trial(bindings=(230,), max_page_size=1000, max_services_page_size=50)
+    trial.account["page_size"] = 200
+    result = trial.sync()
+    assert_complete(trial, result)
+    (service,) = trial.world.services
+    assert sizes_asked(trial, service) == ["200"] * 2
+    (lowered,) = events(result, "page_size.lowered")
+    assert (lowered["listing"], lowered["given"]) == ("/v1/Services", 50)
+
+
 def test_a_size_that_is_refused_to_the_end_is_told(make_trial: MakeTrial) -> None:
     """When no size is small enough the operator has to hear what to change."""
     trial = make_trial(bindings=(230,), max_page_size=20, oversize="refuse")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from etl.simulator import Fault, describe_faults
+from etl.simulator.effects import Asked
 from etl.simulator.replies import Reply
 from tests.acceptance.trial import Result, Trial
 from tests.acceptance.witness import (
@@ -227,6 +228,41 @@ def test_one_odd_refusal_in_the_middle_is_asked_again(make_trial: MakeTrial, nam
     kind, _, status = ODD[name]
     (event,) = events(result, "retry.scheduled")
     assert (event["reason"], event["status"], result.totals["retries"]) == (kind, status, 1)
+
+
+def slip_once_on(trial: Trial, name: str, pages: set[int], service_sid: str) -> None:
+    """Each of these pages is refused the first time that it is asked for."""
+    left = set(pages)
+
+    def is_first_time(asked: Asked) -> bool:
+        first = asked.page in left
+        left.discard(asked.page)
+        return first
+
+    trial.simulator.faults.add(
+        name, service=service_sid, only_pages=pages, when=is_first_time, times=len(pages)
+    )
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_refusals_far_apart_are_asked_again(make_trial: MakeTrial, name: str) -> None:
+    """A listing of 10,000 pages meets more than one slip, and would never be read to its end."""
+    trial = make_trial(bindings=(230,), max_page_size=1)
+    slip_once_on(trial, ODD[name][1], {1, 101, 210}, next(iter(trial.world.services)))
+    result = trial.sync()
+    assert_complete(trial, result)
+    assert result.totals["retries"] == 3
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_refusals_close_together_are_believed(make_trial: MakeTrial, name: str) -> None:
+    """Refusals that come more often than one in 100 pages are the API's word, and not slips."""
+    trial = make_trial(bindings=(230, 40), max_page_size=1)
+    struck, _ = trial.world.services
+    kind, refusal, _ = ODD[name]
+    slip_once_on(trial, refusal, {1, 100}, struck)
+    said = assert_failed(trial, trial.sync(expect=3), struck, kind)
+    assert (said["pages"], said["retries"]) == (100, 1)
 
 
 @pytest.mark.parametrize("name", ODD)

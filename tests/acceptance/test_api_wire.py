@@ -349,7 +349,7 @@ def through(trial: Trial, address: str, **environment: str) -> Result:
 
 
 def test_a_proxy_of_the_environment_tunnels(small: Trial, authority: trustme.CA) -> None:
-    """In many companies nothing gets out but through the proxy; it sees a CONNECT and no credentials of the account."""
+    """In many companies nothing else gets out; the proxy sees a CONNECT and no key."""
     with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
         result = through(small, f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}")
     assert_complete(small, result)
@@ -389,7 +389,7 @@ def test_as_many_go_through_a_proxy_as_are_allowed(
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> None:
-    """A proxy reads plain http, and with it the key, which is to leave the machine for the API alone."""
+    """A proxy reads plain http, and the key in it, which is for the API alone."""
     with listening(tunnel_to(9)) as proxy:
         assert_complete(small, sync_apart(small, **{variable: proxy.url}))
     assert proxy.connections == 0
@@ -399,7 +399,7 @@ def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> N
 def test_loopback_never_goes_through_a_proxy(
     small: Trial, authority: trustme.CA, host: str
 ) -> None:
-    """A proxy's loopback is another machine: whatever listens there would be asked in place of this one."""
+    """A proxy's loopback is another machine: what listens there would be asked instead."""
     with (
         listening(pass_on(small.simulator.base_url), serving_tls(authority, host)) as server,
         listening(tunnel_to(9)) as proxy,

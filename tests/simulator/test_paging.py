@@ -261,3 +261,13 @@ def test_links_name_the_host_that_was_asked(stand):
     answer = stand(5).client
     here = answer.get("/v1/Services", headers={"host": "example.test:81"}).json()
     assert here["meta"]["url"].startswith("http://example.test:81/v1/Services?")
+
+
+def test_the_list_of_services_may_be_cut_at_a_size_of_its_own(stand):
+    """If this failed, a client that takes one list's page size for all lists would pass unseen."""
+    here = stand(5, max_services_page_size=2)
+    for _ in range(2):
+        here.world.add_service(0)
+    page = here.client.get("/v1/Services", params={"PageSize": 100}).json()
+    assert (len(page["services"]), page["meta"]["page_size"]) == (2, 2)
+    assert here.page(PageSize=100)["meta"]["page_size"] == 100
