@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import click
@@ -95,6 +96,18 @@ def test_every_command_helps() -> None:
     """A command without help is a riddle at three in the morning."""
     for path, command in commands().items():
         assert command.help, path
+
+
+def test_the_changelog_knows_the_version() -> None:
+    """A release without its section tells nobody what it changes."""
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    titles = re.findall(r"^## (.+)$", changelog, re.MULTILINE)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+    assert titles[0] == "Unreleased"
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+ \(\d{4}-\d\d-\d\d\)", one) for one in titles[1:])
+    assert titles[1].split(" ")[0] == version
 
 
 def test_links_between_papers_lead_somewhere() -> None:
