@@ -1,7 +1,6 @@
 """One account's way to the API: signs in, retries, throttles, and turns everything but a 200 into a typed error."""
 
 import contextlib
-import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from etl.twilio.bodies import read_body
 from etl.twilio.failures import Answer, error_for, retry_after
 from etl.twilio.throttle import Throttle
 from etl.twilio.transport import Transport, time_limit
+from etl.twilio.unreachable import unreachable
 
 log = structlog.get_logger()
 
@@ -162,21 +162,12 @@ class Client:
                 with contextlib.closing(response):
                     return replace(head, body=read_body(response, head))
         except _NETWORK_ERRORS as cause:
-            raise self._unreachable(cause, head) from cause
-
-    def _unreachable(self, cause: Exception, head: Answer | None) -> errors.SourceError:
-        if _has_cause(cause, ssl.SSLCertVerificationError):
-            return errors.NotTheApi(
-                f"the certificate of {self.origin} cannot be trusted: check base_url, or name your own authority in SSL_CERT_FILE"
-            )
-        reason = type(cause).__name__
-        error = errors.Unavailable(
-            f"no usable answer from {self.origin} ({reason}): "
-            "check the network, the proxy variables and base_url, or try again later",
-            request_id=head.request_id if head else None,
-        )
-        error.passing = True
-        return error
+            raise unreachable(
+                cause,
+                self.origin,
+                through_proxy=self._transport.through_proxy,
+                request_id=head.request_id if head else None,
+            ) from cause
 
     def _announce(self, counters: Counters) -> Callable[[tenacity.RetryCallState], None]:
         def announce(state: tenacity.RetryCallState) -> None:
@@ -221,11 +212,3 @@ def _is_passing(error: BaseException) -> bool:
 
 def _hint(error: BaseException) -> float | None:
     return error.retry_after if isinstance(error, errors.SourceError) else None
-
-
-def _has_cause(error: BaseException | None, kind: type[BaseException]) -> bool:
-    while error is not None:
-        if isinstance(error, kind):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -113,6 +113,11 @@ class Transport:
             self._ssl_context, proxy=proxy, network_backend=_TimedBackend(), max_connections=None
         )
 
+    @property
+    def through_proxy(self) -> bool:
+        """Whether a proxy stands between."""
+        return self._tunnel is not None
+
     def get(self, url: str) -> httpx.Response:
         """Send one request to `url`, which begins with the origin; the body is read from the answer, which has to be closed."""
         scheme, host, port = self._parts

@@ -1,13 +1,14 @@
 """Below HTTP: connections that break, drip or stay silent, certificates, proxies, and places where nothing may ever arrive."""
 
 import asyncio
+import contextlib
 import gzip
 import json
+import socket
 import ssl
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,7 @@ def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> No
     said = assert_failed(
         one_service, result, only_service(one_service), "Unavailable", request_id=False
     )
-    assert "ReadTimeout" in said["error"]["message"]
+    assert "did not answer in time" in said["error"]["message"]
     assert said["requests"] == 2
 
 
@@ -122,25 +123,68 @@ def test_a_tls_handshake_that_never_answers_ends_within_the_time_limit(one_servi
     assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
 
 
+def reason_told(trial: Trial, base_url: str) -> str:
+    """What the run says of why nothing could be read at `base_url`."""
+    trial.account["base_url"] = base_url
+    trial.settings["retry"] |= {"timeout_seconds": 0.5, "attempts": 2}
+    result = trial.sync(expect=4)
+    said = assert_failed(trial, result, only_service(trial), "Unavailable", request_id=False)
+    message: str = said["error"]["message"]
+    return message
+
+
 def test_nobody_at_the_address(one_service: Trial) -> None:
-    """A refused connection is a sentence and exit 4, never a traceback."""
+    """A refused connection is a sentence of its own and exit 4, never a traceback."""
     with listening(stay_silent) as gone:
         pass
-    one_service.account["base_url"] = gone.url
-    one_service.settings["retry"]["attempts"] = 2
-    result = one_service.sync(expect=4)
-    said = assert_failed(
-        one_service, result, only_service(one_service), "Unavailable", request_id=False
-    )
-    assert gone.url in said["error"]["message"]
+    message = reason_told(one_service, gone.url)
+    assert message.startswith(f"{gone.url} refused the connection")
 
 
-def test_a_host_that_cannot_be_looked_up(one_service: Trial) -> None:
-    """A mistyped host is the operator's to mend; called a fault of the program, it would be reported to us."""
-    one_service.account["base_url"] = f"https://{'a' * 70}.invalid"
-    one_service.settings["retry"]["attempts"] = 1
-    result = one_service.sync(expect=4)
-    assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
+@pytest.mark.parametrize("host", ["a" * 70 + ".invalid", "conversations.invalid"])
+def test_a_host_that_cannot_be_looked_up(one_service: Trial, host: str) -> None:
+    """A mistyped host is the operator's to mend, in another place than a closed port."""
+    message = reason_told(one_service, f"https://{host}")
+    assert message.startswith(f"the host name of https://{host} was not found")
+
+
+def test_a_port_that_takes_no_more_connections(one_service: Trial) -> None:
+    """A firewall that swallows packets needs another remedy than a port with no listener."""
+    with contextlib.ExitStack() as stack:
+        full = stack.enter_context(contextlib.closing(socket.socket()))
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):
+            waiting = stack.enter_context(contextlib.closing(socket.socket()))
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        message = reason_told(one_service, f"http://127.0.0.1:{full.getsockname()[1]}")
+    assert "did not take the connection in time" in message
+
+
+def test_something_that_speaks_no_tls(one_service: Trial) -> None:
+    """https to a port of plain http would otherwise read as an API that is down."""
+    origin = one_service.simulator.base_url.replace("http:", "https:")
+    assert reason_told(one_service, origin).startswith(f"no TLS with {origin}")
+
+
+def test_a_connection_that_ends_without_an_answer(one_service: Trial) -> None:
+    """What was reached and broke off is no fault of the address."""
+    with listening(answer_with(b"")) as server:
+        message = reason_told(one_service, server.url)
+    assert message.startswith(f"the answer of {server.url} broke off")
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("127.0.0.1:9", "refused the connection"), ("proxy.invalid:3128", "was not found")],
+)
+def test_a_proxy_that_cannot_be_reached_is_told_apart(small: Trial, host: str, reason: str) -> None:
+    """Whoever looks at base_url while the proxy is down looks in the wrong place."""
+    small.account["base_url"] = f"https://{FAR}"
+    result = sync_apart(small, expect=4, HTTPS_PROXY=f"http://{host}")
+    message = result.json["services"][0]["error"]["message"]
+    assert [words for words in ("the proxy", reason, "HTTPS_PROXY") if words not in message] == []
 
 
 @pytest.mark.parametrize(
@@ -331,7 +375,7 @@ def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Tri
 FAR = "conversations.example"  # a name that no resolver knows: only a proxy gets there
 
 
-@contextmanager
+@contextlib.contextmanager
 def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Iterator[Listener]:
     """The API at https://conversations.example, which only the proxy that is given can reach."""
     trial.account["base_url"] = f"https://{FAR}"
