@@ -2,16 +2,20 @@
 
 from alembic import context
 
-connection = context.config.attributes.get("connection")
+given = context.config.attributes
+connection = given.get("connection")
 
 if connection is None:
     context.configure(
-        dialect_name=context.config.attributes["dialect_name"],
+        dialect_name=given["dialect_name"],
         output_buffer=context.config.output_buffer,
         literal_binds=True,
+        version_table=given["version_table"],
     )
 else:
-    context.configure(connection=connection, transactional_ddl=True)
+    context.configure(
+        connection=connection, transactional_ddl=True, version_table=given["version_table"]
+    )
 
 with context.begin_transaction():
     context.run_migrations()

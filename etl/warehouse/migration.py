@@ -17,12 +17,45 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 
+VERSION_TABLE = "bindings_etl_version"
+"""Where the revision stands. `alembic_version`, the usual name, may be another program's."""
+
+_OLD_VERSION_TABLE = "alembic_version"
+_OLD_REVISIONS = ("20261123_01", "20261123_02")  # 0.1.0 wrote these, and no other, into it
+
+
 def current_revision(conn: sa.Connection) -> str | None:
     """The revision that the warehouse is at; None before the first migration."""
-    if not sa.inspect(conn).has_table("alembic_version"):
+    return _revision_in(conn, VERSION_TABLE) or _old_revision(conn)
+
+
+def _revision_in(conn: sa.Connection, table: str) -> str | None:
+    if not sa.inspect(conn).has_table(table):
         return None
-    revision: str | None = conn.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    revision: str | None = conn.scalar(
+        sa.select(sa.column("version_num")).select_from(sa.table(table))
+    )
     return revision
+
+
+def _old_revision(conn: sa.Connection) -> str | None:
+    """What 0.1.0 has left; None where there is nothing, or what stands there is another program's."""
+    if not sa.inspect(conn).has_table(sync_leases.name):
+        return None
+    revision = _revision_in(conn, _OLD_VERSION_TABLE)
+    return revision if revision in _OLD_REVISIONS else None
+
+
+def _take_over(conn: sa.Connection) -> None:
+    """Move the revision of 0.1.0 into our own table; begun and broken off, it is ended here."""
+    from alembic import command
+
+    old = _old_revision(conn)
+    if old is None:
+        return
+    if _revision_in(conn, VERSION_TABLE) is None:
+        command.stamp(_config(conn), old)
+    conn.execute(sa.schema.DropTable(sa.Table(_OLD_VERSION_TABLE, sa.MetaData())))
 
 
 def require_head(conn: sa.Connection) -> None:
@@ -61,6 +94,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
         if schema and conn.dialect.name in ("postgresql", "duckdb"):
             _create_schema(conn, schema)
         before = current_revision(conn)
+        _take_over(conn)
         if before == HEAD:
             return before, HEAD
         if before is not None:
@@ -76,6 +110,7 @@ def downgrade(warehouse: Warehouse, revision: str) -> None:
     from alembic import command
 
     with warehouse.migrating() as conn:
+        _take_over(conn)
         command.downgrade(_config(conn), revision)
 
 
@@ -162,6 +197,7 @@ def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "C
     if scripts not in sys.path:  # where migrations find `etl_frozen`
         sys.path.append(scripts)
     config.attributes["connection"] = conn
+    config.attributes["version_table"] = VERSION_TABLE
     return config
 
 

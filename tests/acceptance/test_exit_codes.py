@@ -350,7 +350,7 @@ def test_a_warehouse_that_is_not_migrated_is_7_and_names_the_command(
 def test_a_warehouse_of_another_revision_is_7(make_trial: MakeTrial) -> None:
     """An older or newer program must not write into tables that it does not know."""
     trial = make_trial((10,))
-    trial.execute("UPDATE alembic_version SET version_num = '20200101_01'")
+    trial.execute("UPDATE bindings_etl_version SET version_num = '20200101_01'")
     assert "migrate" in trial.sync(expect=7).err
 
 

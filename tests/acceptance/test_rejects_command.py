@@ -233,7 +233,7 @@ def test_discard_closes_and_the_next_run_opens_again(trial: Trial) -> None:
 def test_a_retry_that_cannot_begin_still_gives_json(make_trial: Callable[..., Trial]) -> None:
     """A program that reads standard output would break on an empty one."""
     trial = make_trial((3,))
-    trial.execute("UPDATE alembic_version SET version_num = 'from_the_future'")
+    trial.execute("UPDATE bindings_etl_version SET version_num = 'from_the_future'")
     document = retry(trial, expect=7)
     assert (document["mode"], document["status"], document["services"]) == ("retry", "failed", [])
 

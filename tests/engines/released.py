@@ -76,7 +76,9 @@ _SEEN = "INSERT INTO scan_seen (stage_id, batch, sids) VALUES (1, 1, {})"
 def make(warehouse: Warehouse, revision: str = V0_1) -> None:
     """Migrate an empty database to a released `revision` and put a row or two into each table."""
     with warehouse.migrating() as conn:
-        command.upgrade(migration._config(conn), revision)
+        config = migration._config(conn)
+        config.attributes["version_table"] = "alembic_version"
+        command.upgrade(config, revision)
     warehouse.transact(_fill)
 
 

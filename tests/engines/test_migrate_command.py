@@ -104,7 +104,7 @@ def test_the_printed_sql_builds_the_warehouse(
     trial = trial_on(warehouse_url, (5,))
     warehouse = open_on(warehouse_url)
     migration.downgrade(warehouse, "base")
-    warehouse.transact(lambda conn: conn.execute(sa.text("DROP TABLE alembic_version")))
+    warehouse.transact(lambda conn: conn.execute(sa.text("DROP TABLE bindings_etl_version")))
     script = trial.run("migrate", "--sql").out
     warehouse.transact(
         lambda conn: [
@@ -114,7 +114,10 @@ def test_the_printed_sql_builds_the_warehouse(
     views = warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
     assert set(COMMENTS) <= views
     with warehouse.migrating() as conn:
-        options = {"compare_type": engine_name != "duckdb"}
+        options = {
+            "version_table": migration.VERSION_TABLE,
+            "compare_type": engine_name != "duckdb",
+        }
         assert (
             compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata) == []
         )

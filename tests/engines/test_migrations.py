@@ -33,7 +33,7 @@ def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
     migration.upgrade(warehouse, None)
     assert set(COMMENTS) <= view_names(warehouse)
     migration.downgrade(warehouse, "base")
-    assert table_names(warehouse) <= {"alembic_version"}
+    assert table_names(warehouse) <= {"bindings_etl_version"}
     assert not set(COMMENTS) & view_names(warehouse)
     assert migration.upgrade(warehouse, None) == (None, tables.HEAD)
     assert set(tables.metadata.tables) <= table_names(warehouse)
@@ -47,6 +47,7 @@ def test_migrations_rebuild_what_tables_says(warehouse: Warehouse, engine_name: 
     migration.upgrade(warehouse, None)
     with warehouse.migrating() as conn:
         options = {
+            "version_table": migration.VERSION_TABLE,
             "compare_type": engine_name != "duckdb",
             "compare_server_default": engine_name != "duckdb",
         }
@@ -104,7 +105,7 @@ def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
     migration.upgrade(warehouse, None)
     warehouse.transact(
         lambda conn: conn.execute(
-            sa.text("UPDATE alembic_version SET version_num = 'from_the_future'")
+            sa.text("UPDATE bindings_etl_version SET version_num = 'from_the_future'")
         )
     )
     with pytest.raises(errors.WarehouseOutdated, match="upgrade this one"):
@@ -133,3 +134,35 @@ def test_a_released_warehouse_keeps_its_data(warehouse: Warehouse) -> None:
         for old, new in zip(kept, after[table], strict=True):
             assert old.items() <= new.items()
     warehouse.read(lambda conn: conn.execute(sa.select(tables.bindings)).all())
+    assert "alembic_version" not in table_names(warehouse)
+
+
+@pytest.mark.parametrize("revisions", [(), ("e1f2a3b4c5d6",), ("e1f2a3b4c5d6", "0a1b2c3d4e5f")])
+def test_another_program_may_keep_its_own_revision_beside(
+    warehouse: Warehouse, revisions: tuple[str, ...]
+) -> None:
+    """Airflow, Superset or an application in the same schema: theirs was taken for ours."""
+    theirs = sa.table("alembic_version", sa.column("version_num"))
+
+    def install(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        for one in revisions:
+            conn.execute(sa.insert(theirs).values(version_num=one))
+
+    with warehouse.migrating() as conn:
+        install(conn)
+    assert migration.upgrade(warehouse, None) == (None, tables.HEAD)
+    warehouse.read(migration.require_head)
+    migration.downgrade(warehouse, "base")
+    assert set(warehouse.read(lambda conn: conn.scalars(sa.select(theirs)).all())) == set(revisions)
+
+
+def test_taking_over_the_old_revision_can_be_broken_off(warehouse: Warehouse) -> None:
+    """MariaDB commits each step: between them, both tables hold the revision, or the new one none."""
+    released.make(warehouse)
+    ours = sa.Table("bindings_etl_version", sa.MetaData(), sa.Column("version_num", sa.String(32)))
+    warehouse.transact(ours.create)
+    assert warehouse.read(migration.current_revision) == released.V0_1
+    warehouse.transact(lambda conn: conn.execute(sa.insert(ours).values(version_num=released.V0_1)))
+    assert migration.upgrade(warehouse, None) == (released.V0_1, tables.HEAD)
+    assert "alembic_version" not in table_names(warehouse)

@@ -24,7 +24,7 @@ GRANTS = {
     },
     "SELECT": {
         "TABLE": (
-            "alembic_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
+            "bindings_etl_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
             "sync_gates", "scan_progress", "scan_seen", "scan_staged",
         )
     },
@@ -109,7 +109,7 @@ def test_the_schema_of_the_configuration_is_where_everything_lies(
     query += "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
     found = {(row["table_schema"], row["table_name"]) for row in trial.query(query)}
     assert {one for one, _ in found} == {schema}
-    assert {*tables.metadata.tables, "alembic_version", "active_bindings"} <= {
+    assert {*tables.metadata.tables, "bindings_etl_version", "active_bindings"} <= {
         name for _, name in found
     }
     assert trial.query(f'SELECT count(*) AS n FROM "{schema}".active_bindings') == [{"n": 52}]

@@ -106,6 +106,7 @@ class Mariadb:
             )
         try:
             yield
+            conn.exec_driver_sql("COMMIT")  # or who is waiting would not yet see the revision
         finally:
             with suppress(sa.exc.DBAPIError):  # a lost connection has given it back
                 conn.execute(sa.select(sa.func.release_lock(name)))
