@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from etl import config, errors
 from etl.config import Settings
 from etl.domain.counters import Counters
+from etl.domain.service import Service
 from etl.stopping import Stop
+from etl.sync.claims import Claims, note_on_reader, require_own_key
 from etl.sync.outcome import sentence
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services, probe_service
@@ -32,8 +34,9 @@ def examine(settings: Settings) -> Iterator[Finding]:
     settings = settings.model_copy(
         update={"retry": settings.retry.model_copy(update={"attempts": 1})}
     )
+    found: dict[str, dict[str, Service]] = {}
     for account in settings.accounts:
-        yield from _examine_account(account, settings)
+        yield from _examine_account(account, settings, found)
     yield from _examine_warehouse(settings)
 
 
@@ -49,27 +52,64 @@ def exit_code(findings: Sequence[Finding]) -> int:
     return 3 if readable else errors.SourceError.exit_code
 
 
-def _examine_account(account: config.Account, settings: Settings) -> Iterator[Finding]:
+def _examine_account(
+    account: config.Account, settings: Settings, found: dict[str, dict[str, Service]]
+) -> Iterator[Finding]:
+    """`found` holds the services of the accounts before this one, and takes up this one's."""
     client = Client(account, settings.retry, Stop())
+    services = []
     try:
-        services = (
-            list(account.services)
-            if account.services != "all"
-            else discover_services(client, Counters())
-        )
+        services = _services_of(client)
         yield Finding(
             "account", account.name, ok=True, message=f"{len(services)} services at {client.origin}"
         )
+        if account.services == "all":
+            require_own_key(account, services, settings.accounts)
+            found[account.name] = {service.sid: service for service in services}
+            yield from _examine_double(account, settings.accounts)
     except errors.SourceError as error:
         yield _fault("account", account.name, error)
+    except errors.ConfigurationError as error:
+        yield _fault("account", account.name, error)
         services = []
-    for sid in services:
-        try:
-            probe_service(client, sid)
-            yield Finding("service", sid, ok=True, message="can be read")
-        except errors.SourceError as error:
-            yield _fault("service", sid, error)
+    claims = Claims(settings.accounts, {})
+    for sid in (service.sid for service in services):
+        reader = claims.reader_of(sid, found) if account.services == "all" else account.name
+        yield _probe(client, sid) if reader == account.name else _left_to(reader, account, sid)
     client.close()
+
+
+def _services_of(client: Client) -> list[Service]:
+    if client.account.services == "all":
+        return discover_services(client, Counters())
+    return [Service(sid) for sid in client.account.services]
+
+
+def _examine_double(
+    account: config.Account, accounts: Sequence[config.Account]
+) -> Iterator[Finding]:
+    """A block of the file that is the copy of one before it reads nothing."""
+    for other in accounts[: accounts.index(account)]:
+        place = (account.services, account.account_sid, account.credentials, account.origin)
+        if place == (other.services, other.account_sid, other.credentials, other.origin):
+            error = errors.ConfigurationError(
+                f"account {account.name} has the account_sid and the key of account {other.name}, "
+                "which reads all of its services: take one of the two out, or name their services"
+            )
+            yield _fault("account", account.name, error)
+
+
+def _probe(client: Client, sid: str) -> Finding:
+    try:
+        probe_service(client, sid)
+    except errors.SourceError as error:
+        return _fault("service", sid, error)
+    return Finding("service", sid, ok=True, message="can be read")
+
+
+def _left_to(reader: str, account: config.Account, sid: str) -> Finding:
+    message = f"{note_on_reader(reader)}, so account {account.name} leaves it out"
+    return Finding("service", sid, ok=True, message=message)
 
 
 def _examine_warehouse(settings: Settings) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ class _Retrial:
         assert context.holder is not None  # noqa: S101 - a retry always holds leases
         self._warehouse = context.warehouse
         self._engine = context.warehouse.engine
-        self._holder = context.holder
+        self._holder = context.holder.for_scan()
         self._client = client
         self._stop = context.stop
         self._retried = retried

@@ -3,9 +3,7 @@
 import socket
 import threading
 import uuid
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 
@@ -14,25 +12,18 @@ import structlog
 
 from etl import config, errors
 from etl.config import Settings
-from etl.domain.scope import Scope, in_shard
+from etl.domain.scope import Scope
 from etl.stopping import Stop
-from etl.sync.absence import Census
+from etl.sync.accounts import scan_accounts
 from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
-from etl.sync.plan import Plan
-from etl.sync.scan import Scan
 from etl.twilio.client import Client
-from etl.twilio.conversations import discover_services
 from etl.warehouse import leases, ledger, migration
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
 
 log = structlog.get_logger()
-
-# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10. A database that hangs as well
-# is left behind by the command line.
-_PATIENCE_AFTER_STOP_SECONDS = 7.0
 
 
 def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> RunOutcome:
@@ -57,7 +48,7 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
         board.run_id = holder.run_id if holder else None
         try:
             with _heartbeat(context):
-                _scan_all(context, clients, board)
+                scan_accounts(context, clients, board)
         except BaseException as error:
             _close_line(
                 warehouse,
@@ -186,83 +177,3 @@ def _heartbeat(context: Context) -> Iterator[None]:
         yield
     finally:
         ended.set()
-
-
-def _scan_all(context: Context, clients: Sequence[Client], board: Board) -> None:
-    """All accounts side by side, each with its own client, throttle and failures."""
-    pool = ThreadPoolExecutor(max(1, len(clients)), "account")
-    _wait_for(
-        [pool.submit(_scan_account, context, client, board) for client in clients], context.stop
-    )
-    pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _scan_account(context: Context, client: Client, board: Board) -> None:
-    account = client.account
-    try:
-        scopes = _scopes_of(context, client, board)
-    except (
-        Exception
-    ) as error:  # the one boundary: an account that cannot be read costs that account
-        status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
-        board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
-        request_id = getattr(error, "request_id", None)
-        log.error(  # noqa: TRY400 - the frames go to the debug level
-            "account.failed",
-            account=account.name,
-            error=type(error).__name__,
-            message=sentence(error),
-            twilio_request_id=request_id,
-        )
-        log.debug("account.traceback", exc_info=error)
-        return
-    kind = Plan if context.request.dry_run else Scan
-    parts = Counter(scope.chat_service_sid for scope in scopes)
-    census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}
-    planned = [
-        kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid])
-        for scope in scopes
-    ]
-    pool = ThreadPoolExecutor(account.concurrency, "scan")
-    tasks = [
-        pool.submit(_scan, scan, census[scope.chat_service_sid])
-        for scope, scan in zip(scopes, planned, strict=True)
-    ]
-    _wait_for(tasks, context.stop)
-    pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _scan(scan: Scan | Plan, census: Census) -> None:
-    scan.read()
-    for ready in census.hand_in(scan):
-        ready.finish()
-
-
-def _scopes_of(context: Context, client: Client, board: Board) -> list[Scope]:
-    account, request = client.account, context.request
-    if account.services != "all":
-        services = [
-            sid for sid in account.services if not request.services or sid in request.services
-        ]
-    else:
-        services = discover_services(client, board.add_discovery())
-        log.info("services.discovered", account=account.name, services=len(services))
-        if request.services:
-            services = [sid for sid in services if sid in request.services]
-    scopes = [request.scope_of(account.name, sid) for sid in services]
-    if account.partition_by_type:
-        scopes = [part for scope in scopes for part in scope.partitions()]
-    return in_shard(scopes, request.shard)
-
-
-def _wait_for(tasks: Sequence[Future[None]], stop: Stop) -> None:
-    """Until all are done; after a stop, no longer than patience lasts. A fault of the program itself comes out here."""
-    waiting = set(tasks)
-    while waiting and not stop.requested:
-        _, waiting = wait(waiting, timeout=0.2)
-    _, late = wait(waiting, timeout=_PATIENCE_AFTER_STOP_SECONDS)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()
-    if late:
-        log.warning("run.left_behind", scans=len(late))

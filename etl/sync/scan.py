@@ -51,7 +51,7 @@ class Scan:
         self._context = context
         self._warehouse = context.warehouse
         self._engine = context.warehouse.engine
-        self._holder = context.holder
+        self._holder = context.holder.for_scan()
         self._client = client
         self._scope = scope
         self._rules = rules_for(context.settings, client, scope)

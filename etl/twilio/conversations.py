@@ -9,7 +9,7 @@ from etl import errors
 from etl.domain.counters import Counters
 from etl.domain.guard import Absence
 from etl.domain.scope import Scope
-from etl.domain.wire import decode_sids
+from etl.domain.service import Service, decode_services
 from etl.twilio.client import Client
 from etl.twilio.paging import Listing, Step, walk
 
@@ -17,22 +17,22 @@ _SERVICES = Listing("/v1/Services", "services")
 _is_service_sid = re.compile(r"IS[0-9a-fA-F]{32}").fullmatch
 
 
-def discover_services(client: Client, counters: Counters) -> list[str]:
-    """SIDs of all services of the account, each once.
+def discover_services(client: Client, counters: Counters) -> list[Service]:
+    """All services of the account, each once.
 
     Raises:
         SourceError: the list cannot be read to its end.
     """
-    found: dict[str, None] = {}
+    found: dict[str, Service] = {}
     for step in walk(client, _SERVICES, counters):
-        for sid in decode_sids(step.page.rows):
-            if sid is None or not _is_service_sid(sid):
+        for service in decode_services(step.page.rows):
+            if service is None or not _is_service_sid(service.sid):
                 raise errors.MalformedPage(
                     "the list of services holds a row without a service SID; name the services in `services`",
                     request_id=step.request_id,
                 )
-            found[sid] = None
-    return list(found)
+            found[service.sid] = service
+    return list(found.values())
 
 
 def list_bindings(

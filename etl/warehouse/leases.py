@@ -4,7 +4,8 @@ A lease is a row with an owner and an expiry, by the warehouse's own clock. Two 
 their binding types are disjoint. A killed process frees its leases by not renewing them.
 """
 
-from dataclasses import dataclass
+import uuid
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -17,12 +18,16 @@ from etl.warehouse.tables import sync_gates, sync_leases
 
 @dataclass(frozen=True)
 class Holder:
-    """The process that holds leases."""
+    """What holds leases: a scan, or whatever else works on a service, in the name of a run."""
 
     owner: str
     run_id: int
     host: str
     lease_seconds: float
+
+    def for_scan(self) -> "Holder":
+        """One more holder of the same run. Scans of one process exclude each other like any."""
+        return replace(self, owner=str(uuid.uuid4()))
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     others = conn.execute(sa.select(sync_leases).where(mine)).all()
     in_the_way = [other for other in others if overlap(other.scope, scope.label)]
     for other in in_the_way:
-        # One of our own is in the way when the commit that took it went through and its answer was lost.
+        # Our own is in the way when the commit that took it went through and its answer was lost.
         if other.expires_at > now and other.owner != holder.owner:
             raise LeaseHeld(
                 f"service {scope.chat_service_sid} ({other.scope}) is being worked on by run {other.run_id} on {other.host}; "
@@ -105,11 +110,11 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
-    """Prolong every lease of this process, when no batch is due."""
+    """Prolong every lease of this run, when no batch is due."""
     expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
     conn.execute(
         sa.update(sync_leases)
-        .where(sync_leases.c.owner == holder.owner)
+        .where(sync_leases.c.run_id == holder.run_id)
         .values(expires_at=expires_at)
     )
 

@@ -86,6 +86,18 @@ def test_scopes_that_may_share_a_binding_exclude_each_other(
     assert live(warehouse) == [(held.label, 1)]
 
 
+def test_scans_of_one_run_exclude_each_other(warehouse: Warehouse) -> None:
+    """Two accounts of one process that find the same service would publish each other's half."""
+    process = holder(1)
+    one, other = process.for_scan(), process.for_scan()
+    acquire(warehouse, one)
+    with pytest.raises(LeaseHeld, match="run 1 on host-1"):
+        acquire(warehouse, other)
+    assert acquire(warehouse, one) == [Lapsed(1)]  # the answer to its commit may have been lost
+    with pytest.raises(LeaseLost):
+        renew(warehouse, other)
+
+
 def test_disjoint_types_are_read_side_by_side(warehouse: Warehouse) -> None:
     """Were partitions to exclude each other, `partition_by_type` would gain nothing."""
     acquire(warehouse, holder(1), APN)
@@ -125,14 +137,14 @@ def test_renewing_prolongs_a_lease_even_one_that_has_run_out(warehouse: Warehous
     assert live(warehouse) == [("service", 1)]
 
 
-def test_the_heartbeat_prolongs_all_leases_of_its_process_and_no_others(
+def test_the_heartbeat_prolongs_all_leases_of_its_run_and_no_others(
     warehouse: Warehouse,
 ) -> None:
     """A heartbeat that revived a dead run's lease would lock a service for ever."""
     dead, alive = holder(1, lease_seconds=-1), holder(2, lease_seconds=-1)
     acquire(warehouse, dead, APN)
-    acquire(warehouse, alive, FCM)
-    acquire(warehouse, alive, Scope("main", OTHER_SERVICE))
+    acquire(warehouse, alive.for_scan(), FCM)
+    acquire(warehouse, alive.for_scan(), Scope("main", OTHER_SERVICE))
     warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder(2)))
     assert live(warehouse) == [("type:fcm", 2), ("service", 2)]
 

@@ -1,0 +1,156 @@
+"""The accounts of a run: what each has, which of it is read by whom, all scans side by side."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from etl import errors
+from etl.domain.scope import Scope, in_shard
+from etl.domain.service import Service
+from etl.stopping import Stop
+from etl.sync.absence import Census
+from etl.sync.board import Board
+from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
+from etl.sync.context import Context
+from etl.sync.outcome import ScanOutcome, sentence
+from etl.sync.plan import Plan
+from etl.sync.scan import Scan
+from etl.twilio.client import Client
+from etl.twilio.conversations import discover_services
+
+log = structlog.get_logger()
+
+# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10. A database that hangs as well
+# is left behind by the command line.
+_PATIENCE_AFTER_STOP_SECONDS = 7.0
+
+
+_Found = dict[str, dict[str, Service]]
+"""The services of the accounts that were asked for theirs, by the account's name."""
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all accounts of a run share."""
+
+    context: Context
+    board: Board
+    claims: Claims
+
+
+def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> None:
+    """All accounts side by side, each with its own client, throttle and failures."""
+    accounts = [client.account for client in clients]
+    by_name = {client.account.name: client for client in clients}
+    shared = _Shared(context, board, Claims(context.settings.accounts, {}))
+    groups = [[by_name[account.name] for account in group] for group in group_by_owner(accounts)]
+    _side_by_side("account", [partial(_scan_group, shared, group) for group in groups], context)
+
+
+def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
+    """Blocks of one account at Twilio: they may find the same services, so all are asked first."""
+    found: _Found = {}
+
+    def discover(client: Client) -> None:
+        with _failures_noted(shared.board, client):
+            found[client.account.name] = _discover(shared, client)
+
+    context = shared.context
+    asked = [client for client in clients if client.account.services == "all"]
+    _side_by_side("discovery", [partial(discover, client) for client in asked], context)
+    readable = [client for client in clients if client not in asked or client.account.name in found]
+    work = [(client, _scopes_of(shared, client, found)) for client in readable]
+    _side_by_side("account", [partial(_scan_account, shared, *one) for one in work], context)
+
+
+def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
+    account = client.account
+    found = discover_services(client, shared.board.add_discovery())
+    log.info("services.discovered", account=account.name, services=len(found))
+    require_own_key(account, found, shared.context.settings.accounts)
+    return {service.sid: service for service in found}
+
+
+def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
+    """What this account reads; what another one reads is told."""
+    account, request = client.account, shared.context.request
+    services = found[account.name] if account.services == "all" else account.services
+    chosen = [sid for sid in services if not request.services or sid in request.services]
+    scopes = []
+    for scope in (request.scope_of(account.name, sid) for sid in chosen):
+        reader = account.name
+        if account.services == "all":
+            reader = shared.claims.reader_of(scope.chat_service_sid, found)
+        if reader == account.name:
+            scopes += scope.partitions() if account.partition_by_type else [scope]
+        elif in_shard([scope], request.shard):
+            note = note_on_reader(reader)
+            shared.board.add(ScanOutcome(scope, "skipped", kept=note, ended=True))
+    return in_shard(scopes, request.shard)
+
+
+def _scan_account(shared: _Shared, client: Client, scopes: Sequence[Scope]) -> None:
+    context, board = shared.context, shared.board
+    kind = Plan if context.request.dry_run else Scan
+    parts = Counter(scope.chat_service_sid for scope in scopes)
+    census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}
+    planned = [
+        kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid])
+        for scope in scopes
+    ]
+    pool = ThreadPoolExecutor(client.account.concurrency, "scan")
+    tasks = [
+        pool.submit(_scan, scan, census[scope.chat_service_sid])
+        for scope, scan in zip(scopes, planned, strict=True)
+    ]
+    _wait_for(tasks, context.stop)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _scan(scan: Scan | Plan, census: Census) -> None:
+    scan.read()
+    for ready in census.hand_in(scan):
+        ready.finish()
+
+
+@contextmanager
+def _failures_noted(board: Board, client: Client) -> Iterator[None]:
+    """The one boundary: an account that cannot be read costs that account."""
+    account = client.account
+    try:
+        yield
+    except Exception as error:
+        status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
+        board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
+        log.error(  # noqa: TRY400 - the frames go to the debug level
+            "account.failed",
+            account=account.name,
+            error=type(error).__name__,
+            message=sentence(error),
+            twilio_request_id=getattr(error, "request_id", None),
+        )
+        log.debug("account.traceback", exc_info=error)
+
+
+def _side_by_side(name: str, tasks: Sequence[Callable[[], None]], context: Context) -> None:
+    pool = ThreadPoolExecutor(max(1, len(tasks)), name)
+    _wait_for([pool.submit(task) for task in tasks], context.stop)
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _wait_for(tasks: Sequence[Future[None]], stop: Stop) -> None:
+    """Until all are done; after a stop, no longer than patience lasts. A fault of the program itself comes out here."""
+    waiting = set(tasks)
+    while waiting and not stop.requested:
+        _, waiting = wait(waiting, timeout=0.2)
+    _, late = wait(waiting, timeout=_PATIENCE_AFTER_STOP_SECONDS)
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
+    if late:
+        log.warning("run.left_behind", scans=len(late))
