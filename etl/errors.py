@@ -166,3 +166,8 @@ class LeaseLost(EtlError):
 
 class Interrupted(EtlError):
     """Asked to stop: what is committed is whole."""
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return what a command ends with when this error comes out of it; one that is not ours is a fault of the program."""
+    return error.exit_code if isinstance(error, EtlError) else EtlError.exit_code

@@ -18,6 +18,8 @@ class Stop:
         self._deadline = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         self.reason = ""
         self.exit_code: int | None = None
+        self.requested_at: float | None = None
+        """When, by the monotonic clock."""
         self._aftermath = (
             "nothing was written"
             if dry_run
@@ -28,6 +30,7 @@ class Stop:
         """Ask everything to finish what it has in hand. The first reason stands."""
         if not self._set:
             self.reason, self.exit_code = reason, exit_code
+            self.requested_at = time.monotonic()
             self._set = True
 
     @property

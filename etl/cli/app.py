@@ -11,7 +11,7 @@ import click
 
 from etl.cli.options import GLOBAL_OPTIONS, Common
 from etl.cli.output import discard_the_rest, say, tell
-from etl.errors import ConfigurationError, EtlError
+from etl.errors import ConfigurationError, EtlError, exit_code_of
 
 # Name → module and what `--help` lists. A module is loaded when its command is used: `--version` has to be quick.
 _COMMANDS = {
@@ -144,17 +144,18 @@ def _failure_json(error: Exception, common: Common, *, dry_run: bool) -> str:
     from etl.cli import render
     from etl.sync.outcome import describe
 
+    if common.failed_run:
+        return render.to_json(common.failed_run)
     if common.command in _MODES:
-        return render.failed_run_json(
-            error, _MODES[common.command], common.started_at, dry_run=dry_run
-        )
+        mode = _MODES[common.command]
+        return render.to_json(render.failed_run(error, mode, common.started_at, dry_run=dry_run))
     return render.to_json({"error": describe(error)})
 
 
 def _report(error: Exception, common: Common) -> int:
     from etl.sync.outcome import sentence
 
-    code = error.exit_code if isinstance(error, EtlError) else EtlError.exit_code
+    code = exit_code_of(error)
     if common.log_format == "json" or common.log_level == "debug":
         from etl import logs
 

@@ -26,6 +26,8 @@ class Common:
     command: str = ""
     """Such as `rejects list`; empty as long as it is not known."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    failed_run: dict[str, Any] | None = None
+    """The object of a run that could not begin, once it was told to others: `--json` prints the same."""
 
     @property
     def config_path(self) -> Path:

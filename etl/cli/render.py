@@ -20,21 +20,21 @@ def to_json(document: Any) -> str:
     )
 
 
-def failed_run_json(error: Exception, mode: str, started_at: datetime, *, dry_run: bool) -> str:
+def failed_run(
+    error: Exception, mode: str, started_at: datetime, *, dry_run: bool
+) -> dict[str, Any]:
     """The contract's object for a run that could not begin."""
-    return to_json(
-        {
-            "run_id": None,
-            "mode": mode,
-            "status": "failed",
-            "started_at": as_zulu(started_at),
-            "finished_at": as_zulu(datetime.now(UTC)),
-            "dry_run": dry_run,
-            "totals": vars(Counters()),
-            "services": [],
-            "error": describe(error),
-        }
-    )
+    return {
+        "run_id": None,
+        "mode": mode,
+        "status": "failed",
+        "started_at": as_zulu(started_at),
+        "finished_at": as_zulu(datetime.now(UTC)),
+        "dry_run": dry_run,
+        "totals": vars(Counters()),
+        "services": [],
+        "error": describe(error),
+    }
 
 
 def run_summary(outcome: RunOutcome) -> str:

@@ -2,12 +2,14 @@
 
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 import structlog
 
 from etl.cli import render
+from etl.cli.aftermath import Aftermath, metrics_option
 from etl.cli.options import (
     Command,
     Common,
@@ -49,10 +51,12 @@ _LONGEST_TYPES = 120
     callback=lambda _c, _p, value: _shard(value),
     help="Only part I (0…N-1) of N equal parts.",
 )
+@metrics_option()
 @click.pass_obj
-def sync(common: Common, /, as_json: bool, **options: Any) -> int:
+def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:
     """Read every configured service and publish what changed."""
-    return _run(common, Request(mode="sync", **options), as_json=as_json)
+    request = Request(mode="sync", **options)
+    return _run(common, request, Aftermath(common, request, metrics_file), as_json=as_json)
 
 
 @click.command("backfill", cls=Command, short_help="One-off load of a chosen scope.")
@@ -93,8 +97,9 @@ def sync(common: Common, /, as_json: bool, **options: Any) -> int:
     "--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing."
 )
 @json_option()
+@metrics_option()
 @click.pass_obj
-def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
+def backfill(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:
     """Load a chosen scope once: resumable, and beside the scheduled sync without harm.
 
     A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes nothing.
@@ -108,27 +113,38 @@ def backfill(common: Common, /, as_json: bool, **options: Any) -> int:
             f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
             param_hint="--type",
         )
-    return _run(common, Request(mode="backfill", **options), as_json=as_json)
+    request = Request(mode="backfill", **options)
+    return _run(common, request, Aftermath(common, request, metrics_file), as_json=as_json)
 
 
 commands = {"sync": sync, "backfill": backfill}
 
 
-def _run(common: Common, request: Request, *, as_json: bool) -> int:
-    settings = common.settings()
+def _run(common: Common, request: Request, aftermath: Aftermath, *, as_json: bool) -> int:
+    try:
+        return _run_to_end(common, request, aftermath, as_json=as_json)
+    except Exception as error:
+        aftermath.of_failure(error)
+        raise
+
+
+def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_json: bool) -> int:
+    settings = aftermath.settings = common.settings()
     if unknown := sorted(set(request.binding_types) - set(KNOWN_TYPES)):
         log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
-    stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
+    stop = aftermath.stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
     board = Board()
 
     def leave_late() -> NoReturn:
         outcome = board.outcome(request, stop)
         _tell(outcome, as_json=as_json)
+        aftermath.of_run(outcome)
         leave(outcome.exit_code)
 
     with listening_to_signals(stop, leave_late), showing_progress(board):
         outcome = execute(settings, request, stop, board)
     _tell(outcome, as_json=as_json)
+    aftermath.of_run(outcome)
     if stop.requested:
         leave(outcome.exit_code)
     return outcome.exit_code

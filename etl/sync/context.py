@@ -5,7 +5,7 @@ from datetime import datetime
 
 from etl.config import Settings
 from etl.domain.normalize import Rules
-from etl.domain.scope import Scope, Shard
+from etl.domain.scope import Scope, Shard, in_shard
 from etl.stopping import Stop
 from etl.sync.turns import Turns
 from etl.twilio.client import Client
@@ -33,6 +33,14 @@ class Request:
         """The scope of one service under this request."""
         return Scope(
             account, chat_service_sid, self.binding_types, self.identities, self.since, self.until
+        )
+
+    def is_about(self, account: str, chat_service_sid: str) -> bool:
+        """Whether a service that an earlier run has read belongs to what was asked for."""
+        return (
+            (not self.accounts or account in self.accounts)
+            and (not self.services or chat_service_sid in self.services)
+            and bool(in_shard([self.scope_of(account, chat_service_sid)], self.shard))
         )
 
 

@@ -25,9 +25,6 @@ class Overview:
 
 def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
     """Read everything in one connection."""
-    freshness = sa.select(service_freshness).order_by(
-        service_freshness.c.account, service_freshness.c.chat_service_sid
-    )
     columns = (
         "id",
         "mode",
@@ -56,8 +53,16 @@ def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
         }
         for one in leases.live(conn, engine)
     ]
-    return Overview(
-        _lines(conn, freshness), _lines(conn, runs), _lines(conn, _open_rejects()), held
+    return Overview(read_freshness(conn), _lines(conn, runs), _lines(conn, _open_rejects()), held)
+
+
+def read_freshness(conn: sa.Connection) -> list[dict[str, Any]]:
+    """Return the lines of the view `service_freshness`, in order."""
+    return _lines(
+        conn,
+        sa.select(service_freshness).order_by(
+            service_freshness.c.account, service_freshness.c.chat_service_sid
+        ),
     )
 
 

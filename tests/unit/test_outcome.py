@@ -167,7 +167,9 @@ def test_the_json_is_the_contract_s() -> None:
 def test_a_run_that_could_not_begin_has_the_same_shape() -> None:
     """`--json` gives one object also when the run fails."""
     failed = json.loads(
-        render.failed_run_json(errors.WarehouseOutdated("run migrate"), "sync", BEGAN, dry_run=True)
+        render.to_json(
+            render.failed_run(errors.WarehouseOutdated("run migrate"), "sync", BEGAN, dry_run=True)
+        )
     )
     assert run().as_json().keys() <= failed.keys()
     assert (failed["status"], failed["services"], failed["totals"]) == (
