@@ -1,7 +1,7 @@
 """May the absent bindings of a scan be deleted? (contract §5.3)"""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -36,18 +36,35 @@ class Verdict:
     refused: bool = False
 
 
-def draw_sample(absent: Iterable[str], limit: int) -> list[str]:
-    """All absent SIDs, or an even random sample of `limit` when there are more; holds no more than that in memory."""
-    sample: list[str] = []
-    for count, sid in enumerate(absent):
-        if count < limit:
-            sample.append(sid)
-        elif (place := random.randrange(count + 1)) < limit:  # noqa: S311 - a fair draw, not a secret
-            sample[place] = sid
-    return sample
+@dataclass(frozen=True)
+class Sample:
+    """Absent SIDs to ask for, and how many absent ones they stand for."""
+
+    sids: tuple[str, ...]
+    size: int
+
+    @property
+    def is_part(self) -> bool:
+        """Whether there are absent ones that nobody asks for."""
+        return len(self.sids) < self.size
 
 
-def judge(answers: dict[str, Absence], *, sampled: bool) -> Verdict:
+def draw_sample(absent: Iterable[str], limit: int) -> Sample:
+    """All absent SIDs, or an even random sample of `limit` when there are more.
+
+    Holds no more than that in memory.
+    """
+    drawn: list[str] = []
+    size = 0
+    for size, sid in enumerate(absent, start=1):
+        if size <= limit:
+            drawn.append(sid)
+        elif (place := random.randrange(size)) < limit:  # noqa: S311 - a fair draw, not a secret
+            drawn[place] = sid
+    return Sample(tuple(drawn), size)
+
+
+def judge(answers: Mapping[str, Absence], *, sampled: bool) -> Verdict:
     """Decide from the answers for all absent SIDs, or (`sampled`) for a random part of them.
 
     One living binding in a sample means that the listing missed rows: all deletes are refused. An unanswered one in a sample

@@ -1,14 +1,14 @@
 """From "not seen" to "gone": the guard, then the API's own word for each absent binding (contract §5.3)."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Protocol
 
 from etl.config import Deletes
 from etl.domain.counters import Counters
-from etl.domain.guard import Absence, Guard, judge
+from etl.domain.guard import Absence, Guard, Sample, judge
 from etl.domain.scope import Scope
 from etl.stopping import Stop
 from etl.twilio.client import Client
@@ -19,10 +19,11 @@ _MOST_UNKNOWN_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
-class Settlement:
+class DeleteDecision:
     """What is to be done about the absent bindings of a scan."""
 
     deletes: bool = False
+    """Those that the scan has listed go, save what is alive or unknown."""
     refused: str | None = None
     kept: str | None = None
     """Why absent bindings stay, though nothing was refused."""
@@ -39,7 +40,7 @@ class Part(Protocol):
     """How many bindings it did not meet and may delete; known once it is read."""
 
     def finish(self) -> None:
-        """Settle the absences and publish."""
+        """Decide about the absences and publish."""
 
 
 class Census:
@@ -105,56 +106,63 @@ def why_unproven(
     return None
 
 
-def settle(
+def decide_deletes(
     inquiry: Inquiry,
     rules: Deletes,
     absent: int,
     census: Census,
-    sids: Callable[[], list[str]],
+    draw: Callable[[], Sample],
     *,
     allow_mass_delete: bool,
-) -> Settlement:
-    """Decide about the `absent` bindings of a scan; `sids` draws those to ask for.
+) -> DeleteDecision:
+    """Decide about the `absent` bindings of a scan; `draw` chooses those to ask for.
 
     Raises:
         Interrupted: the run is to stop.
     """
     if not absent or rules.mode == "ignore":
-        return Settlement()
+        return DeleteDecision()
     if (
         Guard(rules.max_fraction, rules.min_rows).refuses(census.absent, census.active)
         and not allow_mass_delete
     ):
-        return Settlement(
+        return DeleteDecision(
             refused=f"{census.absent} of {census.active} active bindings were absent, "
             "more than deletes.max_fraction and deletes.min_rows allow: nothing was deleted; "
             "if that many are really gone, run once with --allow-mass-delete"
         )
     if not rules.confirm:
-        return Settlement(deletes=True)
-    return _confirm(inquiry, sids(), absent)
+        return DeleteDecision(deletes=True)
+    return _confirm(inquiry, draw())
 
 
-def _confirm(inquiry: Inquiry, asked: list[str], absent: int) -> Settlement:
-    answers, rows = _look_up(inquiry, asked)
-    verdict = judge(answers, sampled=len(asked) < absent)
+def _confirm(inquiry: Inquiry, sample: Sample) -> DeleteDecision:
+    answers, rows = _look_up(inquiry, sample.sids)
+    return conclude(answers, rows, sample)
+
+
+def conclude(
+    answers: Mapping[str, Absence], rows: Sequence[bytes], sample: Sample
+) -> DeleteDecision:
+    """What the answers to a sample mean; `rows` are those of the living."""
+    verdict = judge(answers, sampled=sample.is_part)
     unknown = tuple(sid for sid, answer in answers.items() if answer is Absence.UNKNOWN)
     refused = kept = None
     if verdict.refused:
         refused = (
-            f"the API still has {len(rows)} of {len(asked)} bindings drawn from {absent} absent ones, "
+            f"the API still has {len(rows)} of {len(sample.sids)} bindings drawn from {sample.size} absent ones, "
             "so the listing missed rows: nothing was deleted; the next run reads again"
         )
     elif unknown:
-        stay = len(unknown) if verdict.deletes_allowed else absent
+        stay = len(unknown) if verdict.deletes_allowed else sample.size
         kept = (
-            f"of {len(asked)} absent bindings that were asked for the API did not say of {len(unknown)} whether they are gone: "
+            f"of {len(sample.sids)} absent bindings that were asked for the API did not say of {len(unknown)} whether they are gone: "
             f"{stay} stay, and the next run asks again"
         )
-    return Settlement(verdict.deletes_allowed, refused, kept, tuple(rows), unknown)
+    return DeleteDecision(verdict.deletes_allowed, refused, kept, tuple(rows), unknown)
 
 
-def _look_up(inquiry: Inquiry, sids: list[str]) -> tuple[dict[str, Absence], list[bytes]]:
+def _look_up(inquiry: Inquiry, sids: Sequence[str]) -> tuple[dict[str, Absence], list[bytes]]:
     """What the API says of each; of those that are left when it falls silent, that it is unknown."""
     answers: dict[str, Absence] = dict.fromkeys(sids, Absence.UNKNOWN)
     rows: list[bytes] = []

@@ -16,7 +16,7 @@ from etl.domain.counters import Counters
 from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
-from etl.sync.absence import Census, Inquiry, settle, why_unproven
+from etl.sync.absence import Census, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope
@@ -59,10 +59,10 @@ class Plan:
             self._end_badly(error)
 
     def finish(self) -> None:
-        """Settle the absences; what came of it is in the outcome, also after an error."""
+        """Decide about the absences; what came of it is in the outcome, also after an error."""
         try:
             if self._is_read:
-                self._settle()
+                self._decide_deletes()
         except Exception as error:  # noqa: BLE001 - as above
             self._end_badly(error)
         finally:
@@ -141,40 +141,38 @@ class Plan:
             unreadable=self._unreadable,
         )
         if self._outcome.kept is None:
-            absent, active = self._warehouse.read(self._count)
+            absent, active = self._warehouse.read(self._list_absent)
             self._census.measure(absent, active)
             self.absent = absent
 
-    def _settle(self) -> None:
+    def _decide_deletes(self) -> None:
         rules = self._context.settings.deletes
-        settlement = settle(
+        decision = decide_deletes(
             Inquiry(self._client, self._scope, self._counters, self._context.stop),
             rules,
             self.absent,
             self._census,
-            lambda: self._warehouse.read(
-                lambda conn: draw_sample(self._absent(conn), rules.confirm_limit)
-            ),
+            lambda: draw_sample(self._met.absent(), rules.confirm_limit),
             allow_mass_delete=self._context.request.allow_mass_delete,
         )
-        self._outcome.kept = self._outcome.kept or settlement.kept
-        if settlement.refused:
+        self._outcome.kept = self._outcome.kept or decision.kept
+        if decision.refused:
             self._outcome.status, self._outcome.error = (
                 "refused",
-                errors.DeletesRefused(settlement.refused),
+                errors.DeletesRefused(decision.refused),
             )
-        if settlement.deletes:
-            self._counters.deleted = self.absent - len(settlement.alive) - len(settlement.unknown)
-        if alive := self._normalizer.keys(list(settlement.alive))[0]:
+        if decision.deletes:
+            self._counters.deleted = self.absent - len(decision.alive) - len(decision.unknown)
+        if alive := self._normalizer.keys(list(decision.alive))[0]:
             self._warehouse.read(lambda conn: self._classify(conn, list(alive.values())))
 
-    def _count(self, conn: sa.Connection) -> tuple[int, int]:
-        absent = sum(1 for _ in self._absent(conn))
+    def _list_absent(self, conn: sa.Connection) -> tuple[int, int]:
+        self._met.forget_absent()  # when a lost connection lets all of this be done again
+        absent = sum(
+            self._met.list_lacking(sids)
+            for sids in staging.iterate_active(conn, self._scope, self._stored_identities)
+        )
         return absent, staging.count_active(conn, self._scope.chat_service_sid)
-
-    def _absent(self, conn: sa.Connection) -> Iterator[str]:
-        for sids in staging.iterate_active(conn, self._scope, self._stored_identities):
-            yield from self._met.lacking(sids)
 
 
 def _status_of(error: Exception) -> str:
@@ -184,12 +182,13 @@ def _status_of(error: Exception) -> str:
 
 
 class _Scratch:
-    """A set of SIDs on disk."""
+    """What a dry run has met, and what it has not, on disk."""
 
     def __init__(self) -> None:
         # The empty name is SQLite's for a private file in the temporary folder, removed when it is closed.
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute("CREATE TABLE met (sid TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE absent (sid TEXT PRIMARY KEY) WITHOUT ROWID")
 
     def close(self) -> None:
         """It vanishes."""
@@ -203,7 +202,17 @@ class _Scratch:
         )
         return [sid for (sid,) in added]
 
-    def lacking(self, sids: Sequence[str]) -> list[str]:
-        """Of some SIDs, those that were not met."""
-        query = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sid FROM met)"
-        return [sid for (sid,) in self._db.execute(query, (msgspec.json.encode(list(sids)),))]
+    def list_lacking(self, sids: Sequence[str]) -> int:
+        """Remember which of these were not met; returns how many."""
+        lacking = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sid FROM met)"
+        query = f"INSERT INTO absent {lacking}"
+        return self._db.execute(query, (msgspec.json.encode(list(sids)),)).rowcount
+
+    def forget_absent(self) -> None:
+        """Begin the list of what was not met anew."""
+        self._db.execute("DELETE FROM absent")
+
+    def absent(self) -> Iterator[str]:
+        """What was not met, as a stream."""
+        for (sid,) in self._db.execute("SELECT sid FROM absent"):
+            yield sid

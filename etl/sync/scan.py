@@ -1,6 +1,6 @@
-"""One scan: lease, pages into batches, absences settled, everything published in one transaction.
+"""One scan: lease, pages into batches, absences decided about, everything published in one transaction.
 
-    open ─► read (a transaction per batch) ─► settle absences (no transaction: asks the API) ─► publish (one transaction)
+    open ─► read (a transaction per batch) ─► decide about deletes (no transaction: asks the API) ─► publish (one transaction)
 
 A crash at any instant leaves the published tables whole: what is staged is either found again by the next run or thrown away.
 """
@@ -15,17 +15,17 @@ import structlog
 from etl import errors
 from etl.domain.binding import Key, Reject, Row
 from etl.domain.counters import Counters
-from etl.domain.guard import draw_sample
+from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
-from etl.sync.absence import Census, Inquiry, Settlement, settle, why_unproven
+from etl.sync.absence import Census, DeleteDecision, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope, resume_scope
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.twilio.client import Client
 from etl.twilio.paging import Step
-from etl.warehouse import leases, ledger, quarantine, staging
+from etl.warehouse import absences, leases, ledger, quarantine, staging
 from etl.warehouse.ledger import Ending, Progress
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
 
@@ -89,10 +89,10 @@ class Scan:
             self._end_badly(error)
 
     def finish(self) -> None:
-        """Settle the absences and publish; what came of it is in the outcome, also after an error."""
+        """Decide about the absences and publish; what came of it is in the outcome, also after an error."""
         try:
             if self._is_read:
-                self._publish(self._settle())
+                self._publish(self._decide_deletes())
         except Exception as error:  # noqa: BLE001 - as above
             self._end_badly(error)
         finally:
@@ -261,7 +261,7 @@ class Scan:
             passed_over,
         )
 
-    # settle
+    # decide about deletes
 
     def _take_stock(self) -> None:
         self._outcome.kept = why_unproven(
@@ -271,12 +271,12 @@ class Scan:
             complete=self._outcome.complete,
             unreadable=self._unreadable,
         )
-        absent, active = self._warehouse.transact(self._count_absent)
+        absent, active = self._warehouse.transact(self._list_absent)
         self._census.measure(absent, active)
         self.absent = absent
 
-    def _settle(self) -> Settlement:
-        settlement = settle(
+    def _decide_deletes(self) -> DeleteDecision:
+        decision = decide_deletes(
             Inquiry(self._client, self._scope, self._counters, self._context.stop),
             self._context.settings.deletes,
             self.absent,
@@ -284,14 +284,14 @@ class Scan:
             lambda: self._warehouse.transact(self._draw_absent),
             allow_mass_delete=self._context.request.allow_mass_delete,
         )
-        self._outcome.kept = self._outcome.kept or settlement.kept
-        if settlement.refused:
-            self._log.warning("deletes.refused", reason=settlement.refused)
+        self._outcome.kept = self._outcome.kept or decision.kept
+        if decision.refused:
+            self._log.warning("deletes.refused", reason=decision.refused)
         elif self._outcome.kept:
             self._log.info("deletes.unproven", reason=self._outcome.kept)
-        if settlement.alive or settlement.unknown:
-            self._take_back(settlement)
-        return settlement
+        if decision.alive or decision.unknown:
+            self._take_back(decision)
+        return decision
 
     @property
     def _stored_identities(self) -> list[str]:
@@ -301,11 +301,11 @@ class Scan:
         )
         return [identity for identity in treated if identity is not None]
 
-    def _count_absent(self, conn: sa.Connection) -> tuple[int, int]:
+    def _list_absent(self, conn: sa.Connection) -> tuple[int, int]:
         leases.renew(conn, self._engine, self._holder, self._scope)
         absent = 0
         if self._outcome.kept is None:
-            absent = staging.count_absent(
+            absent = absences.list_absent(
                 conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id
             )
         is_asked_for = absent or (self._census.parts > 1 and not self._is_first_load)
@@ -313,41 +313,39 @@ class Scan:
             conn, self._scope.chat_service_sid
         ) if is_asked_for else 0
 
-    def _draw_absent(self, conn: sa.Connection) -> list[str]:
-        stream = staging.iterate_absent(
-            conn, self._engine, self._scope, self._stored_identities, self._progress.stage_id
-        )
-        return draw_sample(stream, self._context.settings.deletes.confirm_limit)
+    def _draw_absent(self, conn: sa.Connection) -> Sample:
+        """Asked about is what still stands: another part may have published since the list was made."""
+        leases.renew(conn, self._engine, self._holder, self._scope)
+        stage_id = self._progress.stage_id
+        absences.drop_outdated(conn, self._scope, self._stored_identities, stage_id)
+        listed = absences.iterate(conn, stage_id)
+        return draw_sample(listed, self._context.settings.deletes.confirm_limit)
 
-    def _take_back(self, settlement: Settlement) -> None:
-        """What is alive is published as read; what is unknown counts as met, so that it stays for the next run."""
-        alive, _ = self._normalizer.keys(list(settlement.alive))
+    def _take_back(self, decision: DeleteDecision) -> None:
+        """What is alive is published as read; what is unknown stays as it is, for the next run."""
+        alive, _ = self._normalizer.keys(list(decision.alive))
         progress = replace(self._progress, pages=self._progress.pages + 1)
 
         def take_back(conn: sa.Connection) -> list[Reject]:
-            staging.stage_batch(
-                conn, self._engine, progress.stage_id, progress.pages + 1, settlement.unknown, []
-            )
+            absences.drop(conn, progress.stage_id, [*alive, *decision.unknown])
             return self._stage(conn, alive.values(), [], progress)
 
         rejects = self._transact_once(progress, take_back)
         self._counters.rejected += len(rejects)
-        self._log.info("absences.taken_back", alive=len(alive), unknown=len(settlement.unknown))
+        self._log.info("absences.taken_back", alive=len(alive), unknown=len(decision.unknown))
 
     # publish
 
-    def _publish(self, settlement: Settlement) -> None:
-        self._outcome.status = "refused" if settlement.refused else "published"
-        self._outcome.error = (
-            errors.DeletesRefused(settlement.refused) if settlement.refused else None
-        )
-        counted = self._warehouse.transact(lambda conn: self._publish_in(conn, settlement))
+    def _publish(self, decision: DeleteDecision) -> None:
+        self._outcome.status = "refused" if decision.refused else "published"
+        self._outcome.error = errors.DeletesRefused(decision.refused) if decision.refused else None
+        counted = self._warehouse.transact(lambda conn: self._publish_in(conn, decision))
         vars(self._counters).update(vars(counted))
         self._log.info(
             f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted)
         )
 
-    def _publish_in(self, conn: sa.Connection, settlement: Settlement) -> Counters:
+    def _publish_in(self, conn: sa.Connection, decision: DeleteDecision) -> Counters:
         if (counted := ledger.find_publication(conn, self._scan_id)) is not None:
             return counted
         if self._scope.binding_types:
@@ -364,11 +362,7 @@ class Scan:
             staging.drop_superseded(conn, self._engine, stage_id)
         changes = publish_staged(conn, self._engine, order)
         mode = self._context.settings.deletes.mode
-        deleted = (
-            publish_deletes(conn, self._engine, order, mode)
-            if settlement.deletes and mode != "ignore"
-            else 0
-        )
+        deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
         quarantine.resolve(
             conn,
             self._engine,
@@ -379,7 +373,7 @@ class Scan:
             complete=self._outcome.complete,
         )
         rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
-        unchanged = max(0, met - sum(changes) - rejected - len(settlement.unknown))
+        unchanged = max(0, met - sum(changes) - rejected)
         counted = replace(self._counters, **changes._asdict(), deleted=deleted, unchanged=unchanged)
         outdated = ledger.overlapping_stages(conn, self._scope, besides=stage_id)
         if outdated:

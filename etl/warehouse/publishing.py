@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Key
 from etl.domain.scope import Scope
+from etl.warehouse import absences
 from etl.warehouse.engines.contract import Engine
-from etl.warehouse.staging import absent
 from etl.warehouse.tables import CARRIED, CONTENT, binding_versions, bindings, scan_staged
 
 _IMAGE = (*CONTENT, "content_hash", "first_seen_at")
@@ -57,17 +57,24 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> C
     return Changes(changes.inserted - returned, changes.updated, changes.restored + returned)
 
 
-def publish_deletes(
-    conn: sa.Connection, engine: Engine, order: Publication, mode: Literal["soft", "hard"]
-) -> int:
-    """Bindings of the scope that the scan did not meet are deleted; their last images go to `binding_versions`."""
-    sids = absent(engine, order.scope, order.identities, order.stage_id)
-    gone = bindings.c.sid.in_(sids)
+def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft", "hard"]) -> int:
+    """Bindings that the scan listed as absent, and that have not changed since, are deleted.
+
+    Their last images go to `binding_versions`.
+    """
+    deleted = absences.drop_outdated(conn, order.scope, order.identities, order.stage_id)
+    if not deleted:
+        return 0
+    sids = absences.listed(order.stage_id)
     _keep_images(conn, order, sids, change=sa.literal("deleted"))
+    # Named, since MariaDB looks at each row of what it updates, and finds a service's by index.
+    gone = (bindings.c.chat_service_sid == order.scope.chat_service_sid) & bindings.c.sid.in_(sids)
     if mode == "hard":
-        return conn.execute(sa.delete(bindings).where(gone)).rowcount
-    stamps = {"deleted_at": order.now, "changed_at": order.now, "run_id": order.run_id}
-    return conn.execute(sa.update(bindings).where(gone).values(stamps)).rowcount
+        conn.execute(sa.delete(bindings).where(gone))
+    else:
+        stamps = {"deleted_at": order.now, "changed_at": order.now, "run_id": order.run_id}
+        conn.execute(sa.update(bindings).where(gone).values(stamps))
+    return deleted
 
 
 def count_taken_out(conn: sa.Connection, engine: Engine, keys: Collection[Key]) -> int:

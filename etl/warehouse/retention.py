@@ -13,11 +13,12 @@ from etl.domain.scope import Scope
 from etl.domain.wire import UNDECODABLE
 from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import (
+    STAGE,
     binding_versions,
     bindings,
     rejected_bindings,
+    scan_absent,
     scan_progress,
-    scan_seen,
     scan_staged,
 )
 
@@ -81,10 +82,7 @@ class Traces:
             bindings: bindings.c.sid.in_(self.sids),
             binding_versions: binding_versions.c.sid.in_(self.sids),
             rejected_bindings: rejected_bindings.c.id.in_(self.reject_ids),
-            **{
-                table: table.c.stage_id.in_(self.stage_ids)
-                for table in (scan_staged, scan_seen, scan_progress)
-            },
+            **{table: table.c.stage_id.in_(self.stage_ids) for table in STAGE},
         }
 
 
@@ -142,16 +140,18 @@ def _find_stages(
     return [
         stage_id
         for stage_id, label, link in stages
-        if _is_narrowed_to(identity, label, link)
-        or (sids and _has_met(conn, engine, stage_id, sids))
+        if _is_narrowed_to(identity, label, link) or (sids and _knows(conn, engine, stage_id, sids))
     ]
 
 
-def _has_met(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
-    met = engine.unpack(stage_id)
-    return (
-        conn.execute(sa.select(met.c.sid).where(met.c.sid.in_(sids)).limit(1)).first() is not None
+def _knows(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
+    """Whether a scan has met one of these, or has missed it."""
+    met, missed = engine.unpack(stage_id), scan_absent.c.stage_id == stage_id
+    queries = (
+        sa.select(met.c.sid).where(met.c.sid.in_(sids)),
+        sa.select(scan_absent.c.sid).where(missed, scan_absent.c.sid.in_(sids)),
     )
+    return any(conn.execute(query.limit(1)).first() is not None for query in queries)
 
 
 def _is_narrowed_to(identity: str, label: str, link: str) -> bool:

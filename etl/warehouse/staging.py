@@ -11,7 +11,7 @@ from etl.domain.binding import Key, Reject, Row
 from etl.domain.normalize import reject
 from etl.domain.scope import Scope
 from etl.warehouse.engines.contract import ROOM, Engine
-from etl.warehouse.tables import bindings, scan_progress, scan_seen, scan_staged
+from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
 _STREAMED = {"yield_per": 10_000}
@@ -135,39 +135,12 @@ def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
     return condition
 
 
-def absent(
-    engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
-) -> sa.Select[tuple[str]]:
-    """SIDs of those rows that the scan did not meet."""
-    # EXCEPT and not an anti-join: the planner knows nothing of how many SIDs a list holds, and for a few it would loop.
-    expected = sa.select(bindings.c.sid).where(in_scope(scope, identities))
-    gone = expected.except_(sa.select(engine.unpack(stage_id).c.sid)).subquery("absent")
-    return sa.select(gone.c.sid)
-
-
-def iterate_absent(
-    conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
-) -> Iterator[str]:
-    """SIDs that the scan did not meet, as a stream."""
-    query = absent(engine, scope, identities, stage_id)
-    for line in conn.execute(query, execution_options=_STREAMED):
-        yield line.sid
-
-
 def iterate_active(
     conn: sa.Connection, scope: Scope, identities: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """SIDs that a complete scan has to meet, as a stream of chunks."""
     query = sa.select(bindings.c.sid).where(in_scope(scope, identities))
     yield from conn.scalars(query, execution_options=_STREAMED).partitions()
-
-
-def count_absent(
-    conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
-) -> int:
-    """How many the scan did not meet."""
-    gone = absent(engine, scope, identities, stage_id).subquery()
-    return conn.scalar(sa.select(sa.func.count()).select_from(gone)) or 0
 
 
 def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
@@ -178,5 +151,5 @@ def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
 
 def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
     """Forget what is staged under these ids."""
-    for table in (scan_staged, scan_seen, scan_progress):
+    for table in STAGE:
         conn.execute(sa.delete(table).where(table.c.stage_id.in_(stage_ids)))

@@ -9,7 +9,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261123_02"
+HEAD = "20261125_01"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -233,6 +233,15 @@ scan_seen = sa.Table(
     comment="SIDs that an unfinished scan has met.",
 )
 
+scan_absent = sa.Table(
+    "scan_absent",
+    metadata,
+    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="The scan's stage."),
+    _sid(primary=True),
+    sa.Column("changed_at", UtcDateTime(), nullable=False, comment="Its `changed_at` then; what has changed since is not deleted."),
+    comment="Active bindings that a scan did not meet: exactly these it may delete.",
+)  # fmt: skip
+
 scan_staged = sa.Table(
     "scan_staged",
     metadata,
@@ -256,6 +265,9 @@ scan_staged = sa.Table(
     _source_hash(),
     comment="New and changed rows that an unfinished scan has read.",
 )
+
+STAGE = (scan_staged, scan_seen, scan_absent, scan_progress)
+"""What an unfinished scan leaves behind, each line under its `stage_id`."""
 
 CONTENT = Row._fields[:-2]
 """Names of the content columns."""

@@ -134,7 +134,8 @@ def assert_whole(trial: Trial, run: Run, new: dict[str, dict[str, Any]]) -> None
     assert trial.query("SELECT * FROM sync_leases") == []
     assert (
         trial.query(
-            "SELECT stage_id FROM scan_progress UNION SELECT stage_id FROM scan_seen UNION SELECT stage_id FROM scan_staged"
+            "SELECT stage_id FROM scan_progress UNION SELECT stage_id FROM scan_seen UNION SELECT stage_id FROM scan_staged "
+            "UNION SELECT stage_id FROM scan_absent"
         )
         == []
     )

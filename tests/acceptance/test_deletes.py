@@ -9,7 +9,7 @@ from etl.simulator import Fault
 from etl.simulator.replies import Reply
 from etl.simulator.world import Service
 from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.trial import Result, Trial, changes
 
 MakeTrial = Callable[..., Trial]
 
@@ -42,6 +42,11 @@ def last_rows(service: Service, number: int) -> list[str]:
     return sorted(service.bindings, key=lambda sid: (service.bindings[sid]["date_updated"], sid))[
         -number:
     ]
+
+
+def sids_of(service: Service, kind: str) -> list[str]:
+    """The SIDs of one binding type, in order."""
+    return [sid for sid in service.sids() if service.bindings[sid]["binding_type"] == kind]
 
 
 def lookups(trial: Trial) -> list[str]:
@@ -200,6 +205,34 @@ def test_a_row_that_moved_behind_the_reader_is_alive(make_trial: MakeTrial) -> N
     assert sorted(lookups(trial)) == sorted([*moving, *gone])
     trial.assert_equal_to_world()
     trial.front.watch = None
+    assert changes(trial.sync()) == {}
+
+
+@pytest.mark.parametrize("limit", [200, 4], ids=["all are asked for", "a sample is asked for"])
+def test_a_binding_that_nobody_asked_for_stays(make_trial: MakeTrial, limit: int) -> None:
+    """What comes into a scope after its absences were looked up was confirmed by nobody: deleting it deletes a living device."""
+    trial = make_trial((80,))
+    trial.settings["deletes"] = {"confirm_limit": limit}
+    trial.sync()
+    service = trial.services[0]
+    by_type = {kind: sids_of(service, kind) for kind in ("apn", "gcm")}
+    gone, turning = service.remove(by_type["apn"][:6]), by_type["gcm"][0]
+    others: list[Result] = []
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_lookup and request.path.endswith(tuple(gone)) and not others:
+            service.change(turning, binding_type="apn")
+            others.append(trial.wait_for(trial.start("backfill", "--type", "gcm", "--json")))
+        return None
+
+    trial.account["concurrency"] = 1
+    trial.settings["retry"] |= {"timeout_seconds": 60, "max_total_seconds": 60}
+    trial.front.watch = watch
+    trial.simulator.requests.clear()
+    assert changes(trial.backfill("--type", "apn")) == {"deleted": 6}
+    assert changes(others[0]) == {"updated": 1}
+    assert len(set(lookups(trial))) == min(limit, 6) + 1
+    trial.assert_equal_to_world()
     assert changes(trial.sync()) == {}
 
 

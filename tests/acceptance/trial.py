@@ -169,7 +169,7 @@ class Trial:
         """Every row of every table."""
         tables = (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "scan_progress", "scan_seen", "scan_staged",
+            "scan_progress", "scan_seen", "scan_staged", "scan_absent",
         )  # fmt: skip
         return {table: self.query(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
 
@@ -215,7 +215,7 @@ class Trial:
         """The active rows are exactly the world's bindings, column by column, and no lease or stage is left."""
         assert self.stored() == self.expected()
         assert self.query("SELECT * FROM sync_leases") == []
-        for table in ("scan_seen", "scan_staged", "scan_progress"):
+        for table in ("scan_seen", "scan_staged", "scan_absent", "scan_progress"):
             assert self.query(f"SELECT count(*) AS n FROM {table}") == [{"n": 0}], table
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.normalize import Normalizer, Rules, split
 from etl.domain.scope import Scope
-from etl.warehouse import staging
+from etl.warehouse import absences, staging
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
 from etl.warehouse.types import UtcDateTime
@@ -90,8 +90,8 @@ class Press:
             conn, self.warehouse.engine, self.scans, self._batches, list(keys), changed
         )
 
-    def publish(self, conn: sa.Connection, *, deletes: Any = "soft") -> Tally:
-        """Publish what is staged, and forget it."""
+    def publish(self, conn: sa.Connection, *, deletes: Any = "soft", listed: bool = False) -> Tally:
+        """Publish what is staged, and forget it; what is absent may be `listed` already."""
         engine = self.warehouse.engine
         order = Publication(
             self.scans, self.scans, self.scope, list(self.scope.identities), self.now
@@ -100,7 +100,9 @@ class Press:
         if repeated:
             staging.drop_superseded(conn, engine, self.scans)
         changes = publish_staged(conn, engine, order)
-        deleted = publish_deletes(conn, engine, order, deletes) if deletes else 0
+        if deletes and not listed:
+            absences.list_absent(conn, engine, self.scope, order.identities, self.scans)
+        deleted = publish_deletes(conn, order, deletes) if deletes else 0
         staging.discard(conn, [self.scans])
         return Tally(*changes, deleted)
 
@@ -134,7 +136,7 @@ class Press:
 
     def left_over(self) -> int:
         """How many rows the staging tables hold."""
-        tables = ("scan_seen", "scan_staged", "scan_progress")
+        tables = ("scan_seen", "scan_staged", "scan_absent", "scan_progress")
         return sum(self.rows(f"SELECT count(*) AS n FROM {table}")[0]["n"] for table in tables)
 
     def _select(self, table: str, columns: Sequence[str], order: str) -> list[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from etl.domain.scope import Scope
-from etl.warehouse import leases
+from etl.warehouse import absences, leases
 from etl.warehouse.connection import Warehouse
 from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, day, sent, sid
 
@@ -173,6 +173,38 @@ def test_a_delete_stays_inside_its_scope(press: Press) -> None:
     assert named.scan([]) == Tally(deleted=1)
     active = [one for one, gone in press.bindings("sid", "deleted_at") if gone is None]
     assert active == [sid(1), sid(4), sid(5)]
+
+
+@pytest.mark.parametrize("deletes", ["soft", "hard"])
+def test_only_what_was_listed_as_absent_and_stands_as_it_did_is_deleted(
+    press: Press, deletes: str
+) -> None:
+    """The guard and the API spoke about the list; what turned up, changed or moved away since is another matter."""
+    kinds = {1: "apn", 2: "apn", 3: "apn", 4: "apn", 5: "gcm", 6: "apn"}
+    press.scan([sent(number, binding_type=kind) for number, kind in kinds.items()])
+    late = part_of(press, "apn", scans=4)
+
+    def list_absent(conn: sa.Connection) -> int:
+        late.stage(conn, [sent(1)])
+        return absences.list_absent(conn, press.warehouse.engine, late.scope, [], late.scans)
+
+    assert press.warehouse.transact(list_absent) == 4
+    assert press.warehouse.transact(list_absent) == 4
+    press.scan(
+        [sent(1), sent(2, url="changed"), sent(3, binding_type="fcm"), sent(5), sent(6)],
+        deletes=deletes,
+    )
+    press.warehouse.transact(lambda conn: late.publish(conn, deletes=deletes, listed=True))
+    active = [one for one, gone in press.bindings("sid", "deleted_at") if gone is None]
+    assert active == [sid(1), sid(2), sid(3), sid(5)]
+    assert sorted(press.versions("sid", "change")) == [
+        (sid(2), "updated"),
+        (sid(3), "updated"),
+        (sid(4), "deleted"),
+        (sid(5), "updated"),
+        (sid(6), "deleted"),
+    ]
+    assert press.left_over() == 0
 
 
 def test_trailing_blanks_and_case_tell_identities_apart_in_a_scope(press: Press) -> None:

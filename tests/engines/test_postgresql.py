@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from etl.warehouse import migration, staging, tables
+from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.trial import Trial
 from tests.engines.press import Press, sent
@@ -25,17 +25,17 @@ GRANTS = {
     "SELECT": {
         "TABLE": (
             "bindings_etl_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "sync_gates", "scan_progress", "scan_seen", "scan_staged",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent",
         )
     },
     "INSERT": {
         "TABLE": (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "sync_gates", "scan_progress", "scan_seen", "scan_staged",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent",
         )
     },
     "UPDATE": {"TABLE": ("bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", "scan_progress")},
-    "DELETE": {"TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged")},
+    "DELETE": {"TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged", "scan_absent")},
 }  # fmt: skip
 
 
@@ -82,6 +82,7 @@ def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehou
         )
     )
     assert {name for name in tables.metadata.tables if kinds[name] == "u"} == {
+        "scan_absent",
         "scan_progress",
         "scan_seen",
         "scan_staged",
@@ -353,7 +354,7 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
     def explain(
         conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
     ) -> None:
-        if statement.startswith("SELECT"):
+        if statement.startswith(("SELECT", "INSERT INTO scan_absent")):
             plan = conn.connection.cursor()
             plan.execute("EXPLAIN " + statement, parameters)
             plans.append("\n".join(line for (line,) in plan.fetchall()))
@@ -363,11 +364,11 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
     try:
         warehouse.read(lambda conn: staging.find_differing(conn, warehouse.engine, keys.values()))
         warehouse.read(
-            lambda conn: staging.count_absent(conn, warehouse.engine, press.scope, [], 1)
+            lambda conn: absences.list_absent(conn, warehouse.engine, press.scope, [], 1)
         )
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", explain)
-    assert len(plans) == 2
+    assert len(plans) == 3
     for plan in plans:
         lines = plan.splitlines()
         for place, line in enumerate(lines):

@@ -181,7 +181,7 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     reject(warehouse, Reject(sid(1), "bad", "{}"), Reject(sid(9), "bad", f'{{"url": "{NAME}"}}'))
     found = removal.erase(settings(), warehouse, NAME, dry_run=False)
     assert found == {
-        "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_progress": 4,
+        "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_absent": 0, "scan_progress": 4,
     }  # fmt: skip
     assert warehouse.read(
         lambda conn: conn.execute(sa.select(scan_seen.c.stage_id)).scalars().all()

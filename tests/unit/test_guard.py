@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.domain.guard import Absence, Guard, Verdict, draw_sample, judge
+from etl.domain.guard import Absence, Guard, Sample, Verdict, draw_sample, judge
 
 GONE, ALIVE, UNKNOWN = Absence.GONE, Absence.ALIVE, Absence.UNKNOWN
 
@@ -52,14 +52,15 @@ def test_the_extremes_of_the_share_mean_what_they_say() -> None:
 def test_a_sample_is_a_part_without_repetition(absent: list[str], limit: int) -> None:
     """A SID asked for twice, or one that is not absent, would make the sample smaller than it claims."""
     sample = draw_sample(iter(absent), limit)
-    assert len(sample) == len(set(sample)) == min(limit, len(absent))
-    assert set(sample) <= set(absent)
+    assert len(sample.sids) == len(set(sample.sids)) == min(limit, len(absent))
+    assert set(sample.sids) <= set(absent)
+    assert (sample.size, sample.is_part) == (len(absent), limit < len(absent))
 
 
 @given(st.lists(st.text(max_size=4), unique=True, max_size=40))
 def test_few_enough_are_all_asked(absent: list[str]) -> None:
     """Up to the limit the answers are for all; leaving one out would delete it unasked."""
-    assert draw_sample(absent, max(1, len(absent))) == absent
+    assert draw_sample(absent, max(1, len(absent))) == Sample(tuple(absent), len(absent))
 
 
 def test_the_sample_is_even() -> None:
@@ -67,7 +68,7 @@ def test_the_sample_is_even() -> None:
     random.seed(4711)
     drawn: Counter[str] = Counter()
     for _ in range(4000):
-        drawn.update(draw_sample(map(str, range(40)), 10))
+        drawn.update(draw_sample(map(str, range(40)), 10).sids)
     assert set(drawn) == set(map(str, range(40)))
     assert all(
         850 <= count <= 1150 for count in drawn.values()

@@ -1,0 +1,71 @@
+"""What a scan did not meet, written down once in its stage: counted, asked about, and deleted.
+
+Only what is on this list is ever deleted. Lines leave it when their binding is found alive, is
+not confirmed as gone, or has changed since.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import sqlalchemy as sa
+
+from etl.domain.scope import Scope
+from etl.warehouse.engines.contract import Engine
+from etl.warehouse.staging import in_scope
+from etl.warehouse.tables import bindings, scan_absent
+
+_STREAMED = {"yield_per": 10_000}
+_DROPPED_AT_ONCE = 500
+
+
+def list_absent(
+    conn: sa.Connection, engine: Engine, scope: Scope, identities: Sequence[str], stage_id: int
+) -> int:
+    """Write down the active bindings of a scope that its scan did not meet; returns how many."""
+    # EXCEPT and not an anti-join: the planner knows nothing of how many SIDs a list holds, and
+    # for a few it would loop.
+    expected = sa.select(bindings.c.sid).where(in_scope(scope, identities))
+    gone = expected.except_(sa.select(engine.unpack(stage_id).c.sid)).subquery("gone")
+    changed_at = sa.select(bindings.c.changed_at).where(bindings.c.sid == gone.c.sid)
+    lines = sa.select(sa.literal(stage_id, sa.BigInteger), gone.c.sid, changed_at.scalar_subquery())
+    # Again after a commit whose answer was lost, the lines are there already.
+    conn.execute(engine.insert_unless_there(scan_absent, ["stage_id", "sid", "changed_at"], lines))
+    return _count(conn, stage_id)
+
+
+def drop_outdated(
+    conn: sa.Connection, scope: Scope, identities: Sequence[str], stage_id: int
+) -> int:
+    """Strike off what was deleted, changed or moved out of the scope since; returns what is left."""
+    is_same = (bindings.c.sid == scan_absent.c.sid) & (
+        bindings.c.changed_at == scan_absent.c.changed_at
+    )
+    stands = sa.exists().where(is_same, in_scope(scope, identities))
+    conn.execute(sa.delete(scan_absent).where(_of(stage_id), ~stands))
+    return _count(conn, stage_id)
+
+
+def drop(conn: sa.Connection, stage_id: int, sids: Sequence[str]) -> None:
+    """Strike off bindings that stay."""
+    for start in range(0, len(sids), _DROPPED_AT_ONCE):
+        some = scan_absent.c.sid.in_(sids[start : start + _DROPPED_AT_ONCE])
+        conn.execute(sa.delete(scan_absent).where(_of(stage_id), some))
+
+
+def iterate(conn: sa.Connection, stage_id: int) -> Iterator[str]:
+    """The SIDs on the list, as a stream."""
+    for line in conn.execute(listed(stage_id), execution_options=_STREAMED):
+        yield line.sid
+
+
+def listed(stage_id: int) -> sa.Select[tuple[str]]:
+    """The SIDs on the list, as a query."""
+    return sa.select(scan_absent.c.sid).where(_of(stage_id))
+
+
+def _of(stage_id: int) -> sa.ColumnElement[bool]:
+    return scan_absent.c.stage_id == stage_id
+
+
+def _count(conn: sa.Connection, stage_id: int) -> int:
+    number = sa.select(sa.func.count()).select_from(scan_absent).where(_of(stage_id))
+    return conn.scalar(number) or 0
