@@ -76,7 +76,7 @@ def retry(
     Raises:
         WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
     """
-    warehouse = open_warehouse(settings.warehouse, settings.retry, stop)
+    warehouse = open_warehouse(settings.warehouse, settings.retry, stop, settings.run.lease_seconds)
     started_at = datetime.now(UTC)
     try:
         warehouse.read(migration.require_head)

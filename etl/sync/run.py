@@ -36,7 +36,9 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
     accounts = choose_accounts(settings, request)
     with ExitStack() as opened:
         warehouse = opened.enter_context(
-            closing(open_warehouse(settings.warehouse, settings.retry, stop))
+            closing(
+                open_warehouse(settings.warehouse, settings.retry, stop, settings.run.lease_seconds)
+            )
         )
         clients = [
             opened.enter_context(closing(Client(account, settings.retry, stop)))
@@ -122,7 +124,7 @@ def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
         ledger.close_orphaned(conn, now, settings.run.lease_seconds)
         return ledger.start_run(conn, mode=mode, version=this, host=host, now=now)
 
-    run_id = warehouse.transact(start)
+    run_id = warehouse.own_run = warehouse.transact(start)
     log.info("run.started", run_id=run_id, mode=mode, version=this)
     return Holder(str(uuid.uuid4()), run_id, host, settings.run.lease_seconds)
 

@@ -13,11 +13,16 @@ import tenacity
 from etl import config, errors
 from etl.retrying import failure, persist, upcoming_wait
 from etl.stopping import Stop
+from etl.warehouse import ledger
 from etl.warehouse.engines import engine_for
-from etl.warehouse.engines.contract import Engine, Fault
+from etl.warehouse.engines.contract import Engine, Fault, Limits
 
 T = TypeVar("T")
 log = structlog.get_logger()
+
+_SHORTEST_SILENCE = 2.0
+_SHORTEST_LOCK = 1.0
+_SHORTEST_IDLE = 5.0
 
 _ADVICE = {
     Fault.CONFLICT: "is busy with another transaction; run again later",
@@ -29,7 +34,7 @@ _ADVICE = {
     Fault.LOGIN: "does not take the user or the password; check both in warehouse.url",
     Fault.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
     Fault.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
-    "set statement_timeout to 0 for this role",
+    "find out what kept it, and run again",
     Fault.FULL: "refused the work: its disk is full or failing; free some space and run again",
     Fault.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
     Fault.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
@@ -53,6 +58,8 @@ class Warehouse:
         self._policy = policy
         self._stop = stop
         self._turn = threading.RLock() if engine.single_writer else None
+        self.own_run: int | None = None
+        """The run that works here, which is never in its own way."""
 
     @property
     def name(self) -> str:
@@ -70,13 +77,16 @@ class Warehouse:
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
-        return persist(
-            lambda: self._transact_once(work),
-            self._policy,
-            self._stop,
-            on=_is_passing,
-            announce=_announce,
-        )
+        try:
+            return persist(
+                lambda: self._transact_once(work),
+                self._policy,
+                self._stop,
+                on=_is_passing,
+                announce=_announce,
+            )
+        except errors.WarehouseConflict as error:
+            raise self._name_rivals(error) from error
 
     def read(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work`, which only reads, and again when a lost connection broke it off.
@@ -95,12 +105,24 @@ class Warehouse:
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
         """One connection in one transaction, for Alembic."""
-        with self._connected() as conn, conn.begin():
+        with self._connected() as conn, conn.execution_options(migrating=True).begin():
             yield conn
 
     def close(self) -> None:
         """Give all connections back."""
         self._pool.dispose()
+
+    def _name_rivals(self, error: errors.WarehouseConflict) -> errors.WarehouseConflict:
+        """The same, with the runs that may be what was waited for."""
+        try:
+            rivals = self._read_once(
+                lambda conn: ledger.find_rivals(conn, self.engine.now(conn), self.own_run)
+            )
+        except errors.EtlError:
+            return error
+        if not rivals:
+            return error
+        return errors.WarehouseConflict(f"{error}; what may be in the way: {', '.join(rivals)}")
 
     def _require_file(self) -> None:
         """Only `migrate` may create a database; a mistyped path must not leave an empty one behind."""
@@ -148,7 +170,12 @@ class Warehouse:
         return self._turn or nullcontext()
 
 
-def open_warehouse(settings: config.Warehouse, policy: config.Retry, stop: Stop) -> Warehouse:
+def open_warehouse(
+    settings: config.Warehouse,
+    policy: config.Retry,
+    stop: Stop,
+    lease_seconds: float = config.Run().lease_seconds,
+) -> Warehouse:
     """Prepare the warehouse of `settings`, which have been checked; connects only when first used.
 
     Raises:
@@ -156,7 +183,22 @@ def open_warehouse(settings: config.Warehouse, policy: config.Retry, stop: Stop)
     """
     url = sa.make_url(settings.url.get_secret_value())
     engine = engine_for(url)
-    return Warehouse(engine, engine.open(url, settings.database_schema), policy, stop)
+    limits = limits_of(policy, lease_seconds)
+    return Warehouse(engine, engine.open(url, settings.database_schema, limits), policy, stop)
+
+
+def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
+    """How long its sessions wait.
+
+    One wait never uses up more than all tries may take, and nobody sits in a transaction for much
+    longer than their lease lasts. Below a second or two an ordinary delay would count as a silence.
+    """
+    one_try = min(policy.timeout_seconds, policy.max_total_seconds)
+    return Limits(
+        silence=max(_SHORTEST_SILENCE, min(one_try, lease_seconds)),
+        lock=max(_SHORTEST_LOCK, one_try),
+        idle=max(_SHORTEST_IDLE, lease_seconds),
+    )
 
 
 @contextmanager

@@ -13,6 +13,8 @@ from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_sca
 
 # The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
 _RECALLED_LINES = 2_000
+_WITHOUT_A_WORD = "the process ended without a word"
+_MOST_RIVALS = 5
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def close_abandoned(
     ended = {
         "status": "interrupted",
         "finished_at": now,
-        "error": "the process ended without a word",
+        "error": _WITHOUT_A_WORD,
     }
     running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == "running")
     conn.execute(
@@ -145,7 +147,7 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     ended = {
         "status": "interrupted",
         "finished_at": now,
-        "error": "the process ended without a word",
+        "error": _WITHOUT_A_WORD,
     }
     alive = sa.exists().where(
         sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
@@ -158,6 +160,21 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     )
     over = sa.exists().where(sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != "running")
     conn.execute(sa.update(sync_scans).where(sync_scans.c.status == "running", over).values(ended))
+
+
+def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list[str]:
+    """The latest runs that are at work, or that ended without a word and may only be frozen."""
+    silent = (sync_runs.c.error == _WITHOUT_A_WORD) & (
+        sync_runs.c.finished_at > now - timedelta(days=1)
+    )
+    rivals = sa.select(sync_runs.c.id, sync_runs.c.host, sync_runs.c.status).where(
+        (sync_runs.c.status == "running") | silent, sync_runs.c.id != (own_run or 0)
+    )
+    found = conn.execute(rivals.order_by(sync_runs.c.id.desc()).limit(_MOST_RIVALS))
+    return [
+        f"run {run_id} on {host}{'' if status == 'running' else ' (silent)'}"
+        for run_id, host, status in found
+    ]
 
 
 def save_progress(

@@ -169,8 +169,9 @@ def test_sqlite_a_writer_that_never_ends_is_said_in_a_sentence(
     trial_on: Callable[..., Trial], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a bounded wait the run ends by saying who is in the way, and the next run does the work."""
-    monkeypatch.setattr("etl.warehouse.engines.sqlite._BUSY_MILLISECONDS", 20)
+    monkeypatch.setattr("etl.warehouse.connection._SHORTEST_LOCK", 0.02)
     trial = trial_on(sqlite_url, (40,))
+    trial.settings["retry"]["timeout_seconds"] = 0.02
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     result = trial.sync(expect=7)

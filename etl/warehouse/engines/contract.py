@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import ClassVar, Protocol
@@ -32,6 +33,20 @@ class Fault(Enum):
     OTHER = "the statement failed"
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How long a session waits for what, in seconds; docs/operations.md has the reasons."""
+
+    silence: float = 30
+    """For an answer, until the server is asked whether it is still at work on it."""
+    lock: float = 30
+    """For a lock that another transaction holds."""
+    idle: float = 120
+    """Inside a transaction, for the next statement; then the server ends the session."""
+    statement: float = 3600
+    """For one statement that the server works on; a migration's may take as long as it takes."""
+
+
 class Engine(Protocol):
     """One kind of database."""
 
@@ -40,8 +55,8 @@ class Engine(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
-        """An engine whose sessions speak UTC and look into `schema` first."""
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
+        """An engine whose sessions speak UTC, look into `schema` first and keep to `limits`."""
 
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
         """Wait until nobody else migrates this warehouse, and keep others out; to be entered first in the transaction."""

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseRefused
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.contract import Fault, Limits
 from etl.warehouse.tables import CARRIED
 
 _UNPACKED = ", ".join(f"entry[{place}]" for place in range(1, len(CARRIED) + 1))
@@ -37,7 +37,7 @@ class Duckdb:
 
     single_writer: ClassVar[bool] = True
 
-    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
             import duckdb
             import duckdb_sqlalchemy  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql import insert
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseConflict
-from etl.warehouse.engines.contract import ROOM, Fault
+from etl.warehouse.engines.contract import ROOM, Fault, Limits
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
@@ -58,9 +58,9 @@ class Mariadb:
 
     single_writer: ClassVar[bool] = False
 
-    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
-            import pymysql  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
+            from etl.warehouse.engines import mariadb_sessions as sessions
         except ImportError:
             raise ConfigurationError(
                 "MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'"
@@ -71,7 +71,7 @@ class Mariadb:
             url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict(
                 {"charset": "utf8mb4"}
             ),
-            connect_args={"connect_timeout": 10},
+            connect_args={"connect_timeout": min(10, limits.silence)},
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
             hide_parameters=True,
@@ -83,15 +83,21 @@ class Mariadb:
         # MariaDB has sequences; the tables use AUTO_INCREMENT, as MySQL has to.
         engine.dialect.sequences_optional = True
 
+        @sa.event.listens_for(engine, "do_connect")
+        def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
+            return sessions.connect(parameters, limits)
+
         @sa.event.listens_for(engine, "connect")
-        def _prepare_session(connection: Any, record: Any) -> None:
+        def _look_at_room(connection: Any, record: Any) -> None:
             with connection.cursor() as cursor:
-                cursor.execute(
-                    "SET time_zone = '+00:00', sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'"
-                )
                 cursor.execute("SELECT @@max_allowed_packet")
                 # A statement is one packet, and between quotes a byte may become two.
                 record.info[ROOM] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(conn: sa.Connection) -> None:
+            if conn.get_execution_options().get("migrating") and conn.dialect.is_mariadb:  # type: ignore[attr-defined]
+                conn.exec_driver_sql("SET SESSION max_statement_time = 0")
 
         return engine
 

@@ -10,13 +10,14 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseRefused
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.contract import Fault, Limits
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_STATE = {
     "40001": Fault.CONFLICT,
     "40P01": Fault.CONFLICT,
     "55P03": Fault.CONFLICT,
+    "25P03": Fault.LOST,  # it was idle in a transaction for too long
     "23505": Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
     "57014": Fault.CANCELLED,
     "25006": Fault.READ_ONLY,
@@ -35,6 +36,7 @@ _LOST_CLASSES = (
 )  # connection exception, operator intervention (restart), too many connections
 
 _LONGEST_NAME = 63
+_PATIENCE_SECONDS = 600
 _CLOCK = sa.select(sa.func.clock_timestamp())
 _ROWS_A_WRITE = 500
 _COPY_STAGED = f"COPY scan_staged (stage_id, batch, {', '.join(CARRIED)}) FROM STDIN"
@@ -45,9 +47,9 @@ class Postgresql:
 
     single_writer: ClassVar[bool] = False
 
-    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
-            import psycopg  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
+            from etl.warehouse.engines import postgresql_sessions as sessions
         except ImportError:
             raise ConfigurationError(
                 "PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'"
@@ -56,42 +58,43 @@ class Postgresql:
             raise ConfigurationError(
                 f"warehouse.schema: PostgreSQL cuts names after {_LONGEST_NAME} bytes; choose a shorter one"
             )
-        # A statement that psycopg prepares keeps the plan from when the tables were empty: 1.6-4.7 s for a lookup of 10 ms.
-        arguments = {
-            "prepare_threshold": None,
-            "connect_timeout": 10,
-            "application_name": "bindings-etl",
-            "client_encoding": "utf8",
-        }
+        asked_for = sessions.defaults(limits)
         engine = sa.create_engine(
             url.set(drivername="postgresql+psycopg"),
             connect_args={
-                name: value for name, value in arguments.items() if name not in url.query
+                name: value for name, value in asked_for.items() if name not in url.query
             },
-            # Leases rely on seeing what others have committed, whatever the database's own default is.
-            isolation_level="READ COMMITTED",
             hide_parameters=True,
             pool_size=8,
             max_overflow=64,
             pool_pre_ping=True,
         )
 
+        @sa.event.listens_for(engine, "do_connect")
+        def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
+            return sessions.connect(parameters, limits)
+
         @sa.event.listens_for(engine, "connect")
-        def _prepare_session(connection: Any, _record: Any) -> None:
+        def _look_at_encoding(connection: Any, _record: Any) -> None:
             _require_utf8(connection.info.parameter_status("server_encoding"))
-            with connection.cursor() as cursor:
-                # Statements here are short or bound by the disk; compiling them costs more than it gives.
-                cursor.execute("SET TIME ZONE 'UTC'; SET jit = off")
-                if schema:
-                    cursor.execute("SELECT set_config('search_path', %s, false)", [_quote(schema)])
-            connection.commit()
+
+        @sa.event.listens_for(engine, "begin")
+        def _begin(conn: sa.Connection) -> None:
+            session: Any = conn.connection.driver_connection
+            migrates = bool(conn.get_execution_options().get("migrating"))
+            begin = sessions.beginning(schema, limits, session.tag, migrates=migrates)
+            conn.exec_driver_sql(begin, execution_options={"no_parameters": True})
 
         return engine
 
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        # Another's migration is waited for longer than a lock that somebody forgot.
+        limit = conn.scalar(sa.select(sa.func.current_setting("lock_timeout")))
+        conn.exec_driver_sql(f"SET LOCAL lock_timeout TO '{_PATIENCE_SECONDS}s'")
         conn.execute(
             sa.select(sa.func.pg_advisory_xact_lock(sa.func.hashtext("bindings-etl migrate")))
         )
+        conn.exec_driver_sql(f"SET LOCAL lock_timeout TO '{limit}'")
         return nullcontext()
 
     def now(self, conn: sa.Connection) -> datetime:
@@ -185,10 +188,6 @@ def _require_utf8(encoding: str) -> None:
             f"the database's encoding is {encoding}, which cannot hold every text; "
             "create another one for the warehouse: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
         )
-
-
-def _quote(schema: str) -> str:
-    return '"' + schema.replace('"', '""') + '"'
 
 
 def _write(copy: Any, stage_id: int, batch: int, rows: Sequence[Row]) -> None:

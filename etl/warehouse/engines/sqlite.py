@@ -11,10 +11,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from etl.domain.binding import Key, Row
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.contract import Fault, Limits
 from etl.warehouse.tables import CARRIED, scan_seen
-
-_BUSY_MILLISECONDS = 30_000
 
 _BY_CODE = {
     sqlite3.SQLITE_BUSY: Fault.CONFLICT,
@@ -35,10 +33,10 @@ class Sqlite:
 
     single_writer: ClassVar[bool] = True
 
-    def open(self, url: sa.URL, schema: str | None) -> sa.Engine:
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         engine = sa.create_engine(
             url,
-            connect_args={"check_same_thread": False, "timeout": _BUSY_MILLISECONDS / 1000},
+            connect_args={"check_same_thread": False, "timeout": limits.lock},
             poolclass=sa.pool.StaticPool,
             hide_parameters=True,
         )

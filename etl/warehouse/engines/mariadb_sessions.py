@@ -1,0 +1,92 @@
+"""Sessions of MariaDB and MySQL: what they keep to, and how an answer is waited for."""
+
+import select
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pymysql
+
+from etl.warehouse.engines.contract import Limits
+
+_AT_WORK = (
+    # Whoever is at the network has answered, or has not got all of the question: both are lost.
+    "SELECT command <> 'Sleep' AND COALESCE(state, '') NOT IN"
+    " ('Reading from net', 'Writing to net', 'Sending to client')"
+    " FROM information_schema.processlist WHERE id = %s"
+)
+# A result comes in many pieces; each of them is waited for this much longer than for its beginning.
+_PIECES = 4
+
+
+class Session(pymysql.connections.Connection):
+    """A connection that gives up an answer on which the server no longer works."""
+
+    patience: float | None = None
+    """None until it stands: greeting and login have the driver's own limit."""
+    again: "Callable[[], Session] | None" = None
+    """Opens another connection to the same place, to ask how this one is doing."""
+
+    def attend(self, patience: float, again: "Callable[[], Session]") -> None:
+        """From now on ask, after so many seconds of silence, whether an answer may still come."""
+        self.patience, self.again = patience, again
+        self._read_timeout = patience * _PIECES
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        """Every statement, COMMIT and ping is sent by this; the driver reads the answer next."""
+        super()._execute_command(command, sql)  # type: ignore[misc]
+        if self.patience is not None:
+            while not self._has_answered(self.patience):
+                if not self._is_at_work():
+                    self._force_close()  # type: ignore[attr-defined]
+                    raise pymysql.err.OperationalError(2013, "the server fell silent")
+
+    def _has_answered(self, seconds: float) -> bool:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)  # type: ignore[attr-defined]
+        return bool(poll.poll(seconds * 1000))
+
+    def _is_at_work(self) -> bool:
+        """Whether the server says, over another connection, that it is still at it."""
+        if self.again is None:
+            return False
+        try:
+            with self.again() as other, other.cursor() as cursor:
+                cursor.execute(_AT_WORK, [self.thread_id()])  # type: ignore[no-untyped-call]
+                found = cursor.fetchone()
+        except pymysql.err.Error:
+            return False
+        return bool(found and found[0])
+
+
+def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
+    """A connection to what `parameters` name, which keeps to `limits`."""
+    times = {"read_timeout": limits.silence, "write_timeout": limits.silence}
+
+    def again() -> Session:
+        return Session(**{**parameters, **times})
+
+    session = Session(**{**times, **parameters})
+    with session.cursor() as cursor:
+        cursor.execute(preparation(session.get_server_info(), limits))  # type: ignore[no-untyped-call]
+    session.attend(limits.silence, again)
+    return session
+
+
+def preparation(version: str, limits: Limits) -> str:
+    """The statement that sets up a session of a server of this version."""
+    seconds = max(1, round(limits.lock))
+    idle = max(1, round(limits.idle))
+    settings = {
+        "time_zone": "'+00:00'",
+        "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+        # Row locks, and those of DDL; what the server or the URL has set shorter stands.
+        "innodb_lock_wait_timeout": f"LEAST(@@innodb_lock_wait_timeout, {seconds})",
+        "lock_wait_timeout": f"LEAST(@@lock_wait_timeout, {seconds})",
+    }
+    if "MariaDB" in version:
+        settings["idle_transaction_timeout"] = str(idle)
+        settings["max_statement_time"] = str(round(limits.statement))
+    else:  # MySQL knows neither: it ends whoever is idle, and cuts off only what reads
+        settings["wait_timeout"] = str(idle)
+        settings["max_execution_time"] = str(round(limits.statement * 1000))
+    return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())

@@ -1,0 +1,128 @@
+"""Sessions of PostgreSQL: what a transaction sets for itself, and how an answer is waited for.
+
+Nothing is set for a session as a whole: behind a transaction pooler (PgBouncer) the next transaction
+may come to another backend, and this one's goes on to strangers.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, TypeVar
+
+import psycopg
+
+from etl.warehouse.engines.contract import Limits
+
+T = TypeVar("T")
+
+_PROGRAM = "bindings-etl"
+_AT_WORK = (
+    # Whoever waits for the client has answered, or has not got all of the question: both are lost.
+    "SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client' FROM pg_stat_activity"
+    " WHERE application_name = %s AND datname = current_database()"
+)
+
+
+class Session(psycopg.Connection[Any]):
+    """A connection that gives up an answer on which the server no longer works."""
+
+    patience: float = Limits.silence
+    tag: str = _PROGRAM
+    """The application's name in each of its transactions; by it the server knows this session."""
+    again: "Callable[[], Session] | None" = None
+    """Opens another connection to the same place, to ask how this one is doing."""
+
+    def wait(self, gen: Generator[Any, Any, T], *rest: Any, **options: Any) -> T:
+        """Every wait of the driver comes through here, those of COPY and COMMIT too."""
+        return super().wait(self._attended(gen), *rest, **options)
+
+    def _attended(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        quiet_since = time.monotonic()
+        try:
+            state = next(gen)
+            while True:
+                ready = yield state
+                if ready:
+                    quiet_since = time.monotonic()
+                elif time.monotonic() - quiet_since >= self.patience:
+                    self._require_work()
+                    quiet_since = time.monotonic()
+                state = gen.send(ready)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+
+    def _require_work(self) -> None:
+        if not self._is_at_work():
+            self.pgconn.finish()
+            raise psycopg.OperationalError("the server fell silent")
+
+    def _is_at_work(self) -> bool:
+        """Whether the server says, over another connection, that it is still at it."""
+        if self.again is None:
+            return False
+        try:
+            with self.again() as other:
+                found = other.execute(_AT_WORK, [self.tag]).fetchone()
+        except psycopg.Error:
+            return False
+        return bool(found and found[0])
+
+
+def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
+    """A connection to what `parameters` name, which keeps to `limits`."""
+    session = Session.connect(autocommit=True, prepare_threshold=None, **parameters)
+
+    def again() -> Session:
+        other = Session.connect(autocommit=True, prepare_threshold=None, **parameters)
+        other.patience = limits.silence
+        return other
+
+    session.patience = limits.silence
+    session.tag = f"{_PROGRAM} {uuid.uuid4().hex[:12]}"
+    session.again = again
+    return session
+
+
+def defaults(limits: Limits) -> dict[str, Any]:
+    """What a connection is asked for, unless the URL says otherwise."""
+    return {
+        "connect_timeout": max(2, min(10, round(limits.silence))),
+        "application_name": _PROGRAM,
+        "client_encoding": "utf8",
+        # A firewall that forgets a connection, or a host that is gone, tells nobody.
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 60_000,
+    }
+
+
+def beginning(schema: str | None, limits: Limits, tag: str, *, migrates: bool) -> str:
+    """The statements that begin a transaction, sent as one message: they cost no journey of their own.
+
+    READ COMMITTED whatever the database's default is: leases rely on seeing what others have
+    committed. Statements are short or bound by the disk, so that compiling them costs more than it
+    gives.
+    """
+    path = "DEFAULT" if schema is None else quote(schema)
+    settings = {
+        "TimeZone": "'UTC'",
+        "search_path": path,
+        "application_name": f"'{tag}'",
+        "jit": "off",
+        "lock_timeout": _milliseconds(limits.lock),
+        "statement_timeout": 0 if migrates else _milliseconds(limits.statement),
+        "idle_in_transaction_session_timeout": _milliseconds(limits.idle),
+    }
+    lines = [f"SET LOCAL {name} TO {value}" for name, value in settings.items()]
+    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *lines])
+
+
+def quote(name: str) -> str:
+    """A name as SQL takes it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, min(round(seconds * 1000), 2**31 - 1))

@@ -1,0 +1,84 @@
+"""Every wait in the database ends, and says what was waited for (contract §5.7)."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from etl.warehouse import leases
+from tests.acceptance.trial import Trial, wait_until
+from tests.engines.press import SERVICE, Press
+
+ON_SERVERS = pytest.mark.parametrize(
+    "engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True
+)
+ON_EACH_KIND = pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+
+# A run that holds the gate of a service, and stops itself inside the transaction.
+FROZEN = """
+import os, signal, sys
+from etl import config
+from etl.stopping import Stop
+from etl.warehouse import leases
+from etl.warehouse.connection import open_warehouse
+url, service, idle, run_id = sys.argv[1:]
+warehouse = open_warehouse(config.Warehouse(url=url), config.Retry(attempts=1), Stop(), float(idle))
+def work(conn):
+    leases.enter_gate(conn, warehouse.engine, service)
+    os.kill(os.getpid(), signal.SIGSTOP)
+warehouse.transact(work)
+"""
+
+
+@contextmanager
+def frozen_in_its_transaction(url: str, service: str, idle: float = 3600) -> Iterator[None]:
+    """A process that was stopped while it holds the gate of a service."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FROZEN, url, service, str(idle), "0"], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until(lambda: is_stopped(process.pid))
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_stopped(pid: int) -> bool:
+    with Path(f"/proc/{pid}/stat").open() as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+@ON_SERVERS
+def test_a_client_that_is_frozen_in_its_transaction_is_not_waited_for_for_ever(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
+    """A machine that hangs kept every later run waiting behind it, without a word."""
+    trial = trial_on(warehouse_url, (5,))
+    (service,) = trial.services
+    trial.settings["retry"] |= {"max_total_seconds": 2, "timeout_seconds": 1}
+    trial.execute(
+        "INSERT INTO sync_runs (id, mode, status, started_at, dry_run, host, version)"
+        " VALUES (4711, 'sync', 'running', '2001-01-01 00:00:00', false, 'far-away', '0.1.0')"
+    )
+    with frozen_in_its_transaction(warehouse_url, service.sid):
+        result = trial.sync(expect=7)
+    [told] = result.services.values()
+    assert told["status"] == "failed"
+    assert "run 4711 on far-away" in told["error"]["message"]
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
+@ON_SERVERS
+def test_a_frozen_client_loses_its_locks_with_its_lease(
+    press: Press, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Locks that outlive the lease would keep a service from being read until somebody kills a session."""
+    with frozen_in_its_transaction(warehouse_url, SERVICE, idle=1):
+        press.warehouse.transact(
+            lambda conn: leases.enter_gate(conn, press.warehouse.engine, SERVICE)
+        )
