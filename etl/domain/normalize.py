@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -15,7 +16,8 @@ from etl.domain.message_types import normalize_message_types
 from etl.domain.timestamps import normalize_timestamp
 from etl.domain.wire import UNDECODABLE, decode_sids
 
-# Bump when the same bytes would give another row: it makes every stored source hash stale, so all rows are looked at again.
+# Bump when the same bytes would give another row: it makes every stored source hash stale, so all
+# rows are looked at again, at every run. Where few rows are concerned, a migration makes theirs stale.
 RULES_VERSION = "1"
 
 Treatment = Literal["keep", "hmac", "drop"]
@@ -27,6 +29,9 @@ _SID_AND_COMMA = 35
 
 # MariaDB needs a width for a column that is compared and indexed; the limit holds on every engine, so the result is the same.
 _LONGEST_TYPE = 255
+
+# `jsonb` writes numbers out, and takes no more than 16,383 digits behind the point.
+_LONGEST_NUMBER = 1_000
 
 # A service has few distinct credentials and sets of message types; the bound only keeps a hostile one from filling the memory.
 _MOST_CACHED = 1000
@@ -54,7 +59,8 @@ _hash_source = xxhash.xxh3_128_hexdigest
 _make = tuple.__new__
 _encode = msgspec.json.encode
 _decode_usual = msgspec.json.Decoder(_Sent).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode = msgspec.json.decode
 
 
 @dataclass(frozen=True)
@@ -216,12 +222,12 @@ def _decode_row(raw: bytes) -> tuple[_Sent, str | None]:
             return _decode_usual(raw), None
         except msgspec.ValidationError:
             pass
-    sent = _decode_object(raw)
+    members = _decode_members(raw)
+    sent = {name: _decode(members[name]) for name in _COLUMNS if name in members}
     _refuse_nul(sent)
-    for name in _COLUMNS:
-        _check_type(name, sent.get(name))
-    known = {name: value for name, value in sent.items() if name in _COLUMNS}
-    return _Sent(**known), _extra(sent)
+    for name, value in sent.items():
+        _check_type(name, value)
+    return _Sent(**sent), _extra(members)
 
 
 def _check_type(field: str, value: Any) -> None:
@@ -265,9 +271,29 @@ def _timestamp(field: str, value: str | None) -> str | None:
         raise ValueError(f"{field} is not a date that can be read") from None
 
 
-def _extra(sent: dict[str, Any]) -> str | None:
-    unknown = {name: value for name, value in sent.items() if name not in _COLUMNS}
-    return msgspec.json.encode(unknown, order="sorted").decode() if unknown else None
+def _extra(members: dict[str, msgspec.Raw]) -> str | None:
+    """Return the unknown members as JSON text: compact, names in order, numbers as they were sent.
+
+    Of a name that comes twice the last counts, as it does in `jsonb`.
+    """
+    unknown = {
+        name: _decode_untouched(str(value, "utf-8"))
+        for name, value in members.items()
+        if name not in _COLUMNS
+    }
+    _refuse_nul(unknown)
+    return _encode(unknown, order="sorted").decode() if unknown else None
+
+
+def _number(text: str) -> msgspec.Raw:
+    """Return a number untouched: as a float it would lose digits, a zero at its end, or its sign."""
+    _, _, exponent = text.lower().partition("e")
+    if len(text) > _LONGEST_NUMBER or abs(int(exponent or 0)) > _LONGEST_NUMBER:
+        raise ValueError(f"a number has more than {_LONGEST_NUMBER} digits, written out")
+    return msgspec.Raw(text.encode())
+
+
+_decode_untouched = json.JSONDecoder(parse_float=_number, parse_int=_number).decode
 
 
 def _refuse_nul(node: Any) -> None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from etl.simulator import World
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.tables import bindings
 from tests.acceptance.trial import Trial
 
 TEXTS = {
@@ -92,6 +93,35 @@ def test_any_time_comes_back_to_the_microsecond(
     assert {sid: written(created) for sid, created, _ in stored} == sent
     assert {updated for _, _, updated in stored} == {None}
     assert trial.sync().totals["unchanged"] == len(MOMENTS)
+
+
+NUMBERS = ("1.10", "-0.0", "0.1234567890123456789012345", "1E3", "1e400", "9" * 1000, "1e-1000")
+# `jsonb` writes exponents out and knows no sign of zero; the value is the same.
+BY_JSONB = {
+    "-0.0": "0.0",
+    "1E3": "1000",
+    "1e400": f"1{'0' * 400}",
+    "1e-1000": f"0.{'0' * 999}1",
+}
+
+
+def test_a_number_of_an_unknown_field_keeps_every_digit(
+    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+) -> None:
+    """An amount or a version that comes back as a float is wrong data."""
+    trial = trial_on(warehouse_url, (0,))
+    (service,) = trial.world.services.values()
+    for number, sent in enumerate(NUMBERS):
+        row = json.dumps(binding(trial.world, number, {}))[:-1]
+        service.put(f'{row}, "x": [{sent}]}}'.encode(), key=f"row{number}")
+    trial.sync()
+    stored = open_on(warehouse_url).read(
+        lambda conn: conn.scalars(sa.select(sa.cast(bindings.c.extra, sa.Text))).all()
+    )
+    kept = BY_JSONB if warehouse_url.startswith("postgresql") else {}
+    expected = {f'{{"x":[{kept.get(sent, sent)}]}}' for sent in NUMBERS}
+    assert {extra.replace(" ", "") for extra in stored} == expected
+    assert trial.sync().totals["unchanged"] == len(NUMBERS)
 
 
 def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(

@@ -137,6 +137,18 @@ def test_a_released_warehouse_keeps_its_data(warehouse: Warehouse) -> None:
     assert "alembic_version" not in table_names(warehouse)
 
 
+def test_rows_with_unknown_fields_are_looked_at_again(warehouse: Warehouse) -> None:
+    """0.1.0 stored their numbers as floats; unless they look changed, that would stay for ever."""
+    released.make(warehouse)
+    plant = """UPDATE bindings SET extra = '{"x": 1.1}' WHERE sid = 'BS1'"""
+    warehouse.transact(lambda conn: conn.execute(sa.text(plant.replace(":", r"\:"))))
+    migration.upgrade(warehouse, None)
+    hashes = warehouse.read(
+        lambda conn: conn.execute(sa.text("SELECT sid, source_hash FROM bindings")).all()
+    )
+    assert dict(map(tuple, hashes)) == {"BS1": "0" * 32, "BS2": "s1"}
+
+
 @pytest.mark.parametrize("revisions", [(), ("e1f2a3b4c5d6",), ("e1f2a3b4c5d6", "0a1b2c3d4e5f")])
 def test_another_program_may_keep_its_own_revision_beside(
     warehouse: Warehouse, revisions: tuple[str, ...]
