@@ -64,6 +64,8 @@ class SourceError(EtlError):
         self.request_id = request_id
         self.passing = False
         """Whether the same request may well succeed later."""
+        self.wordless = False
+        """Whether the answer had no body: whoever gave it did not say who it is."""
         self.retry_after: float | None = None
         """Seconds that the server asked to wait."""
 

@@ -23,6 +23,7 @@ class Absence(Enum):
     """What the API answered when asked for one absent binding by its SID."""
 
     GONE = "gone"
+    WORDLESS = "answered 404 without a word"
     ALIVE = "alive"
     UNKNOWN = "unknown"
 
@@ -62,6 +63,14 @@ def draw_sample(absent: Iterable[str], limit: int) -> Sample:
         elif (place := random.randrange(size)) < limit:  # noqa: S311 - a fair draw, not a secret
             drawn[place] = sid
     return Sample(tuple(drawn), size)
+
+
+def weigh(answers: Mapping[str, Absence], *, trusted: bool) -> dict[str, Absence]:
+    """A 404 without a word counts where the same path is `trusted` to know what is alive."""
+    meaning = Absence.GONE if trusted else Absence.UNKNOWN
+    return {
+        sid: meaning if absence is Absence.WORDLESS else absence for sid, absence in answers.items()
+    }
 
 
 def judge(answers: Mapping[str, Absence], *, sampled: bool) -> Verdict:

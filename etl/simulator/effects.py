@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from etl.simulator.devices import HOME
 from etl.simulator.pages import Page, read_token, write_token
-from etl.simulator.replies import Reply, error, html_reply, with_headers
+from etl.simulator.replies import Reply, error, html_reply, json_reply, with_headers
 
 Route = Literal["bindings", "binding", "services", "service", "configuration"]
 
@@ -129,6 +129,11 @@ def suspend(_: Knobs) -> Reply:
 def redirect(knobs: Knobs) -> Reply:
     """Point to another host."""
     return Reply(302, b"", {"location": f"{knobs.target or f'http://{ELSEWHERE}'}/v1/Services"})
+
+
+def stray(_: Knobs) -> Reply:
+    """Answer as a gateway that knows no such route."""
+    return json_reply({"message": "no Route matched with those values"}, 404)
 
 
 # Next links.
@@ -326,6 +331,11 @@ def late(reply: Reply, knobs: Knobs) -> Reply:
     return replace(reply, seconds=knobs.seconds)
 
 
+def wordless(reply: Reply, _: Knobs) -> Reply:
+    """Leave the body of an error out."""
+    return reply if reply.status == 200 else Reply(reply.status, b"", reply.headers)
+
+
 def bad_gzip(reply: Reply, _: Knobs) -> Reply:
     """Send a compressed body that is damaged behind the ten bytes of its header."""
     packed = bytearray(gzip.compress(reply.body))
@@ -366,6 +376,8 @@ EFFECTS: dict[str, Effect] = {
     "token-expired": Instead(
         "400 with code 21481 on any page token", partial(refuse, 21481), token_pages
     ),
+    "empty-404": Instead("404 with an empty body", lambda _: Reply(404)),
+    "gateway-404": Instead("404 with a gateway's words in JSON", stray),
     "redirect": Instead("302 to another host", redirect),
     "html-200": Instead(
         "200 with a page for people: a captive portal", partial(show, 200, "Welcome! Please log in")
@@ -410,6 +422,7 @@ EFFECTS: dict[str, Effect] = {
     ),
     "not-an-object": Edit("a row is a string", spoiled(as_text)),
     "nul-text": Edit("a row's identity holds a NUL", spoiled(with_nul)),
+    "empty-errors": Wire("whatever is no 200 has an empty body", wordless),
     "slow": Wire("the answer comes late", late),
     "trickle": Wire("the body comes byte by byte", partial(sent, "trickle")),
     "cut-body": Wire("the body is shorter than its Content-Length", partial(sent, "cut")),

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from etl.config import Deletes
 from etl.domain.counters import Counters
-from etl.domain.guard import Absence, Guard, Sample, judge
+from etl.domain.guard import Absence, Guard, Sample, judge, weigh
 from etl.domain.scope import Scope
 from etl.stopping import Stop
 from etl.twilio.client import Client
@@ -57,13 +57,16 @@ class Census:
         self.parts = parts
         self.absent = 0
         self.active = 0
+        self.witness: str | None = None
+        """A SID that a part has just listed."""
         self._missing = parts
         self._waiting: list[Part] = []
         self._lock = threading.Lock()
 
-    def measure(self, absent: int, active: int) -> None:
+    def measure(self, absent: int, active: int, witness: str | None) -> None:
         """A part is read; of the figures for the active rows the first one counts, before anything was published."""
         with self._lock:
+            self.witness = witness or self.witness
             self.absent += absent
             self.active = self.active or active
 
@@ -85,6 +88,15 @@ class Inquiry:
     scope: Scope
     counters: Counters
     stop: Stop
+    witness: str | None
+    """A SID of the same service that this run has just listed."""
+
+    def trusts_wordless(self) -> bool:
+        """Whether the path by which bindings are asked for knows the living: one is asked for."""
+        if self.witness is None:
+            return False
+        absence, _ = look_up_binding(self.client, self.scope, self.witness, self.counters)
+        return absence is Absence.ALIVE
 
 
 def why_unproven(
@@ -138,11 +150,13 @@ def decide_deletes(
 
 def _confirm(inquiry: Inquiry, sample: Sample) -> DeleteDecision:
     answers, rows = _look_up(inquiry, sample.sids)
-    return conclude(answers, rows, sample)
+    wordless = Absence.WORDLESS in answers.values()
+    trusted = not wordless or inquiry.trusts_wordless()
+    return conclude(weigh(answers, trusted=trusted), rows, sample, trusted=trusted)
 
 
 def conclude(
-    answers: Mapping[str, Absence], rows: Sequence[bytes], sample: Sample
+    answers: Mapping[str, Absence], rows: Sequence[bytes], sample: Sample, *, trusted: bool
 ) -> DeleteDecision:
     """What the answers to a sample mean; `rows` are those of the living."""
     verdict = judge(answers, sampled=sample.is_part)
@@ -159,6 +173,11 @@ def conclude(
             f"of {len(sample.sids)} absent bindings that were asked for the API did not say of {len(unknown)} whether they are gone: "
             f"{stay} stay, and the next run asks again"
         )
+        if not trusted:
+            kept += (
+                "; it answered 404 without a word, which counts only where a binding that was just "
+                "listed answers 200 by the same path: check base_url and any proxy between"
+            )
     return DeleteDecision(verdict.deletes_allowed, refused, kept, tuple(rows), unknown)
 
 

@@ -47,6 +47,7 @@ class Plan:
         self._is_read = False
         self._met: _Scratch
         self._unreadable = 0
+        self._witness: str | None = None
 
     def read(self) -> None:
         """Read to the end, and find out what is absent; what came of an error is in the outcome."""
@@ -95,6 +96,7 @@ class Plan:
         first_met = self._met.add(keys)
         fresh = [keys[sid] for sid in first_met]
         self._unreadable += len(unreadable)
+        self._witness = next(reversed(keys), self._witness)
         self._counters.rejected += len(unreadable)
         if fresh:
             self._warehouse.read(lambda conn: self._classify(conn, fresh))
@@ -142,13 +144,19 @@ class Plan:
         )
         if self._outcome.kept is None:
             absent, active = self._warehouse.read(self._list_absent)
-            self._census.measure(absent, active)
+            self._census.measure(absent, active, self._witness)
             self.absent = absent
 
     def _decide_deletes(self) -> None:
         rules = self._context.settings.deletes
         decision = decide_deletes(
-            Inquiry(self._client, self._scope, self._counters, self._context.stop),
+            Inquiry(
+                self._client,
+                self._scope,
+                self._counters,
+                self._context.stop,
+                self._witness or self._census.witness,
+            ),
             rules,
             self.absent,
             self._census,

@@ -39,6 +39,9 @@ MODE = "retry"
 # So many bindings are asked for between two renewals of the lease.
 _ASKED_AT_ONCE = 200
 
+# Nothing was listed here whose answer could show what a 404 without a word is worth.
+_UNANSWERED = (Absence.UNKNOWN, Absence.WORDLESS)
+
 _Answers = Mapping[str, tuple[Absence, bytes]]
 
 
@@ -186,7 +189,7 @@ class _Retrial:
             self._warehouse.transact(
                 lambda conn: leases.renew(conn, self._engine, self._holder, self._scope)
             )
-        if answers and all(absence is Absence.UNKNOWN for absence, _ in answers.values()):
+        if answers and all(absence in _UNANSWERED for absence, _ in answers.values()):
             raise errors.SourceError(
                 f"the API answered for none of {len(answers)} rejects; run `bindings-etl check` to see why"
             )
@@ -318,7 +321,7 @@ def _judge_line(
     absence, _ = answers[sid]
     if absence is Absence.GONE:
         return Verdict(line.id, sid, "gone")
-    if absence is Absence.UNKNOWN:
+    if absence in _UNANSWERED:
         return Verdict(line.id, sid, "unanswered", line.reason)
     return (
         Verdict(line.id, sid, "rejected", reasons[sid])

@@ -64,6 +64,7 @@ class Scan:
         self._scan_id = 0
         self._progress = Progress(0, "", 0, 0)
         self._unreadable = 0
+        self._witness: str | None = None
         self._is_first_load = False
         self._rank = context.turns.join()
         self._log = log.bind(
@@ -184,6 +185,7 @@ class Scan:
             )
         self._progress = progress
         self._unreadable += len(unreadable)
+        self._witness = next(reversed(keys), self._witness)
         self._counters.rejected += len(unreadable) + len(rejects)
         self._log.debug(
             "batch.committed",
@@ -272,12 +274,18 @@ class Scan:
             unreadable=self._unreadable,
         )
         absent, active = self._warehouse.transact(self._list_absent)
-        self._census.measure(absent, active)
+        self._census.measure(absent, active, self._witness)
         self.absent = absent
 
     def _decide_deletes(self) -> DeleteDecision:
         decision = decide_deletes(
-            Inquiry(self._client, self._scope, self._counters, self._context.stop),
+            Inquiry(
+                self._client,
+                self._scope,
+                self._counters,
+                self._context.stop,
+                self._witness or self._census.witness,
+            ),
             self._context.settings.deletes,
             self.absent,
             self._census,

@@ -14,6 +14,7 @@ from etl.twilio.client import Client
 from etl.twilio.paging import Listing, Step, walk
 
 _SERVICES = Listing("/v1/Services", "services")
+_NOT_FOUND = 20404
 _is_service_sid = re.compile(r"IS[0-9a-fA-F]{32}").fullmatch
 
 
@@ -52,7 +53,7 @@ def look_up_binding(
 ) -> tuple[Absence, bytes]:
     """Whether one binding exists, and its raw row if it does.
 
-    Only the API's own 404 says that it is gone. What cannot be told (401, 403, 5xx, a page for people) is unknown.
+    What cannot be told (401, 403, 5xx, a gateway's 404, a page for people) is unknown.
 
     Raises:
         Interrupted: the run is to stop.
@@ -60,14 +61,22 @@ def look_up_binding(
     try:
         answer = client.fetch(f"{client.origin}{_service(scope)}/Bindings/{sid}", counters)
     except errors.SourceError as error:
-        gone = isinstance(error, errors.ServiceNotFound) and error.status == 404
-        return (Absence.GONE if gone else Absence.UNKNOWN), b""
+        return _absence(error), b""
     try:
         row = msgspec.json.decode(answer.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Absence.UNKNOWN, b""
     alive = isinstance(row, dict) and row.get("sid") == sid
     return (Absence.ALIVE, answer.body) if alive else (Absence.UNKNOWN, b"")
+
+
+def _absence(error: errors.SourceError) -> Absence:
+    """Only Twilio's own word says that a binding is gone; a gateway has a 404 of its own."""
+    if error.status != 404:
+        return Absence.UNKNOWN
+    if error.twilio_code == _NOT_FOUND:
+        return Absence.GONE
+    return Absence.WORDLESS if error.wordless else Absence.UNKNOWN
 
 
 def probe_service(client: Client, chat_service_sid: str) -> None:

@@ -122,9 +122,11 @@ def error_for(answer: Answer) -> errors.SourceError:
     code = twilio_code(answer.body)
     cause = _find_cause(answer, code)
     sentence = f"HTTP {answer.status}{f', code {code}' if code else ''}: {cause.sentence}"
-    return cause.kind(
+    error = cause.kind(
         sentence, status=answer.status, twilio_code=code, request_id=answer.request_id
     )
+    error.wordless = not answer.body.strip()
+    return error
 
 
 def _find_cause(answer: Answer, code: int | None) -> _Cause:

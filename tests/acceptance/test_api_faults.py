@@ -63,6 +63,8 @@ LASTING = {
     "permission": Broken("PermissionMissing", 70051),
     "forbidden": Broken("PermissionMissing", 20006),
     "service-404": Broken("ServiceNotFound", 20404),
+    "empty-404": Broken("ServiceNotFound"),
+    "gateway-404": Broken("ServiceNotFound"),
     "token-expired": Broken("PageTokenRefused", 21481, requests=2),
     "redirect": Broken("NotTheApi"),
     "html-200": Broken("NotTheApi"),
@@ -100,7 +102,7 @@ BAD_ROWS = {
 # A listing that ends too early and says nothing: only the guard and the API's word for each row stand against it.
 CUT_SHORT = {"empty-service", "token-empty"}
 
-OTHERS = {"unknown-field"}
+OTHERS = {"unknown-field", "empty-errors"}
 
 
 def test_every_fault_has_a_trial() -> None:

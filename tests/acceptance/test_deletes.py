@@ -272,7 +272,17 @@ def test_one_living_row_in_a_sample_refuses_all_deletes(make_trial: MakeTrial) -
 
 @pytest.mark.parametrize(
     "fault",
-    ["unauthorized", "forbidden", "error-500", "throttle", "html-200", "permission", "redirect"],
+    [
+        "unauthorized",
+        "forbidden",
+        "error-500",
+        "throttle",
+        "html-200",
+        "permission",
+        "redirect",
+        "empty-404",
+        "gateway-404",
+    ],
 )
 def test_what_cannot_be_confirmed_stays_for_the_next_run(make_trial: MakeTrial, fault: str) -> None:
     """Only the API's own 404 says that a binding is gone; a refusal, a fault or a proxy's page says nothing."""
@@ -285,6 +295,43 @@ def test_what_cannot_be_confirmed_stays_for_the_next_run(make_trial: MakeTrial, 
     assert trial.stored().keys() >= set(gone)
     trial.simulator.faults.clear()
     assert changes(trial.sync()) == {"deleted": 3}
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize("limit", [200, 2], ids=["all are asked for", "a sample is asked for"])
+def test_a_gateway_that_knows_listings_only_deletes_nothing(
+    make_trial: MakeTrial, limit: int, dry: tuple[str, ...]
+) -> None:
+    """It answers 404 to every question, also about the living: 15 living rows of 100 went that way."""
+    trial = make_trial((100,), order="updated", max_page_size=10)
+    trial.settings["deletes"] = {"confirm_limit": limit}
+    trial.sync()
+    before = trial.stored()
+    hide_moved(trial, trial.services[0], last_rows(trial.services[0], 15))
+    trial.simulator.faults.add("empty-404", on="binding")
+    trial.simulator.requests.clear()
+    [told] = trial.sync(*dry).json["services"]
+    assert (told["deleted"], told["error"]) == (0, None)
+    assert "a binding that was just listed answers 200" in told["note"]
+    assert len(lookups(trial)) == min(limit, 15) + 1
+    assert trial.stored().keys() == before.keys()
+
+
+@pytest.mark.parametrize("partitioned", [False, True])
+def test_a_404_without_a_word_counts_where_the_living_answer(
+    make_trial: MakeTrial, partitioned: bool
+) -> None:
+    """Where error bodies are lost on the way, nothing would ever be deleted; one question shows that the path is right."""
+    trial = make_trial((60,))
+    trial.account["partition_by_type"] = partitioned
+    trial.sync()
+    service = trial.services[0]
+    gone = service.remove([*sids_of(service, "gcm"), *sids_of(service, "apn")[:2]])
+    trial.simulator.faults.add("empty-errors", on="binding")
+    trial.simulator.requests.clear()
+    assert changes(trial.sync("--allow-mass-delete")) == {"deleted": len(gone)}
+    assert len(lookups(trial)) == len(gone) + (2 if partitioned else 1)
     trial.assert_equal_to_world()
 
 

@@ -65,6 +65,7 @@ TESTED = {
     "loop", "loop-long", "empty-next", "missing-next", "empty-page", "trailing-empty-page", "empty-service",
     "token-empty", "duplicate-rows", "no-list", "no-meta", "list-not-array", "meta-first", "meta-last",
     "renamed-key", "token-only-style", "unknown-field", "slow", "trickle", "cut-body", "reset", "bad-gzip", "huge",
+    "empty-404", "gateway-404", "empty-errors",
 }  # fmt: skip
 
 
@@ -97,6 +98,24 @@ def test_empty_body(stand):
     """If this failed, clients that parse an error's body unseen would not be found out."""
     answer = stand(faults=["empty-503"]).get()
     assert (answer.status_code, answer.content) == (503, b"")
+
+
+def test_a_404_that_is_not_the_api_s(stand):
+    """If this failed, clients that take any 404 for the API's word would not be found out."""
+    answer = stand(faults=["empty-404"]).get()
+    assert (answer.status_code, answer.content) == (404, b"")
+    answer = stand(faults=["gateway-404"]).get()
+    assert (answer.status_code, answer.json().keys()) == (404, {"message"})
+
+
+def test_errors_without_a_body(stand):
+    """If this failed, a client that needs the error's code could not be tried without one."""
+    here = stand(3, faults=[Fault("empty-errors", on="binding")])
+    path = f"{here.path}/"
+    known = here.rows()[0]["sid"]
+    assert here.client.get(path + known).json()["sid"] == known
+    answer = here.client.get(f"{path}BS{'0' * 32}")
+    assert (answer.status_code, answer.content) == (404, b"")
 
 
 def test_retry_after(stand):

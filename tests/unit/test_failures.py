@@ -164,8 +164,10 @@ def test_a_404_that_is_not_the_api_s_own_proves_nothing(body: bytes) -> None:
     [b"", b" ", b'{"status": 404}', b'{"errors": [{"code": 20404}]}', b'{"detail": "Not Found"}'],
 )
 def test_a_404_in_json_or_without_a_word_is_the_api_s(body: bytes) -> None:
-    """The API has several shapes of errors, an empty one among them; not believed, bindings that are gone would be kept for ever."""
-    assert type(error_for(answer(404, body))) is errors.ServiceNotFound
+    """The API has several shapes of errors, an empty one among them: a service that is gone must be told as such."""
+    error = error_for(answer(404, body))
+    assert type(error) is errors.ServiceNotFound
+    assert error.wordless == (not body.strip())
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 206])

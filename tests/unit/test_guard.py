@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.domain.guard import Absence, Guard, Sample, Verdict, draw_sample, judge
+from etl.domain.guard import Absence, Guard, Sample, Verdict, draw_sample, judge, weigh
 
 GONE, ALIVE, UNKNOWN = Absence.GONE, Absence.ALIVE, Absence.UNKNOWN
 
@@ -106,3 +106,10 @@ def test_what_follows_from_the_answers(
 ) -> None:
     """A living binding that is deleted is the worst that this program can do."""
     assert judge(answers, sampled=sampled) == verdict
+
+
+def test_a_404_without_a_word_is_worth_what_its_path_is_worth() -> None:
+    """Who trusts an empty 404 blindly believes every gateway; who never does deletes nothing behind some."""
+    answers = {"a": Absence.WORDLESS, "b": GONE, "c": ALIVE, "d": UNKNOWN}
+    assert weigh(answers, trusted=True) == answers | {"a": GONE}
+    assert weigh(answers, trusted=False) == answers | {"a": UNKNOWN}
