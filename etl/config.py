@@ -20,6 +20,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     ValidationInfo,
+    WithJsonSchema,
     field_validator,
 )
 
@@ -269,6 +270,43 @@ class Run(_Section):
     lease_seconds: float = Field(default=120, ge=1, le=LONGEST_SECONDS)
 
 
+_HOOK_SCHEMA = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "items": {"type": "string"}},
+        {"type": "null"},
+    ]
+}
+HookUrls = Annotated[list[SecretStr], WithJsonSchema(_HOOK_SCHEMA)]
+
+
+class Hooks(_Section):
+    """Who is told how a run ended. The URLs are secrets: whoever knows one may post there."""
+
+    on_success: HookUrls = Field(
+        default=[], description="A URL or a list: POST of the run's JSON when the exit code is 0."
+    )
+    on_failure: HookUrls = Field(default=[], description="The same when it is not 0.")
+    format: Literal["json", "slack"] = "json"
+
+    @field_validator("on_success", "on_failure", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> list[Any]:
+        """A variable that is set to nothing means no hook."""
+        given = value if isinstance(value, list) else [value]
+        urls = [url for url in given if url not in (None, "")]
+        if not all(isinstance(url, str | SecretStr) for url in urls):
+            raise ValueError("must be a URL, a list of URLs, or null")
+        return urls
+
+    @field_validator("on_success", "on_failure")
+    @classmethod
+    def _safe_places(cls, value: list[SecretStr]) -> list[SecretStr]:
+        for url in value:
+            _check_hook(url.get_secret_value())
+        return value
+
+
 class Normalize(_Section):
     """How names are brought into one form."""
 
@@ -298,6 +336,7 @@ class Settings(_Section):
     deletes: Deletes = Deletes()
     retry: Retry = Retry()
     run: Run = Run()
+    hooks: Hooks = Hooks()
     normalize: Normalize = Normalize()
     privacy: Privacy = Privacy()
 
@@ -459,6 +498,20 @@ def _sentence(kind: str, message: str) -> str:
     if kind in ("model_type", "dict_type"):
         return "must be a mapping"
     return message.removeprefix("Value error, ")
+
+
+def _check_hook(url: str) -> None:
+    """Raise `ValueError`, which does not repeat the URL, when it is none to post to."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        raise ValueError("is not an https URL") from None
+    is_whole = parts.scheme in ("http", "https") and _HOST.fullmatch(host) and port != 0
+    if not is_whole or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError("is not an https URL")
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ValueError("plain http is taken for loopback addresses only; use https")
 
 
 def is_loopback(host: str) -> bool:

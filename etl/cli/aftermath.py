@@ -16,7 +16,7 @@ from etl.errors import EtlError, WarehouseError, exit_code_of
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
-from etl.telemetry import limits, metrics
+from etl.telemetry import hooks, limits, metrics
 from etl.warehouse.connection import open_warehouse
 from etl.warehouse.overview import read_freshness
 
@@ -91,7 +91,22 @@ class Aftermath:
             works["metrics_file"] = partial(
                 self._write_metrics, self._metrics_file, document, exit_code, give_up_at, is_there
             )
+        works |= self._hooks(document, exit_code, give_up_at - time.monotonic())
         return {name: limits.start(work, name) for name, work in works.items()}
+
+    def _hooks(
+        self, document: dict[str, Any], exit_code: int, seconds: float
+    ) -> dict[str, Callable[[], None]]:
+        if self.settings is None:
+            return {}
+        configured = self.settings.hooks
+        event = "on_failure" if exit_code else "on_success"
+        urls = configured.on_failure if exit_code else configured.on_success
+        content = hooks.body(document, exit_code, configured.format) if urls else b""
+        return {
+            f"hooks.{event}[{place}]": partial(hooks.post, url.get_secret_value(), content, seconds)
+            for place, url in enumerate(urls)
+        }
 
     def _seconds(self) -> float:
         requested_at = self.stop.requested_at
@@ -146,4 +161,5 @@ def _reason(error: Exception) -> str:
         return "it took too long and was left behind"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error) if isinstance(error, EtlError | limits.Overdue) else type(error).__name__
+    is_ours = isinstance(error, EtlError | limits.Overdue | hooks.Undelivered)
+    return str(error) if is_ours else type(error).__name__
