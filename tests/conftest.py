@@ -179,6 +179,13 @@ def own_mariadb(run_folder: Path) -> Iterator[MariaDBServer]:
     yield from own(MariaDBServer(run_folder / f"own-{uuid.uuid4().hex}"), "mariadb")
 
 
+@pytest.fixture
+def logging_mariadb(run_folder: Path) -> Iterator[MariaDBServer]:
+    """One that writes a binary log, as any that is backed up or replicated."""
+    options = ("--log-bin=binlog", "--server-id=1", "--binlog-format=ROW")
+    yield from own(MariaDBServer(run_folder / f"own-{uuid.uuid4().hex}", options), "mariadb")
+
+
 def own(server: S, engine_name: str) -> Iterator[S]:
     skip_if_absent(engine_name)
     post_warden(server.home.parent)

@@ -14,6 +14,7 @@ from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services, probe_service
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.obstacles import require_fit
 from etl.warehouse.privileges import missing_privileges
 
 
@@ -119,6 +120,7 @@ def _examine_warehouse(settings: Settings) -> Iterator[Finding]:
         yield _fault("warehouse", "url", error)
         return
     try:
+        warehouse.read(lambda conn: require_fit(conn, warehouse.engine))
         warehouse.read(migration.require_head)
         yield Finding(
             "warehouse", warehouse.name, ok=True, message="reachable and at the newest revision"

@@ -39,6 +39,7 @@ _ADVICE = {
     Fault.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
     Fault.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
     Fault.MISSING: "refused the work: a table or schema is missing; run `bindings-etl migrate`",
+    Fault.SETTING: "refused the work: a setting of the server forbids it; `bindings-etl check` names it",
     Fault.OTHER: "refused the work: a statement failed; run with --log-level debug and report it",
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from etl import errors
+from etl.warehouse import obstacles
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines.duckdb import schema_path
 from etl.warehouse.tables import HEAD, sync_leases
@@ -69,6 +70,10 @@ def require_head(conn: sa.Connection) -> None:
         return
     if revision is None:
         _require_schema(conn)
+        if obstacles.own_tables(conn):
+            raise errors.WarehouseOutdated(
+                "the warehouse is half made: a migration broke off; run `bindings-etl migrate` again"
+            )
         raise errors.WarehouseOutdated(
             "the warehouse has no tables yet; run `bindings-etl migrate`"
         )
@@ -86,6 +91,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
 
     Raises:
         WarehouseOutdated: it is newer than this program.
+        WarehouseRefused: the server or what is in the schema does not allow it; nothing was made.
         LeaseHeld: a run is alive; its transactions would fail half way.
     """
     from alembic import command
@@ -93,6 +99,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
     with warehouse.migrating() as conn, warehouse.engine.migrating_alone(conn):
         if schema and conn.dialect.name in ("postgresql", "duckdb"):
             _create_schema(conn, schema)
+        obstacles.require_fit(conn, warehouse.engine)
         before = current_revision(conn)
         _take_over(conn)
         if before == HEAD:
@@ -101,6 +108,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
             if before not in known_revisions():
                 require_head(conn)
             _refuse_while_running(conn, warehouse)
+        obstacles.require_room(conn, before)
         command.upgrade(_config(conn), "head")
         return before, HEAD
 
@@ -190,6 +198,8 @@ def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
 
 def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "Config":
     from alembic.config import Config
+
+    from etl.warehouse import resuming  # noqa: F401 - Alembic finds its classes by being told of them
 
     config = Config(output_buffer=output) if output else Config()
     scripts = str(_scripts())

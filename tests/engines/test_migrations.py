@@ -1,6 +1,7 @@
 """Migrations: up, down, up again, and no drift between them and `tables.py`."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -28,6 +29,20 @@ def view_names(warehouse: Warehouse) -> set[str]:
     return warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
 
 
+def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
+    """Between what is there and what `tables.py` says."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    options = {
+        "version_table": migration.VERSION_TABLE,
+        "compare_type": engine_name != "duckdb",
+        "compare_server_default": engine_name != "duckdb",
+    }
+    with warehouse.migrating() as conn:
+        return compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata)
+
+
 def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
     """A migration that cannot be taken back, or not be applied twice, would strand an operator half way."""
     migration.upgrade(warehouse, None)
@@ -41,20 +56,8 @@ def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
 
 def test_migrations_rebuild_what_tables_says(warehouse: Warehouse, engine_name: str) -> None:
     """If a migration and `tables.py` drifted apart, the program would use columns that no warehouse has."""
-    from alembic.autogenerate import compare_metadata
-    from alembic.migration import MigrationContext
-
     migration.upgrade(warehouse, None)
-    with warehouse.migrating() as conn:
-        options = {
-            "version_table": migration.VERSION_TABLE,
-            "compare_type": engine_name != "duckdb",
-            "compare_server_default": engine_name != "duckdb",
-        }
-        differences = compare_metadata(
-            MigrationContext.configure(conn, opts=options), tables.metadata
-        )
-    assert differences == []
+    assert differences(warehouse, engine_name) == []
 
 
 def test_head_is_the_newest_script() -> None:

@@ -85,6 +85,7 @@ def unprivileged_user() -> str | None:
 @dataclass(frozen=True)
 class MariaDBServer:
     home: Path
+    options: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
@@ -151,6 +152,11 @@ class MariaDBServer:
             self.halt()
         shutil.rmtree(self.home, ignore_errors=True)
 
+    def execute(self, statement: str) -> None:
+        """As root, for good."""
+        with self._connect(self.port) as connection:
+            connection.cursor().execute(statement)
+
     def create_database(self) -> str:
         name = f"t{uuid.uuid4().hex}"
         with self._connect(self.port) as connection:
@@ -176,6 +182,7 @@ class MariaDBServer:
                 f"--socket={self.home / 's.sock'}",
                 f"--pid-file={self.home / 'mariadb.pid'}",
                 *SETTINGS,
+                *self.options,
             ],
             log=self.home / "log",
             cwd=self.home,

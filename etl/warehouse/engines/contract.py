@@ -30,6 +30,7 @@ class Fault(Enum):
     LOGIN = "the user or the password is wrong"
     NO_DATABASE = "the server has no such database"
     CANCELLED = "the server broke the statement off"
+    SETTING = "a setting of the server forbids it"
     OTHER = "the statement failed"
 
 
@@ -60,6 +61,9 @@ class Engine(Protocol):
 
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
         """Wait until nobody else migrates this warehouse, and keep others out; to be entered first in the transaction."""
+
+    def unfit(self, conn: sa.Connection) -> str | None:
+        """Why this server cannot hold a warehouse, and what to set; None when it can."""
 
     def now(self, conn: sa.Connection) -> datetime:
         """The one clock that leases and publishing go by, as aware UTC."""

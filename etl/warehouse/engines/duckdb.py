@@ -84,6 +84,9 @@ class Duckdb:
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def unfit(self, conn: sa.Connection) -> str | None:
+        return None
+
     def now(self, conn: sa.Connection) -> datetime:
         return datetime.now(UTC)
 

@@ -1,6 +1,6 @@
 """MariaDB 10.6 and newer, MySQL 8, through PyMySQL: keys as a JSON table, batches by multi-row INSERT."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar
@@ -45,7 +45,12 @@ _BY_CODE = {
     1143: Fault.DENIED,
     1049: Fault.NO_DATABASE,
     1146: Fault.MISSING,
+    1665: Fault.SETTING,
 }
+
+_OLDEST_MARIADB = (10, 6)
+_OLDEST_MYSQL = (8, 0, 31)
+_SMALLEST_PAGE = 8192  # of a smaller one, a key of `sync_leases` is too long
 
 _PATIENCE_SECONDS = 600
 _REST_OF_STATEMENT = 2000
@@ -117,6 +122,17 @@ class Mariadb:
             with suppress(sa.exc.DBAPIError):  # a lost connection has given it back
                 conn.execute(sa.select(sa.func.release_lock(name)))
 
+    def unfit(self, conn: sa.Connection) -> str | None:
+        oldest = _OLDEST_MARIADB if getattr(conn.dialect, "is_mariadb", False) else _OLDEST_MYSQL
+        version = conn.dialect.server_version_info or oldest
+        if version < oldest:
+            return f"its version is {_dotted(version)}; use {_dotted(oldest)} or newer"
+        rows = conn.exec_driver_sql(
+            "SHOW VARIABLES WHERE variable_name IN "
+            "('log_bin', 'binlog_format', 'innodb_default_row_format', 'innodb_page_size')"
+        )
+        return _unfit_setting({str(name): str(value).upper() for name, value in rows})
+
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))
         return moment.replace(tzinfo=UTC)
@@ -177,3 +193,25 @@ class Mariadb:
         if error.connection_invalidated:
             return Fault.LOST
         return _BY_CODE.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+
+
+def _unfit_setting(settings: Mapping[str, str]) -> str | None:
+    if settings.get("log_bin") == "ON" and settings.get("binlog_format") == "STATEMENT":
+        return (
+            "binlog_format is STATEMENT, which takes no write at READ COMMITTED; "
+            "set it to MIXED or ROW (SET GLOBAL binlog_format = 'ROW', and in the server's file)"
+        )
+    if settings.get("innodb_default_row_format") in ("COMPACT", "REDUNDANT"):
+        return (
+            "innodb_default_row_format is too narrow for the tables' keys; "
+            "set it to DYNAMIC (SET GLOBAL innodb_default_row_format = DYNAMIC)"
+        )
+    if int(settings.get("innodb_page_size", _SMALLEST_PAGE)) < _SMALLEST_PAGE:
+        return (
+            f"innodb_page_size is too small for the tables' keys; it takes {_SMALLEST_PAGE} or more"
+        )
+    return None
+
+
+def _dotted(version: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in version)

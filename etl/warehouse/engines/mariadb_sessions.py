@@ -79,6 +79,7 @@ def preparation(version: str, limits: Limits) -> str:
     settings = {
         "time_zone": "'+00:00'",
         "sql_mode": "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION'",
+        "default_storage_engine": "InnoDB",  # others know no transactions
         # Row locks, and those of DDL; what the server or the URL has set shorter stands.
         "innodb_lock_wait_timeout": f"LEAST(@@innodb_lock_wait_timeout, {seconds})",
         "lock_wait_timeout": f"LEAST(@@lock_wait_timeout, {seconds})",

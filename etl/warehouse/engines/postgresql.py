@@ -35,6 +35,7 @@ _LOST_CLASSES = (
     "53",
 )  # connection exception, operator intervention (restart), too many connections
 
+_OLDEST = (14,)
 _LONGEST_NAME = 63
 _PATIENCE_SECONDS = 600
 _CLOCK = sa.select(sa.func.clock_timestamp())
@@ -96,6 +97,12 @@ class Postgresql:
         )
         conn.exec_driver_sql(f"SET LOCAL lock_timeout TO '{limit}'")
         return nullcontext()
+
+    def unfit(self, conn: sa.Connection) -> str | None:
+        version = conn.dialect.server_version_info or _OLDEST
+        if version >= _OLDEST:
+            return None
+        return f"it is PostgreSQL {version[0]}; use {_OLDEST[0]} or newer"
 
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(_CLOCK)  # type: ignore[assignment]

@@ -58,6 +58,9 @@ class Sqlite:
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
         return nullcontext()
 
+    def unfit(self, conn: sa.Connection) -> str | None:
+        return None
+
     def now(self, conn: sa.Connection) -> datetime:
         return datetime.now(UTC)
 
