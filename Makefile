@@ -6,6 +6,9 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EXTRAS := postgres,mysql,duckdb,simulator
+# `pip install --group dev` needs pip 25.1, which a plain machine does not have.
+PRINT_GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
@@ -58,5 +61,6 @@ clean: ## remove what make made: .venv, caches, builds, the demo's folder
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python
 	@echo "Installing bindings-etl and its development tools into .venv (a minute or two)"
-	@$(PIP_INSTALL) -e '.[dev]'
+	@$(BIN)/python -c '$(PRINT_GROUP)' >.venv/dev-group.txt
+	@$(PIP_INSTALL) -e '.[$(EXTRAS)]' -r .venv/dev-group.txt
 	@touch $@ .venv/.installed-demo

@@ -17,7 +17,7 @@ class Engine(NamedTuple):
 
 def missing_duckdb() -> str | None:
     if importlib.util.find_spec("duckdb_sqlalchemy") is None:
-        return "duckdb-sqlalchemy not installed: pip install -e '.[dev]'"
+        return "duckdb-sqlalchemy not installed: run `make test`"
     return None
 
 

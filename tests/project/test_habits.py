@@ -1,0 +1,36 @@
+"""The project's own habits: what is published, and that one command means the same everywhere."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def variable(name: str) -> str:
+    """What the Makefile sets `name` to."""
+    (value,) = re.findall(rf"^{name} :?= (.+)$", MAKEFILE, re.MULTILINE)
+    return str(value)
+
+
+def test_make_installs_every_extra_and_the_development_tools() -> None:
+    """A fresh clone in which `make test` lacks a driver or a tool skips tests or breaks."""
+    printed = subprocess.run(
+        [sys.executable, "-c", variable("PRINT_GROUP")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert printed.splitlines() == PYPROJECT["dependency-groups"]["dev"]
+    assert variable("EXTRAS").split(",") == list(PYPROJECT["project"]["optional-dependencies"])
+
+
+def test_development_tools_are_not_published() -> None:
+    """An extra that only developers need is offered to everybody who installs the program."""
+    assert "dev" not in PYPROJECT["project"]["optional-dependencies"]
+    assert all(isinstance(one, str) for one in PYPROJECT["dependency-groups"]["dev"])
