@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,24 +12,32 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-def test_the_wheel_migrates_in_an_empty_folder(tmp_path: Path) -> None:
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from this checkout."""
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--wheel-dir", folder, ROOT]
+    subprocess.run(command, check=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_the_wheel_is_typed_and_offers_what_users_need(wheel: Path) -> None:
+    """Without its mark a type checker takes everything from here for `Any`."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        told = archive.read(metadata).decode()
+    assert "etl/py.typed" in names
+    assert "Provides-Extra: postgres" in told
+    assert "Provides-Extra: dev" not in told
+
+
+def test_the_wheel_migrates_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     """A wheel that forgot the migrations would install well and then create nothing."""
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "-q",
-            "--no-deps",
-            "--wheel-dir",
-            tmp_path / "dist",
-            ROOT,
-        ],
-        check=True,
-    )
-    (wheel,) = (tmp_path / "dist").glob("*.whl")
     venv.create(tmp_path / "venv", with_pip=True)
     subprocess.run([tmp_path / "venv/bin/pip", "install", "-q", wheel], check=True)
     empty = tmp_path / "empty"
