@@ -1,0 +1,76 @@
+"""Behind a transaction pooler (PgBouncer) each transaction may meet another backend, and strangers' settings."""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from tests.acceptance.trial import Trial
+from tests.servers import pgbouncer
+from tests.servers.postgres import PostgresServer
+
+
+@pytest.fixture
+def pooled_url(
+    postgres18_server: PostgresServer, postgres18_url: str, run_folder: Path
+) -> Iterator[str]:
+    """An empty database behind a transaction pooler with two backends."""
+    if (reason := pgbouncer.missing()) is not None:
+        if os.environ.get("TESTS_REQUIRE_ENGINES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    home = run_folder / f"pgbouncer-{uuid.uuid4().hex}"
+    with pgbouncer.pooling(postgres18_server, home) as port:
+        url = sa.make_url(postgres18_url).set(port=port)
+        yield url.render_as_string(hide_password=False)
+
+
+def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
+    trial_on: Callable[..., Trial], pooled_url: str, postgres18_url: str
+) -> None:
+    """What a session sets stays in a backend that the next transaction of the other warehouse gets."""
+    trial = trial_on(pooled_url, (150, 90), schema="one")
+    trial.account |= {"page_size": 20, "concurrency": 4}
+    running = []
+    for schema in ("two", "one"):
+        trial.settings["warehouse"]["schema"] = schema
+        trial.config_path = trial.folder / f"{schema}.yaml"
+        trial.migrate()
+    for schema in ("two", "one"):
+        trial.settings["warehouse"]["schema"] = schema
+        trial.config_path = trial.folder / f"{schema}.yaml"
+        running.append(trial.start("sync", "--json"))
+    for process in running:
+        trial.wait_for(process)
+    with psycopg.connect(postgres18_url, autocommit=True) as conn:
+        for schema in ("one", "two"):
+            counted = conn.execute(f'SELECT count(*) FROM "{schema}".bindings'.encode()).fetchone()
+            assert counted == (240,)
+            runs = conn.execute(f'SELECT status FROM "{schema}".sync_runs'.encode()).fetchall()
+            assert runs == [("succeeded",)]
+
+
+def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
+    trial_on: Callable[..., Trial], pooled_url: str
+) -> None:
+    """Another program's search path, time zone or isolation must not decide what is written where."""
+    trial = trial_on(pooled_url, (30,))
+    strangers = [psycopg.connect(pooled_url, autocommit=False) for _ in range(2)]
+    for stranger in strangers:  # both backends, while neither is free for the other
+        stranger.execute("SET search_path TO pg_catalog")
+        stranger.execute("SET TIME ZONE 'Asia/Kathmandu'")
+        stranger.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+    for stranger in strangers:
+        stranger.commit()
+    trial.sync()
+    for stranger in strangers:
+        stranger.execute("SET search_path TO public")
+        stranger.execute("SET TIME ZONE 'UTC'")
+    for stranger in strangers:
+        stranger.commit()
+        stranger.close()
+    trial.assert_equal_to_world()
