@@ -22,6 +22,7 @@
     │   ├── WarehouseOutdated              not at the newest revision
     │   ├── WarehouseRefused               full disk, read-only, missing privilege, a failed statement
     │   └── StageLost                      a crash of the database emptied what a scan had put by
+    ├── RowsRejected              exit 3   most rows of a service were rejected for one reason
     ├── DeletesRefused            exit 5   too much would be deleted; all else is published
     ├── LeaseHeld                 exit 6   another live run works on the same
     ├── LeaseLost                          our lease expired and someone else took it
@@ -146,6 +147,12 @@ class WarehouseRefused(WarehouseError):
 
 class StageLost(WarehouseError):
     """What a scan had read and not yet published is gone from the warehouse."""
+
+
+class RowsRejected(EtlError):
+    """So many rows were rejected for one reason that nothing of the scan is published."""
+
+    exit_code = 3
 
 
 class DeletesRefused(EtlError):

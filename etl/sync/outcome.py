@@ -95,6 +95,8 @@ class RunOutcome:
             return errors.WarehouseError.exit_code
         if not all(isinstance(cause, errors.EtlError) for cause in causes):
             return errors.EtlError.exit_code
+        if any(isinstance(cause, errors.RowsRejected) for cause in causes):
+            return errors.RowsRejected.exit_code  # they could be read
         return errors.SourceError.exit_code
 
     @property

@@ -15,6 +15,7 @@ from etl.domain.binding import Key
 from etl.domain.counters import Counters
 from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
+from etl.domain.rejection import Rejections, refuse_common_reason
 from etl.domain.scope import Scope
 from etl.sync.absence import Census, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
@@ -47,6 +48,7 @@ class Plan:
         self._is_read = False
         self._met: _Scratch
         self._unreadable = 0
+        self._seen = Rejections()
         self._witness: str | None = None
 
     def read(self) -> None:
@@ -54,6 +56,7 @@ class Plan:
         self._met = _Scratch()
         try:
             self._read()
+            self._refuse_common_reason()
             self._take_stock()
             self._is_read = True
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with that service
@@ -98,6 +101,7 @@ class Plan:
         self._unreadable += len(unreadable)
         self._witness = next(reversed(keys), self._witness)
         self._counters.rejected += len(unreadable)
+        self._seen = self._seen.plus(0, [one.reason for one in unreadable], [])
         if fresh:
             self._warehouse.read(lambda conn: self._classify(conn, fresh))
 
@@ -124,6 +128,9 @@ class Plan:
         )
         counted.inserted = len(new) - returned
         counted.restored += returned
+        reasons = [one.reason for one in (*rejects, *too_long)]
+        active = [one.reason for one in rejects if one.sid and stored[one.sid].active]
+        self._seen = self._seen.plus(len(keys) - len(rejects), reasons, active)
         self._counters.add(counted)  # at the end: a lost connection lets all of this be done again
 
     @property
@@ -132,6 +139,13 @@ class Plan:
             self._rules.treat(self._rules.identity, identity) for identity in self._scope.identities
         )
         return [identity for identity in treated if identity is not None]
+
+    def _refuse_common_reason(self) -> None:
+        if self._seen.may_be_one_fault:
+            active = self._warehouse.read(
+                lambda conn: staging.count_in_scope(conn, self._scope, self._stored_identities)
+            )
+            refuse_common_reason(self._seen, active, whole=True)
 
     def _take_stock(self) -> None:
         self._outcome.status = "published"

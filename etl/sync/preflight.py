@@ -11,7 +11,7 @@ from etl.stopping import Stop
 from etl.sync.claims import Claims, note_on_reader, require_own_key
 from etl.sync.outcome import sentence
 from etl.twilio.client import Client
-from etl.twilio.conversations import discover_services, probe_service
+from etl.twilio.conversations import discover_services, probe_account, probe_service
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.obstacles import require_fit
@@ -61,11 +61,12 @@ def _examine_account(
     services = []
     try:
         services = _services_of(client)
+        require_own_key(account, services, settings.accounts)
+        _require_owner(account, _find_owner(client, services), "the key opens")
         yield Finding(
             "account", account.name, ok=True, message=f"{len(services)} services at {client.origin}"
         )
         if account.services == "all":
-            require_own_key(account, services, settings.accounts)
             found[account.name] = {service.sid: service for service in services}
             yield from _examine_double(account, settings.accounts)
     except errors.SourceError as error:
@@ -86,6 +87,25 @@ def _services_of(client: Client) -> list[Service]:
     return [Service(sid) for sid in client.account.services]
 
 
+def _find_owner(client: Client, services: Sequence[Service]) -> str | None:
+    """Whose services the account's list shows, as far as it shows any."""
+    if client.account.services == "all":
+        owners = [service.account_sid for service in services if service.account_sid]
+        return next(iter(owners), None)
+    try:
+        return probe_account(client)
+    except errors.SourceError:  # a restricted key may read bindings and not the list
+        return None
+
+
+def _require_owner(account: config.Account, owner: str | None, what: str) -> None:
+    if owner not in (None, account.account_sid):
+        raise errors.ConfigurationError(
+            f"{what} {owner}, and account_sid of account {account.name} is {account.account_sid}: "
+            "every row would be rejected; correct account_sid, or give the account a key of its own"
+        )
+
+
 def _examine_double(
     account: config.Account, accounts: Sequence[config.Account]
 ) -> Iterator[Finding]:
@@ -102,8 +122,9 @@ def _examine_double(
 
 def _probe(client: Client, sid: str) -> Finding:
     try:
-        probe_service(client, sid)
-    except errors.SourceError as error:
+        owner = probe_service(client, sid)
+        _require_owner(client.account, owner, "its first row belongs to")
+    except (errors.SourceError, errors.ConfigurationError) as error:
         return _fault("service", sid, error)
     return Finding("service", sid, ok=True, message="can be read")
 

@@ -8,6 +8,7 @@ A crash at any instant leaves the published tables whole: what is staged is eith
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import NamedTuple
 
 import sqlalchemy as sa
 import structlog
@@ -17,6 +18,7 @@ from etl.domain.binding import Key, Reject, Row
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer, split
+from etl.domain.rejection import Rejections, refuse_common_reason
 from etl.domain.scope import Scope
 from etl.sync.absence import Census, DeleteDecision, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
@@ -38,7 +40,16 @@ _NOT_RESUMABLE = (
     errors.RepeatedLink,
     errors.NotTheApi,
     errors.RequestRefused,
+    errors.RowsRejected,
 )
+
+
+class _Rejected(NamedTuple):
+    """What a batch put into quarantine."""
+
+    rejects: list[Reject]
+    active: list[str]
+    """The reasons of those whose binding is active."""
 
 
 class Scan:
@@ -64,6 +75,7 @@ class Scan:
         self._scan_id = 0
         self._progress = Progress(0, "", 0, 0)
         self._unreadable = 0
+        self._seen = Rejections()
         self._witness: str | None = None
         self._is_first_load = False
         self._rank = context.turns.join()
@@ -84,6 +96,7 @@ class Scan:
             return
         try:
             self._read()
+            self._refuse_common_reason()
             self._take_stock()
             self._is_read = True
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with that service
@@ -180,13 +193,15 @@ class Scan:
             fetched=self._progress.fetched + len(batch.rows),
         )
         with self._turn():
-            rejects = self._transact_once(
+            rejects, active = self._transact_once(
                 progress, lambda conn: self._stage(conn, keys.values(), unreadable, progress)
             )
         self._progress = progress
         self._unreadable += len(unreadable)
         self._witness = next(reversed(keys), self._witness)
         self._counters.rejected += len(unreadable) + len(rejects)
+        reasons = [one.reason for one in (*unreadable, *rejects)]
+        self._seen = self._seen.plus(len(keys) - len(rejects), reasons, active)
         self._log.debug(
             "batch.committed",
             pages=batch.pages,
@@ -199,15 +214,15 @@ class Scan:
         return self._context.turns.turn(self._rank) if self._is_first_load else nullcontext()
 
     def _transact_once(
-        self, progress: Progress, work: Callable[[sa.Connection], list[Reject]]
-    ) -> list[Reject]:
+        self, progress: Progress, work: Callable[[sa.Connection], _Rejected]
+    ) -> _Rejected:
         """A batch whose commit went through while the answer to it was lost must not be put by twice."""
 
-        def unless_done(conn: sa.Connection) -> list[Reject]:
+        def unless_done(conn: sa.Connection) -> _Rejected:
             # The lease comes first: a stage that is gone may have been published by whoever took it.
             leases.renew(conn, self._engine, self._holder, self._scope)
             done = ledger.require_progress(conn, progress.stage_id) >= progress.pages
-            return [] if done else work(conn)
+            return _Rejected([], []) if done else work(conn)
 
         return self._warehouse.transact(unless_done)
 
@@ -217,9 +232,9 @@ class Scan:
         keys: Collection[Key],
         unreadable: Sequence[Reject],
         progress: Progress,
-    ) -> list[Reject]:
+    ) -> _Rejected:
         fitting, too_long = staging.split_by_room(conn, keys)
-        rows, rejects, passed_over = self._shape_differing(conn, fitting)
+        rows, (rejects, active), passed_over = self._shape_differing(conn, fitting)
         sids = [key.sid for key in keys]
         if passed_over:  # what a dated scan did not ask for counts as not met
             sids = [sid for sid in sids if sid not in passed_over]
@@ -228,17 +243,17 @@ class Scan:
         rejects += too_long
         quarantine.record(conn, self._holder.run_id, self._scope, [*unreadable, *rejects], now)
         ledger.move_progress(conn, progress, now)
-        return rejects
+        return _Rejected(rejects, active)
 
     def _shape_differing(
         self, conn: sa.Connection, keys: Collection[Key]
-    ) -> tuple[list[Row], list[Reject], set[str]]:
+    ) -> tuple[list[Row], _Rejected, set[str]]:
         """Only rows whose bytes are not those of last time are looked into; then their content decides, and the dates asked for.
 
         Gives the rows to stage, the rejects, and the SIDs of rows that changed and were not asked for.
         """
         if not keys:
-            return [], [], set()
+            return [], _Rejected([], []), set()
         # In a first load there is nothing to compare with, and asking costs as much as staging. Should a SID be stored all the same,
         # under another service, publishing finds it: it counts by what is stored then.
         stored = (
@@ -247,6 +262,7 @@ class Scan:
             else staging.find_differing(conn, self._engine, keys)
         )
         shaped, rejects = split(self._normalizer.shape(key) for key in keys if key.sid in stored)
+        active = [one.reason for one in rejects if one.sid and stored[one.sid].active]
         changed = [
             row
             for row in shaped
@@ -259,11 +275,19 @@ class Scan:
         )
         return (
             [row for row in changed if row.sid not in passed_over] if passed_over else changed,
-            rejects,
+            _Rejected(rejects, active),
             passed_over,
         )
 
     # decide about deletes
+
+    def _refuse_common_reason(self) -> None:
+        if not self._seen.may_be_one_fault:
+            return
+        active = self._warehouse.read(
+            lambda conn: staging.count_in_scope(conn, self._scope, self._stored_identities)
+        )
+        refuse_common_reason(self._seen, active, whole=not self._outcome.resumed)
 
     def _take_stock(self) -> None:
         self._outcome.kept = why_unproven(
@@ -334,11 +358,11 @@ class Scan:
         alive, _ = self._normalizer.keys(list(decision.alive))
         progress = replace(self._progress, pages=self._progress.pages + 1)
 
-        def take_back(conn: sa.Connection) -> list[Reject]:
+        def take_back(conn: sa.Connection) -> _Rejected:
             absences.drop(conn, progress.stage_id, [*alive, *decision.unknown])
             return self._stage(conn, alive.values(), [], progress)
 
-        rejects = self._transact_once(progress, take_back)
+        rejects, _ = self._transact_once(progress, take_back)
         self._counters.rejected += len(rejects)
         self._log.info("absences.taken_back", alive=len(alive), unknown=len(decision.unknown))
 

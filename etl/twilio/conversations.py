@@ -10,11 +10,13 @@ from etl.domain.counters import Counters
 from etl.domain.guard import Absence
 from etl.domain.scope import Scope
 from etl.domain.service import Service, decode_services
+from etl.domain.wire import UNDECODABLE
 from etl.twilio.client import Client
 from etl.twilio.paging import Listing, Step, walk
 
 _SERVICES = Listing("/v1/Services", "services")
 _NOT_FOUND = 20404
+_is_account_sid = re.compile(r"AC[0-9a-fA-F]{32}").fullmatch
 _is_service_sid = re.compile(r"IS[0-9a-fA-F]{32}").fullmatch
 
 
@@ -64,7 +66,7 @@ def look_up_binding(
         return _absence(error), b""
     try:
         row = msgspec.json.decode(answer.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return Absence.UNKNOWN, b""
     alive = isinstance(row, dict) and row.get("sid") == sid
     return (Absence.ALIVE, answer.body) if alive else (Absence.UNKNOWN, b"")
@@ -79,14 +81,34 @@ def _absence(error: errors.SourceError) -> Absence:
     return Absence.WORDLESS if error.wordless else Absence.UNKNOWN
 
 
-def probe_service(client: Client, chat_service_sid: str) -> None:
-    """Read one row of a service, to see whether it can be read at all.
+def probe_service(client: Client, chat_service_sid: str) -> str | None:
+    """Read the first page of a service, to see whether it can be read at all.
+
+    Returns the account SID of its first row, if there is one.
 
     Raises:
         SourceError: it cannot.
     """
     scope = Scope(client.account.name, chat_service_sid)
-    next(list_bindings(client, scope, Counters()))
+    return _owner(next(list_bindings(client, scope, Counters())))
+
+
+def probe_account(client: Client) -> str | None:
+    """The account SID of the first service in the account's list, if there is one.
+
+    Raises:
+        SourceError: the list cannot be read.
+    """
+    return _owner(next(walk(client, _SERVICES, Counters())))
+
+
+def _owner(step: Step) -> str | None:
+    try:
+        row = msgspec.json.decode(step.page.rows[0]) if step.page.rows else None
+    except UNDECODABLE:
+        return None
+    owner = row.get("account_sid") if isinstance(row, dict) else None
+    return owner if isinstance(owner, str) and _is_account_sid(owner) else None
 
 
 def _service(scope: Scope) -> str:

@@ -143,6 +143,12 @@ def iterate_active(
     yield from conn.scalars(query, execution_options=_STREAMED).partitions()
 
 
+def count_in_scope(conn: sa.Connection, scope: Scope, identities: Sequence[str]) -> int:
+    """How many bindings a complete scan has to meet."""
+    expected = sa.select(sa.func.count()).select_from(bindings).where(in_scope(scope, identities))
+    return conn.scalar(expected) or 0
+
+
 def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
     """Active rows of the whole service, which the guard measures against."""
     active = (bindings.c.chat_service_sid == chat_service_sid) & bindings.c.deleted_at.is_(None)

@@ -251,15 +251,54 @@ def test_stray_whitespace_is_found_before_anything_is_sent(
     assert len(trial.simulator.requests) == 0
 
 
-def test_rows_of_another_account_are_not_loaded(make_trial: MakeTrial) -> None:
-    """A key of another account than configured would fill the warehouse with somebody else's users."""
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_rows_of_another_account_are_not_loaded(
+    make_trial: MakeTrial, dry: tuple[str, ...]
+) -> None:
+    """A key of another account than configured would fill the warehouse with somebody else's users, or look fresh and hold nothing."""
     trial = make_trial(bindings=(60,))
     trial.account["account_sid"] = "AC" + "0" * 32
-    result = trial.sync()
+    result = trial.sync(*dry, expect=3)
+    [told] = result.json["services"]
+    assert (result.json["status"], told["status"], told["complete"]) == ("failed", "failed", False)
+    assert told["error"]["type"] == "RowsRejected"
+    reason = "account_sid names another account than the one that was read"
+    assert f"60 of 60 rows were rejected for one reason: {reason}" in told["error"]["message"]
     assert (result.totals["rejected"], result.totals["inserted"]) == (60, 0)
-    reasons = trial.query("SELECT DISTINCT reason FROM rejected_bindings")
-    assert reasons == [{"reason": "account_sid names another account than the one that was read"}]
     assert trial.stored() == {}
+    assert trial.query("SELECT * FROM service_freshness WHERE last_complete_at IS NOT NULL") == []
+    if not dry:
+        reasons = trial.query("SELECT DISTINCT reason FROM rejected_bindings")
+        assert reasons == [{"reason": reason}]
+        trial.account["account_sid"] = trial.world.account_sid
+        trial.sync()
+        trial.assert_equal_to_world()
+        assert trial.query("SELECT id FROM rejected_bindings WHERE resolved_at IS NULL") == []
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["services: all", "services named"])
+@pytest.mark.parametrize("seen", ["services", "bindings"])
+def test_check_finds_an_account_sid_that_is_not_the_key_s(
+    make_trial: MakeTrial, listed: bool, seen: str
+) -> None:
+    """A parent's SID with a subaccount's key reads well and rejects every row; `check` has to say it beforehand."""
+    trial = make_trial(bindings=(3, 0))
+    if listed:
+        trial.account["services"] = list(trial.world.services)
+    if seen == "bindings":  # as a restricted key, or a list that does not name the owner
+        if listed:
+            trial.simulator.faults.add("forbidden", on="services")
+        else:
+            for service in trial.services:
+                service.account_sid = None  # type: ignore[assignment]
+    assert trial.run("check", "--json").json["ok"]
+    trial.account["account_sid"] = "AC" + "0" * 32
+    [fault] = [
+        one for one in trial.run("check", "--json", expect=2).json["findings"] if not one["ok"]
+    ]
+    assert fault["subject"] == ("account" if seen == "services" else "service")
+    assert trial.world.account_sid in fault["message"]
+    assert "correct account_sid" in fault["message"]
 
 
 # --- discovery ---

@@ -108,6 +108,39 @@ def test_every_bad_row_at_once_costs_those_rows(make_trial: MakeTrial, postgres1
     assert len(quarantine(trial)) == len(DAMAGES)
 
 
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(("bad", "fails"), [(16, True), (15, False)])
+def test_a_scan_that_rejects_most_of_what_is_active_has_failed(
+    make_trial: MakeTrial, bad: int, fails: bool, dry: tuple[str, ...]
+) -> None:
+    """A change of the API that spoils most rows must not look like a service that is fresh and complete."""
+    trial = make_trial((30, 10))
+    trial.sync()
+    before = trial.stored()
+    service = trial.services[0]
+    service.touch(4)
+    for sid in service.sids()[:bad]:
+        service.change(sid, date_updated="half past nine")
+    result = trial.sync(*dry, expect=3 if fails else 0)
+    told = result.services[service.sid]
+    assert (told["status"] == "failed") is fails
+    assert told["rejected"] == bad
+    if fails:
+        assert "for one reason: date_updated is not a date that can be read" in str(told["error"])
+        assert trial.stored() == before
+
+
+def test_a_few_bad_rows_of_a_small_service_are_a_few_bad_rows(make_trial: MakeTrial) -> None:
+    """Ten rows prove no common fault, were they all that there is; one bad row costs one row."""
+    trial = make_trial((10,))
+    service = trial.services[0]
+    for sid in service.sids():
+        service.change(sid, date_updated="half past nine")
+    assert changes(trial.sync()) == {"rejected": 10}
+    service.grow(1)
+    assert changes(trial.sync()) == {"rejected": 10, "inserted": 1}
+
+
 @pytest.mark.parametrize("damage", ["date_created unreadable", "sid missing"])
 def test_the_same_bad_row_again_updates_its_line(make_trial: MakeTrial, damage: str) -> None:
     """A bad row that stays for a year must be one line with two dates, and not a line per run."""
@@ -193,7 +226,7 @@ def test_a_whole_page_of_bad_rows_deletes_nothing(make_trial: MakeTrial) -> None
     service = trial.services[0]
     for sid in service.sids():
         spoil(service, sid, "date_updated unreadable")
-    result = trial.sync()
+    result = trial.sync(expect=3)
     assert changes(result) == {"rejected": 40}
     assert result.totals["unchanged"] == 0
     after = trial.image()
