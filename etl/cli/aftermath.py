@@ -16,6 +16,7 @@ from etl.errors import EtlError, WarehouseError, exit_code_of
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
+from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
 from etl.warehouse.connection import open_warehouse
 from etl.warehouse.overview import read_freshness
@@ -151,7 +152,10 @@ class Aftermath:
             line
             for line in lines
             if line["chat_service_sid"] in read
-            or self._request.is_about(line["account"], line["chat_service_sid"])
+            or (
+                is_watched(line)
+                and self._request.is_about(line["account"], line["chat_service_sid"])
+            )
         ]
 
 

@@ -1,9 +1,10 @@
 """The options that every command takes, before or after its name."""
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from etl.logs import Format
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 @dataclass
@@ -126,6 +129,18 @@ def parse_moment(value: str) -> datetime:
         ) from None
 
 
+def parse_age(value: str, units: str = "smhdw") -> timedelta:
+    """A span of time on the command line, such as 30m, 12h, 30d or 4w."""
+    age = re.fullmatch(rf"(\d{{1,9}})([{units}])", value)
+    if age is None:
+        examples = ", ".join(f"30{unit}" for unit in units)
+        raise click.BadParameter(f"{value!r} is not an age such as {examples}")
+    try:
+        return timedelta(**{_UNITS[age[2]]: int(age[1])})
+    except OverflowError:
+        raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
+
+
 def parse_identity(value: str) -> str:
     """An empty value is a variable that was not set. What is wrong is said without repeating the value."""
     if not value:
@@ -140,8 +155,6 @@ def parse_identity(value: str) -> str:
 def _check_service(
     _ctx: click.Context, _param: click.Parameter, value: tuple[str, ...]
 ) -> tuple[str, ...]:
-    import re
-
     for sid in value:
         if not re.fullmatch(r"IS[0-9a-fA-F]{32}", sid):
             raise click.BadParameter(f"{sid!r} is not a service SID (IS and 32 hexadecimal digits)")

@@ -1,6 +1,7 @@
 """What `status` shows: the state of the warehouse in a few small lists."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,8 @@ class Overview:
     runs: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     leases: list[dict[str, Any]]
+    read_at: datetime
+    """By the warehouse's clock, as all the times are."""
 
 
 def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
@@ -53,7 +56,13 @@ def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
         }
         for one in leases.live(conn, engine)
     ]
-    return Overview(read_freshness(conn), _lines(conn, runs), _lines(conn, _open_rejects()), held)
+    return Overview(
+        services=read_freshness(conn),
+        runs=_lines(conn, runs),
+        rejects=_lines(conn, _open_rejects()),
+        leases=held,
+        read_at=engine.now(conn),
+    )
 
 
 def read_freshness(conn: sa.Connection) -> list[dict[str, Any]]:
