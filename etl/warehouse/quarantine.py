@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from etl.domain.binding import Reject
 from etl.domain.scope import WHOLE_SERVICE, Scope
 from etl.warehouse.engines.contract import ROOM, Engine
+from etl.warehouse.portions import portions
 from etl.warehouse.tables import rejected_bindings, sync_scans
 
 _ROOM_FOR_NOTE = 100
@@ -39,10 +40,12 @@ def record(
     if not by_fingerprint:
         return
     mine = rejected_bindings.c.chat_service_sid == scope.chat_service_sid
-    known_rows = sa.select(rejected_bindings.c.fingerprint).where(
-        mine, rejected_bindings.c.fingerprint.in_(list(by_fingerprint))
-    )
-    known = set(conn.execute(known_rows).scalars())
+    lookup = sa.select(rejected_bindings.c.fingerprint).where(mine)
+    known = {
+        fingerprint
+        for some in portions(by_fingerprint)
+        for fingerprint in conn.scalars(lookup.where(rejected_bindings.c.fingerprint.in_(some)))
+    }
     seen_again = [_values(by_fingerprint[one], one) for one in known]
     first_seen = [
         _values(reject, one) for one, reject in by_fingerprint.items() if one not in known
@@ -103,16 +106,13 @@ def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: 
 
 def read_open(conn: sa.Connection, services: Collection[str] = ()) -> list[Line]:
     """The open lines of these services, or of all."""
-    columns = (rejected_bindings.c[name] for name in Line._fields)
-    order = (
-        rejected_bindings.c.account,
-        rejected_bindings.c.chat_service_sid,
-        rejected_bindings.c.id,
-    )
-    return [
+    query = sa.select(*(rejected_bindings.c[name] for name in Line._fields))
+    lines = (
         Line(*line)
-        for line in conn.execute(sa.select(*columns).where(_open(services)).order_by(*order))
-    ]
+        for still_open in _open_in_portions(services)
+        for line in conn.execute(query.where(still_open))
+    )
+    return sorted(lines, key=lambda line: (line.account, line.chat_service_sid, line.id))
 
 
 def close(conn: sa.Connection, ids: Collection[int], now: datetime) -> None:
@@ -127,15 +127,17 @@ def close(conn: sa.Connection, ids: Collection[int], now: datetime) -> None:
 
 
 def close_open(conn: sa.Connection, services: Collection[str], now: datetime) -> int:
-    """Mark every open line of these services, or of all, as resolved; gives how many there were."""
-    number = (
-        conn.scalar(
-            sa.select(sa.func.count()).select_from(rejected_bindings).where(_open(services))
-        )
-        or 0
-    )
-    conn.execute(sa.update(rejected_bindings).where(_open(services)).values(resolved_at=now))
+    """Mark every open line of these services, or of all, as resolved; returns how many there were."""
+    number = 0
+    for still_open in _open_in_portions(services):
+        counted = sa.select(sa.func.count()).select_from(rejected_bindings).where(still_open)
+        number += conn.scalar(counted) or 0
+        conn.execute(sa.update(rejected_bindings).where(still_open).values(resolved_at=now))
     return number
+
+
+def _open_in_portions(services: Collection[str]) -> list[sa.ColumnElement[bool]]:
+    return [_open(some) for some in portions(set(services))] or [_open(())]
 
 
 def _open(services: Collection[str]) -> sa.ColumnElement[bool]:

@@ -11,6 +11,7 @@ from etl.domain.binding import Key, Reject, Row
 from etl.domain.normalize import reject
 from etl.domain.scope import Scope
 from etl.warehouse.engines.contract import ROOM, Engine
+from etl.warehouse.portions import portions
 from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
@@ -157,5 +158,6 @@ def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
 
 def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
     """Forget what is staged under these ids."""
-    for table in STAGE:
-        conn.execute(sa.delete(table).where(table.c.stage_id.in_(stage_ids)))
+    for some in portions(stage_ids):
+        for table in STAGE:
+            conn.execute(sa.delete(table).where(table.c.stage_id.in_(some)))

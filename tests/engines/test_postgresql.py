@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from etl import errors
 from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.trial import Trial
@@ -51,6 +52,25 @@ def single_grants() -> list[tuple[str, str, str]]:
 
 def full_name(kind: str, name: str) -> str:
     return name if kind == "SCHEMA" else f"push.{name}"
+
+
+def too_many_parameters(conn: sa.Connection) -> None:
+    conn.execute(sa.select(tables.bindings.c.sid).where(tables.bindings.c.sid.in_(["x"] * 66_000)))
+
+
+def too_large_a_sort(conn: sa.Connection) -> None:
+    conn.execute(sa.text("SET LOCAL temp_file_limit = '64kB'; SET LOCAL work_mem = '64kB'"))
+    conn.execute(sa.text("SELECT n FROM generate_series(1, 50000) AS n ORDER BY n % 7, n"))
+
+
+@pytest.mark.parametrize("work", [too_many_parameters, too_large_a_sort])
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_a_fault_of_a_statement_is_told_as_that(
+    warehouse: Warehouse, work: Callable[[sa.Connection], None]
+) -> None:
+    """Told as a fault of the network it is tried again in vain, and people look for a broken cable."""
+    with pytest.raises(errors.WarehouseRefused, match="refused the work"):
+        warehouse.transact(work)
 
 
 @every_postgresql

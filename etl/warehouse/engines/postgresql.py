@@ -22,6 +22,8 @@ _BY_STATE = {
     "57014": Fault.CANCELLED,
     "25006": Fault.READ_ONLY,
     "53100": Fault.FULL,
+    "53400": Fault.FULL,  # more temporary files than the role may make
+    "53200": Fault.OTHER,  # no memory, or no locks left: the statement's fault, not the network's
     "42501": Fault.DENIED,
     "28P01": Fault.LOGIN,
     "28000": Fault.LOGIN,
@@ -185,7 +187,9 @@ class Postgresql:
         if state is None:
             import psycopg
 
-            return Fault.LOST if isinstance(error.orig, psycopg.OperationalError) else Fault.OTHER
+            # With a statement and a standing connection it is the driver that takes no such statement.
+            is_lost = error.statement is None and isinstance(error.orig, psycopg.OperationalError)
+            return Fault.LOST if is_lost else Fault.OTHER
         return Fault.LOST if state[:2] in _LOST_CLASSES else Fault.OTHER
 
 
