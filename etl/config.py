@@ -319,6 +319,17 @@ class Privacy(_Section):
     identity: Literal["keep", "hmac", "drop"] = "keep"
     endpoint: Literal["keep", "hmac", "drop"] = "keep"
     key: SecretStr | None = None
+    old_keys: list[SecretStr] = Field(
+        default=[], description="Keys of the past, for erase and re-keying only."
+    )
+
+    @field_validator("old_keys")
+    @classmethod
+    def _no_empty_key(cls, value: list[SecretStr]) -> list[SecretStr]:
+        """An empty one is a variable or a file that holds nothing; its rows would never be found."""
+        if not all(key.get_secret_value() for key in value):
+            raise ValueError("holds an empty key; give each key that was in use, or leave it out")
+        return value
 
     @field_validator("key")
     @classmethod

@@ -31,7 +31,7 @@ def purge(warehouse: Warehouse, deleted_before: datetime, *, dry_run: bool) -> d
 def erase(
     settings: Settings, warehouse: Warehouse, identity: str, *, dry_run: bool
 ) -> dict[str, int]:
-    """Take out every trace of an identity; gives how many rows, by table.
+    """Take out every trace of an identity; returns how many rows, by table.
 
     Raises:
         LeaseHeld: a run works on a service that holds a trace, and would write it again; nothing was done.
@@ -59,11 +59,13 @@ def erase(
 
 
 def _stored_forms(settings: Settings, identity: str) -> set[str]:
-    """As it is, and as a hash when there is a key: what is stored may be older than today's privacy rules."""
-    if settings.privacy.key is None:
-        return {identity}
-    rules = Rules("", "", "", key=settings.privacy.key.get_secret_value().encode())
-    return {identity, rules.treat("hmac", identity) or identity}
+    """Returns the identity as it is, and hashed by every key of today and of the past.
+
+    What is stored may be older than today's privacy rules.
+    """
+    keys = [key for key in (settings.privacy.key, *settings.privacy.old_keys) if key is not None]
+    rules = [Rules("", "", "", key=key.get_secret_value().encode()) for key in keys]
+    return {identity, *(one.treat("hmac", identity) or identity for one in rules)}
 
 
 def _lock_out_runs(

@@ -1,17 +1,17 @@
-"""What leaves the warehouse for good: what was deleted long ago, and every trace of one identity."""
+"""What leaves the warehouse for good: what is old, and every trace of one identity."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 import sqlalchemy as sa
 
+from etl.domain.naming import find_name
 from etl.domain.scope import Scope
-from etl.domain.wire import UNDECODABLE
 from etl.warehouse.engines.contract import Engine
+from etl.warehouse.portions import portions
 from etl.warehouse.tables import (
     STAGE,
     binding_versions,
@@ -22,31 +22,32 @@ from etl.warehouse.tables import (
     scan_staged,
 )
 
-Removal = Mapping[sa.Table, sa.ColumnElement[bool]]
-"""Which rows leave, table by table, in the order in which they have to."""
+Removal = Sequence[tuple[sa.Table, sa.ColumnElement[bool]]]
+"""Which rows leave, in the order in which they have to; a table may stand there several times."""
 
 
 def deleted_before(moment: datetime) -> Removal:
     """Soft-deleted rows, the history of all SIDs that were gone by then, and rejects that were resolved by then."""
-    return {
-        bindings: bindings.c.deleted_at < moment,
-        binding_versions: binding_versions.c.sid.in_(_gone_before(moment)),
-        rejected_bindings: rejected_bindings.c.resolved_at < moment,
-    }
+    return [
+        (bindings, bindings.c.deleted_at < moment),
+        (binding_versions, binding_versions.c.sid.in_(_gone_before(moment))),
+        (rejected_bindings, rejected_bindings.c.resolved_at < moment),
+    ]
 
 
 def count(conn: sa.Connection, removal: Removal) -> dict[str, int]:
-    """How many rows would leave, by table."""
-    return {
-        table.name: conn.scalar(sa.select(sa.func.count()).select_from(table).where(rows)) or 0
-        for table, rows in removal.items()
-    }
+    """Returns how many rows would leave, by table."""
+    counted = {table.name: 0 for table, _ in removal}
+    for table, rows in removal:
+        number = sa.select(sa.func.count()).select_from(table).where(rows)
+        counted[table.name] += conn.scalar(number) or 0
+    return counted
 
 
 def remove(conn: sa.Connection, removal: Removal) -> dict[str, int]:
-    """Take the rows out; gives how many, by table."""
+    """Take the rows out; returns how many, by table."""
     counted = count(conn, removal)
-    for table, rows in removal.items():
+    for table, rows in removal:
         conn.execute(sa.delete(table).where(rows))
     return counted
 
@@ -62,13 +63,16 @@ def _gone_before(moment: datetime) -> sa.Select[Any]:
         .group_by(binding_versions.c.sid)
         .having(sa.func.max(binding_versions.c.valid_to) < moment)
     )
-    # Selected from once more: MySQL takes the table that it deletes from only out of a derived table.
+    # Once more: MySQL takes the table that it deletes from only out of a derived table.
     return sa.select(gone.subquery("gone").c.sid)
 
 
 @dataclass(frozen=True)
 class Traces:
-    """Where one identity is found. An unfinished scan that met it is dropped as a whole; the next run reads afresh."""
+    """Where one identity is found.
+
+    An unfinished scan that met it is dropped as a whole; the next run reads afresh.
+    """
 
     sids: list[str]
     reject_ids: list[int]
@@ -77,58 +81,66 @@ class Traces:
 
     @property
     def removal(self) -> Removal:
-        """A SID belongs to one identity for all its life, so whatever stands under it is a trace."""
-        return {
-            bindings: bindings.c.sid.in_(self.sids),
-            binding_versions: binding_versions.c.sid.in_(self.sids),
-            rejected_bindings: rejected_bindings.c.id.in_(self.reject_ids),
-            **{table: table.c.stage_id.in_(self.stage_ids) for table in STAGE},
-        }
+        """A SID belongs to one identity for life, so whatever stands under it is a trace."""
+        return [
+            *_listed((bindings, binding_versions), "sid", self.sids),
+            *_listed((rejected_bindings,), "id", self.reject_ids),
+            *_listed(STAGE, "stage_id", self.stage_ids),
+        ]
 
 
 def find_traces(
-    conn: sa.Connection, engine: Engine, identity: str, stored_as: Collection[str]
+    conn: sa.Connection, engine: Engine, identity: str, forms: Collection[str]
 ) -> Traces:
-    """Everything about `identity`, which the tables may hold in several forms (`stored_as`) and the quarantine in its own."""
-    sids = _find_sids(conn, stored_as)
-    reject_ids = _find_rejects(conn, identity, sids)
+    """Everything about `identity`, which the tables may hold in several `forms`."""
+    named = _find_named_rejects(conn, forms)
+    sids = sorted({*_find_sids(conn, forms), *named.owned_sids})
+    of_sids = _collect(conn, rejected_bindings, "id", "sid", sids)
+    reject_ids = sorted({*named.ids, *of_sids})
     stage_ids = _find_stages(conn, engine, identity, sids)
     return Traces(sids, reject_ids, stage_ids, _find_services(conn, sids, reject_ids, stage_ids))
 
 
-def _find_sids(conn: sa.Connection, stored_as: Collection[str]) -> list[str]:
-    tables = (bindings, binding_versions, scan_staged)
-    found = sa.union(
-        *(sa.select(table.c.sid).where(table.c.identity.in_(stored_as)) for table in tables)
+def _listed(tables: Iterable[sa.Table], column: str, values: Collection[Any]) -> Removal:
+    """The rows of some tables that hold one of the values in a column."""
+    lists = list(portions(values)) or [[]]
+    return [(table, table.c[column].in_(some)) for table in tables for some in lists]
+
+
+def _collect(
+    conn: sa.Connection, table: sa.Table, wanted: str, column: str, values: Collection[Any]
+) -> set[Any]:
+    """What stands in a column of the rows that hold one of the values in another."""
+    queries = (
+        sa.select(table.c[wanted]).where(table.c[column].in_(some)).distinct()
+        for some in portions(values)
     )
-    return sorted(conn.execute(found).scalars())
+    return {found for query in queries for found in conn.scalars(query)}
 
 
-def _find_rejects(conn: sa.Connection, identity: str, sids: Collection[str]) -> list[int]:
+def _find_sids(conn: sa.Connection, forms: Collection[str]) -> Iterator[str]:
+    for table in (bindings, binding_versions, scan_staged):
+        yield from conn.scalars(
+            sa.select(table.c.sid).where(table.c.identity.in_(forms)).distinct()
+        )
+
+
+class _Named(NamedTuple):
+    ids: set[int]
+    owned_sids: set[str]
+    """SIDs of bindings that belong to the identity; the other rows only mention it."""
+
+
+def _find_named_rejects(conn: sa.Connection, forms: Collection[str]) -> _Named:
+    named = _Named(set(), set())
     query = sa.select(rejected_bindings.c.id, rejected_bindings.c.sid, rejected_bindings.c.payload)
-    lines = conn.execute(query, execution_options={"yield_per": 1000})
-    known = set(sids)
-    return [line for line, sid, payload in lines if sid in known or _names(payload, identity)]
-
-
-def _names(payload: str, identity: str) -> bool:
-    """Whether a raw row is about `identity`. What is no JSON, and so cannot be looked into, is when it quotes it."""
-    try:
-        sent = msgspec.json.decode(payload)
-    except UNDECODABLE:
-        return msgspec.json.encode(identity).decode() in payload
-    return identity in _scalars(sent.get("identity") if isinstance(sent, dict) else sent)
-
-
-def _scalars(node: Any) -> Iterator[str]:
-    """Texts and numbers in a value of any shape: a malformed row may hold its identity as a number, or in a list."""
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, int | float):
-        yield str(node)
-    elif isinstance(node, dict | list):
-        for inner in node.values() if isinstance(node, dict) else node:
-            yield from _scalars(inner)
+    for line, sid, payload in conn.execute(query, execution_options={"yield_per": 1000}):
+        naming = find_name(payload, forms)
+        if naming.anywhere:
+            named.ids.add(line)
+        if naming.as_identity and sid:
+            named.owned_sids.add(sid)
+    return named
 
 
 def _find_stages(
@@ -147,11 +159,13 @@ def _find_stages(
 def _knows(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
     """Whether a scan has met one of these, or has missed it."""
     met, missed = engine.unpack(stage_id), scan_absent.c.stage_id == stage_id
-    queries = (
-        sa.select(met.c.sid).where(met.c.sid.in_(sids)),
-        sa.select(scan_absent.c.sid).where(missed, scan_absent.c.sid.in_(sids)),
+    queries = (sa.select(met.c.sid), sa.select(scan_absent.c.sid).where(missed))
+    lookups = (
+        query.where(query.selected_columns[0].in_(some)).limit(1)
+        for some in portions(sids)
+        for query in queries
     )
-    return any(conn.execute(query.limit(1)).first() is not None for query in queries)
+    return any(conn.execute(lookup).first() is not None for lookup in lookups)
 
 
 def _is_narrowed_to(identity: str, label: str, link: str) -> bool:
@@ -167,12 +181,11 @@ def _find_services(
     reject_ids: Collection[int],
     stage_ids: Collection[int],
 ) -> list[str]:
-    places = sa.union(
-        sa.select(bindings.c.chat_service_sid).where(bindings.c.sid.in_(sids)),
-        sa.select(binding_versions.c.chat_service_sid).where(binding_versions.c.sid.in_(sids)),
-        sa.select(rejected_bindings.c.chat_service_sid).where(
-            rejected_bindings.c.id.in_(reject_ids)
-        ),
-        sa.select(scan_progress.c.chat_service_sid).where(scan_progress.c.stage_id.in_(stage_ids)),
+    places = (
+        (bindings, "sid", sids),
+        (binding_versions, "sid", sids),
+        (rejected_bindings, "id", reject_ids),
+        (scan_progress, "stage_id", stage_ids),
     )
-    return sorted(conn.execute(places).scalars())
+    found = (_collect(conn, table, "chat_service_sid", *listed) for table, *listed in places)
+    return sorted(set().union(*found))

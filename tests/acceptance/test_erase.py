@@ -146,6 +146,57 @@ def test_rejected_rows_are_found_however_they_hold_the_name(trial: Trial) -> Non
     assert trial.query("SELECT * FROM rejected_bindings") == []
 
 
+@pytest.mark.parametrize(
+    "row",
+    [
+        r'{"identity": "jos\u00e9 \"x\"", "endpoint": "\ud83d", "sid": "%s"}',
+        r'{"identity": "jos\u00e9 \u0022x\u0022", "endpoint": "\udc00", "sid": null}',
+        r'{"url": "https:\/\/host\/B?Identity=jos%%C3%%A9+%%22x%%22", "sid": 7}',
+    ],
+)
+def test_rejected_rows_are_found_however_they_spell_the_name(trial: Trial, row: str) -> None:
+    """Half a character beside an escaped name made the row unreadable, and the erasure passed it over."""
+    service = first_service(trial)
+    spelled = row % service.sids()[0] if "%s" in row else row % ()
+    service.put(spelled.encode(), key="odd")
+    trial.sync()
+    assert len(trial.query("SELECT * FROM rejected_bindings")) == 1
+    assert counted(erase(trial, identity='josé "x"'))["rejected_bindings"] == 1
+    assert trial.query("SELECT * FROM rejected_bindings") == []
+
+
+def test_a_rejected_row_tells_whose_the_stored_binding_is(trial: Trial) -> None:
+    """With `privacy.identity: drop` only the quarantine knows the name, and the row would stay with its endpoint."""
+    service = first_service(trial)
+    trial.settings["privacy"] = {"identity": "drop"}
+    [sid] = settle_in(service, number=1)
+    trial.sync()
+    service.change(sid, date_updated="never")
+    trial.sync()
+    found = counted(erase(trial))
+    assert (found["bindings"], found["rejected_bindings"]) == (1, 1)
+    assert sid not in trial.stored()
+
+
+def test_rows_hashed_by_a_key_of_the_past_are_found(trial: Trial) -> None:
+    """After a change of `privacy.key` what was deleted before, and all history, keeps the old key's hashes."""
+    service = first_service(trial)
+    sids = settle_in(service, number=3)
+    trial.settings["privacy"] = {"identity": "hmac", "key": "the first key"}
+    trial.sync()
+    service.remove(sids[:2])
+    trial.sync()
+    trial.settings["privacy"] = {"identity": "hmac", "key": "the second key"}
+    trial.sync()
+    trial.execute("DELETE FROM bindings WHERE sid = :sid", sid=sids[2])
+    trial.execute("DELETE FROM binding_versions WHERE sid = :sid", sid=sids[2])
+    assert sum(counted(erase(trial, "--dry-run")).values()) == 0
+    trial.settings["privacy"]["old_keys"] = ["the first key"]
+    found = counted(erase(trial))
+    assert (found["bindings"], found["binding_versions"]) == (2, 2)
+    assert not any(sid in everything(trial) for sid in sids)
+
+
 def test_unfinished_scans_that_met_the_identity_are_dropped(trial: Trial) -> None:
     """What an interrupted scan has put by would bring the identity back, from before the erasure."""
     service = first_service(trial)

@@ -9,13 +9,14 @@ import sqlalchemy as sa
 
 from etl import config, errors
 from etl.config import Settings
-from etl.domain.binding import Reject
+from etl.domain.binding import Reject, Row
 from etl.domain.scope import Scope
 from etl.stopping import Stop
 from etl.sync import removal
-from etl.warehouse import leases, migration, quarantine, retention, staging
+from etl.warehouse import leases, ledger, migration, quarantine, retention, staging
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
+from etl.warehouse.publishing import Publication, publish_staged
 from etl.warehouse.tables import (
     binding_versions,
     bindings,
@@ -94,7 +95,7 @@ def left(warehouse: Warehouse, table: sa.Table) -> list[str]:
     return warehouse.read(lambda conn: sorted(conn.execute(sa.select(table.c.sid)).scalars()))
 
 
-def settings(**privacy: str) -> Settings:
+def settings(**privacy: Any) -> Settings:
     account = {"name": "main", "account_sid": "AC" + "a" * 32, "auth_token": "token"}
     return Settings.model_validate(
         {"accounts": [account], "warehouse": {"url": "sqlite:///unused.db"}, "privacy": privacy}
@@ -178,7 +179,11 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     )  # fmt: skip
     for stage, met in ((1, [1, 9]), (4, [9]), (5, [8])):
         meet(warehouse, stage, met)
-    reject(warehouse, Reject(sid(1), "bad", "{}"), Reject(sid(9), "bad", f'{{"url": "{NAME}"}}'))
+    reject(
+        warehouse,
+        Reject(sid(1), "bad", "{}"),
+        Reject(sid(9), "bad", f'{{"binding_type": "{NAME}"}}'),
+    )
     found = removal.erase(settings(), warehouse, NAME, dry_run=False)
     assert found == {
         "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_absent": 0, "scan_progress": 4,
@@ -217,6 +222,56 @@ def test_erase_looks_through_more_rejects_than_one_fetch_gives(warehouse: Wareho
     assert len(warehouse.read(quarantine.read_open)) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "mariadb"], indirect=True)
+def test_erase_takes_out_more_than_a_statement_has_room_for(warehouse: Warehouse) -> None:
+    """A person of a shared account may have more bindings than a statement takes parameters."""
+    number = 33_000
+    rows = [
+        Row(**{**dict.fromkeys(Row._fields), **content, "content_hash": "0" * 32, "source_hash": "0" * 32})
+        for content in (
+            {"sid": sid(one), "account": "main", "chat_service_sid": SERVICE, "identity": NAME}
+            for one in range(number)
+        )
+    ]  # fmt: skip
+    scope = Scope("main", SERVICE)
+
+    def load(conn: sa.Connection) -> None:
+        sids = [row.sid for row in rows]
+        staging.stage_batch(conn, warehouse.engine, 1, 1, sids, rows)
+        order = Publication(1, 1, scope, (), NOW)
+        publish_staged(conn, warehouse.engine, order)
+        ledger.save_progress(conn, scope, "", ledger.Progress(1, "", 1, number), NOW)
+
+    warehouse.transact(load)
+    reject(warehouse, *(Reject(sid(one), "bad", "{}") for one in range(number, number + 3)))
+    found = removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert found == {
+        "bindings": number, "binding_versions": 0, "rejected_bindings": 0,
+        "scan_staged": number, "scan_seen": 1, "scan_absent": 0, "scan_progress": 1,
+    }  # fmt: skip
+    assert left(warehouse, bindings) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_a_batch_of_nothing_but_rejects_is_recorded(warehouse: Warehouse) -> None:
+    """A page of nothing but bad rows fills the quarantine, however many they are."""
+    rejects = [Reject(sid(one), "bad", "{}") for one in range(66_000)]
+    reject(warehouse, *rejects)
+    count = sa.select(sa.func.count()).select_from(rejected_bindings)
+    assert warehouse.read(lambda conn: conn.scalar(count)) == len(rejects)
+
+
+@pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18"], indirect=True)
+def test_more_services_than_a_statement_has_room_for(warehouse: Warehouse) -> None:
+    """A work list of many services, handed to `rejects`, must not end in a fault of the database."""
+    reject(warehouse, Reject(sid(1), "bad", "{}"), Reject(sid(2), "bad", "{}"))
+    services = [f"IS{one:032x}" for one in range(66_000)] + [SERVICE, SERVICE]
+    assert len(warehouse.read(lambda conn: quarantine.read_open(conn, services))) == 2
+    assert warehouse.transact(lambda conn: quarantine.close_open(conn, services, NOW)) == 2
+
+
 def test_erase_finds_hashed_names(warehouse: Warehouse) -> None:
     """With a key configured, rows of the time since hold the hash and rows of the time before the name."""
     with_key = settings(identity="hmac", key="a key")
@@ -227,9 +282,23 @@ def test_erase_finds_hashed_names(warehouse: Warehouse) -> None:
     assert left(warehouse, bindings) == [sid(3)]
 
 
+def test_erase_finds_names_that_were_hashed_by_a_key_of_the_past(warehouse: Warehouse) -> None:
+    """Rows deleted before `privacy.key` changed, and all history, keep the old hashes for ever."""
+    hashed = next(iter(removal._stored_forms(settings(key="old"), NAME) - {NAME}))
+    fill(
+        warehouse,
+        bindings=[current(1, identity=hashed, deleted_at=OLD), current(2)],
+        binding_versions=[past(3, OLD, identity=hashed)],
+    )
+    today = settings(identity="hmac", key="new", old_keys=["older", "old"])
+    found = removal.erase(today, warehouse, NAME, dry_run=False)
+    assert (found["bindings"], found["binding_versions"]) == (1, 1)
+    assert left(warehouse, bindings) == [sid(2)]
+
+
 def test_a_removal_counts_what_it_takes_out(warehouse: Warehouse) -> None:
     """Not every engine gives the number of deleted rows; a report of -1 would hide what was done."""
     fill(warehouse, bindings=[current(number, deleted_at=OLD) for number in range(5)])
     assert warehouse.transact(
-        lambda conn: retention.remove(conn, {bindings: bindings.c.deleted_at < CUTOFF})
+        lambda conn: retention.remove(conn, [(bindings, bindings.c.deleted_at < CUTOFF)])
     ) == {"bindings": 5}

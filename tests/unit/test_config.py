@@ -526,6 +526,14 @@ def test_hmac_needs_a_key(column: str, key: Any, file: Path) -> None:
     assert read(file, {**MINIMAL, "privacy": {column: "hmac", "key": "k"}}).privacy.key is not None
 
 
+@pytest.mark.parametrize("keys", [["k", ""], ["${EMPTY}"], "k", [5]])
+def test_an_old_key_that_is_none_is_refused(keys: Any, file: Path) -> None:
+    """A variable that holds nothing would leave the rows of that key behind, and erase would say that it is done."""
+    found = faults(file, {**MINIMAL, "privacy": {"old_keys": keys}}, EMPTY="")
+    assert {path.partition("[")[0] for path in found} == {"privacy.old_keys"}
+    assert read(file, MINIMAL).privacy.old_keys == []
+
+
 # --- secrets ---
 
 
@@ -539,7 +547,7 @@ def test_secrets_show_nowhere(file: Path) -> None:
             {**ACCOUNT, "name": "second", "auth_token": "hunter2-token"},
         ],
         "warehouse": {"url": "postgresql://user:hunter2@host/db"},
-        "privacy": {"identity": "hmac", "key": "hunter2-hmac"},
+        "privacy": {"identity": "hmac", "key": "hunter2-hmac", "old_keys": ["hunter2-old"]},
     }
     settings = read(file, document)
     for shown in (
