@@ -43,12 +43,13 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> C
         _drop_current(conn, order)
     if not any(changes):
         return changes
-    if changes.updated or changes.restored:
+    known = bool(changes.updated or changes.restored)
+    if known:
         _keep_replaced_images(conn, order)
     if returned:
         _keep_gaps_of_returned(conn, order)
-    rows = _rows_to_publish(order, returned=bool(returned))
-    if changes.updated or changes.restored:
+    rows = _rows_to_publish(order, known=known, returned=bool(returned))
+    if known:
         conn.execute(engine.insert_or_update(bindings, (*CARRIED, *_STAMPS), rows))
     else:  # nothing is there to be overwritten, and looking for it makes the INSERT a quarter slower
         conn.execute(
@@ -72,7 +73,8 @@ def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft
     if mode == "hard":
         conn.execute(sa.delete(bindings).where(gone))
     else:
-        stamps = {"deleted_at": order.now, "changed_at": order.now, "run_id": order.run_id}
+        moment = _later(order.now, bindings.c.changed_at)
+        stamps = {"deleted_at": moment, "changed_at": moment, "run_id": order.run_id}
         conn.execute(sa.update(bindings).where(gone).values(stamps))
     return deleted
 
@@ -169,7 +171,7 @@ def _keep_images(
     images = sa.select(
         *(bindings.c[name] for name in _IMAGE),
         bindings.c.changed_at,
-        _at(order.now),
+        _later(order.now, bindings.c.changed_at),
         change,
         sa.literal(order.run_id, sa.BigInteger),
     ).where(bindings.c.sid.in_(sids))
@@ -180,14 +182,14 @@ def _keep_images(
 
 def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
     """The time in which a hard-deleted SID was gone, as a past image that its return ended."""
-    is_new = ~sa.exists().where(bindings.c.sid == scan_staged.c.sid)
+    is_new = ~_is_known()
     returned = (
         sa.select(_last_version().label("last")).where(_staged(order), is_new).subquery("returned")
     )
     gaps = sa.select(
         *(binding_versions.c[name] for name in _IMAGE),
         binding_versions.c.valid_to,
-        _at(order.now),
+        _later(order.now, binding_versions.c.valid_to),
         sa.literal("restored"),
         sa.literal(order.run_id, sa.BigInteger),
     ).join_from(returned, binding_versions, binding_versions.c.id == returned.c.last)
@@ -196,20 +198,36 @@ def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
     )
 
 
-def _rows_to_publish(order: Publication, *, returned: bool) -> sa.Select[Any]:
-    first_seen: sa.ColumnElement[Any] = _at(order.now)
+def _rows_to_publish(order: Publication, *, known: bool, returned: bool) -> sa.Select[Any]:
+    """Staged rows with their stamps; some may be `known`, some `returned` after a hard delete."""
+    now: sa.ColumnElement[Any] = _at(order.now)
+    first_seen, changed = now, now
+    if known:
+        before = sa.select(bindings.c.changed_at).where(bindings.c.sid == scan_staged.c.sid)
+        changed = _later(order.now, before.scalar_subquery())
     if returned:
-        first_seen = sa.func.coalesce(
-            _past(sa.func.min(binding_versions.c.first_seen_at)), first_seen
+        first_seen = sa.func.coalesce(_past(sa.func.min(binding_versions.c.first_seen_at)), now)
+        changed = sa.case(
+            (_is_known(), changed),
+            else_=_later(order.now, _past(sa.func.max(binding_versions.c.valid_to))),
         )
     stamps = (
         first_seen,
-        _at(order.now),
+        changed,
         sa.cast(sa.null(), bindings.c.deleted_at.type),
         sa.literal(order.run_id, sa.BigInteger),
     )
     return sa.select(*(scan_staged.c[name] for name in CARRIED), *stamps).where(_staged(order))
 
 
+def _is_known() -> sa.ColumnElement[bool]:
+    return sa.exists().where(bindings.c.sid == scan_staged.c.sid)
+
+
 def _at(moment: datetime) -> sa.ColumnElement[Any]:
     return sa.literal(moment, bindings.c.changed_at.type)
+
+
+def _later(now: datetime, last: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Now, unless the last change is later: clocks step back, and history never does."""
+    return sa.case((last > _at(now), last), else_=_at(now))

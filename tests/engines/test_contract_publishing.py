@@ -157,6 +157,41 @@ def test_the_history_has_no_holes_and_no_overlaps(press: Press, deletes: str) ->
     assert [end for _, _, end, *_ in story] == [*(day(number) for number in range(2, 7)), None]
 
 
+@pytest.mark.parametrize("deletes", ["soft", "hard"])
+def test_history_never_runs_backwards(press: Press, deletes: str) -> None:
+    """A clock that is set back, or a standby's that is behind, must not end an image before it began."""
+    press.scans = 4
+    press.scan([sent(1), sent(9)], deletes=deletes)
+    press.scans = 0
+    stamps = []
+    for rows in ([sent(1, identity="b")], [], [sent(1, identity="c"), sent(2)], [sent(1), sent(2)]):
+        press.scan([*rows, sent(9)], deletes=deletes)
+        stamps += press.rows(
+            "SELECT changed_at, deleted_at FROM bindings WHERE sid = :sid",
+            "changed_at",
+            "deleted_at",
+            sid=sid(1),
+        )
+    assert all(one["changed_at"] == day(5) for one in stamps)
+    assert [one["deleted_at"] for one in stamps if one["deleted_at"]] == (
+        [day(5)] if deletes == "soft" else []
+    )
+    press.scans = 7
+    press.scan([sent(1, identity="d"), sent(2), sent(9)], deletes=deletes)
+    assert press.versions("sid", "valid_from", "valid_to", "change") == [
+        (sid(1), day(5), day(5), "updated"),
+        (sid(1), day(5), day(5), "deleted"),
+        (sid(1), day(5), day(5), "restored"),
+        (sid(1), day(5), day(5), "updated"),
+        (sid(1), day(5), day(8), "updated"),
+    ]
+    assert press.bindings("sid", "first_seen_at", "changed_at") == [
+        (sid(1), day(5), day(8)),
+        (sid(2), day(3), day(3)),
+        (sid(9), day(5), day(5)),
+    ]
+
+
 def test_a_delete_stays_inside_its_scope(press: Press) -> None:
     """A scan proves nothing about another service, another type or another identity."""
     press.scan(
