@@ -7,9 +7,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
+_WITH_ZONE = ("postgresql", "duckdb")
+
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time: aware UTC in Python, `timestamptz` on PostgreSQL, UTC without a zone elsewhere.
+    """A point in time: aware UTC in Python; `timestamptz` on PostgreSQL and DuckDB, else without a zone.
 
     On SQLite it is text such as `2023-05-04 09:42:00.000000`.
     """
@@ -18,7 +20,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
+        if dialect.name in _WITH_ZONE:
             return dialect.type_descriptor(sa.DateTime(timezone=True))
         if dialect.name in ("mysql", "mariadb"):
             return dialect.type_descriptor(mysql.DATETIME(fsp=6))
@@ -28,7 +30,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         value = value.astimezone(UTC)
-        return value if dialect.name == "postgresql" else value.replace(tzinfo=None)
+        return value if dialect.name in _WITH_ZONE else value.replace(tzinfo=None)
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
         if value is None:

@@ -181,3 +181,28 @@ def test_taking_over_the_old_revision_can_be_broken_off(warehouse: Warehouse) ->
     warehouse.transact(lambda conn: conn.execute(sa.insert(ours).values(version_num=released.V0_1)))
     assert migration.upgrade(warehouse, None) == (released.V0_1, tables.HEAD)
     assert "alembic_version" not in table_names(warehouse)
+
+
+@pytest.mark.parametrize("engine_name", ["duckdb", "postgresql18"], indirect=True)
+def test_times_mean_the_same_in_every_time_zone(warehouse: Warehouse, engine_name: str) -> None:
+    """Analysts ask in their own time zone: `deleted_at <= now()` found nothing for hours."""
+    released.make(warehouse)
+    migration.upgrade(warehouse, None)
+
+    def count(conn: sa.Connection) -> list[int]:
+        setting = "TIME ZONE" if engine_name == "postgresql18" else "TimeZone ="
+        counts = []
+        for zone in ("Pacific/Kiritimati", "America/Los_Angeles"):
+            conn.exec_driver_sql(f"SET {setting} '{zone}'")
+            statement = (
+                "SELECT COUNT(*) FROM bindings "
+                "WHERE deleted_at BETWEEN '2026-03-29 02:30:00+00' AND '2026-03-29 02:30:00+00'"
+            )
+            counts.append(conn.exec_driver_sql(statement).scalar_one())
+        return counts
+
+    assert warehouse.read(count) == [1, 1]
+    migration.downgrade(warehouse, released.V0_1)
+    before = warehouse.read(released.rows)
+    migration.upgrade(warehouse, None)
+    assert warehouse.read(released.rows) == before

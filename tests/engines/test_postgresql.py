@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from etl import errors
 from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.views import COMMENTS
 from tests.acceptance.trial import Trial
 from tests.engines.press import Press, sent
 
@@ -253,6 +254,7 @@ def documented(mark: str, database: str) -> list[str]:
     for name, own in {
         "etl_owner": f"owner_{database}",
         "etl_job": f"job_{database}",
+        "etl_analyst": f"analyst_{database}",
         "analytics": database,
     }.items():
         block = block.replace(name, own[:64])
@@ -293,13 +295,34 @@ def test_the_documented_grants_are_enough(
             ("purge", "--deleted-before", "1d"),
         ):
             trial.run(*command)
+        if engine_name == "mariadb":
+            trial.warehouse_url = warehouse_url
+            for statement in documented("mariadb, administrator, analysts", database):
+                trial.execute(statement)
+            trial.execute(f"DROP USER owner_{database}")
+            trial.run("status")
+            assert_reads_views_only(trial, as_role("analyst"))
     finally:
         trial.warehouse_url = warehouse_url
+        drop_roles(trial, engine_name, database)
+
+
+def assert_reads_views_only(trial: Trial, url: str) -> None:
+    """MariaDB's views that carry the user who made them fail for everybody once that user is dropped."""
+    trial.warehouse_url = url
+    for view in COMMENTS:
+        trial.query(f"SELECT * FROM {view}")
+    with pytest.raises(sa.exc.DBAPIError):
+        trial.query("SELECT payload FROM rejected_bindings")
+
+
+def drop_roles(trial: Trial, engine_name: str, database: str) -> None:
+    if engine_name == "mariadb":
+        for role in ("job", "owner", "analyst"):
+            trial.execute(f"DROP USER IF EXISTS {role}_{database}")
+    else:
         for role in ("job", "owner"):
-            if engine_name == "mariadb":
-                trial.execute(f"DROP USER {role}_{database}")
-            else:
-                drop_role(trial, f"{role}_{database}")
+            drop_role(trial, f"{role}_{database}")
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)

@@ -55,6 +55,8 @@ class Duckdb:
         def _prepare_session(connection: Any, _record: Any) -> None:
             # At the usual 16 MB every publication rewrites the file's tables and indexes: 3 s of a first load of 100,000 rows.
             connection.execute("SET checkpoint_threshold = '128MB'")
+            # Batches hold times as text without a zone.
+            connection.execute("SET TimeZone = 'UTC'")
             if schema:
                 with contextlib.suppress(
                     duckdb.CatalogException
