@@ -1,6 +1,7 @@
 """`bindings-etl`, also as `python -m etl`."""
 
 import gc
+import io
 import os
 import signal
 import sys
@@ -11,22 +12,52 @@ from pathlib import Path
 def main() -> None:
     """Hand the arguments to the command line; nothing else is loaded before it is known what is wanted."""
     # Until a command listens, there is nothing to finish. Python's own answer to SIGINT does for that.
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os._exit(143))
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         _open_closed_streams()
+        _take_any_text()
         # The collector looks for rings of references whenever 700 objects have come up, and starting up makes very many that stay:
         # a tenth of a short run went into that (measured). It still comes round, only not so often.
         gc.set_threshold(50_000, 20, 50)
         from etl.cli.app import run
 
         code = run(sys.argv[1:])
-    except KeyboardInterrupt:
-        code = 130
+    except (KeyboardInterrupt, _Terminated) as told:
+        code = _tell_interruption(143 if isinstance(told, _Terminated) else 130)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
     # Not sys.exit: a thread may still hang on a socket after a stop, and taking the interpreter down costs 0.1 s a run.
     os._exit(code)
+
+
+class _Terminated(BaseException):
+    """SIGTERM came before a command listened; no `except Exception` may take it for a fault."""
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    if "--json" not in sys.argv:
+        os._exit(143)
+    raise _Terminated
+
+
+def _tell_interruption(code: int) -> int:
+    """Print the object that whoever asked for `--json` waits for; a second signal ends at once."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: os._exit(code))
+    if "--json" in sys.argv:
+        with suppress(Exception):
+            from etl.cli.app import tell_interruption
+
+            tell_interruption(sys.argv[1:], "SIGTERM" if code == 143 else "SIGINT")
+    return code
+
+
+def _take_any_text() -> None:
+    """On a stream that is not UTF-8, a sign that it lacks is written by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _open_closed_streams() -> None:

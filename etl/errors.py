@@ -2,6 +2,7 @@
 
     EtlError                      exit 1   a fault of the program itself when it comes out bare
     ├── ConfigurationError        exit 2   the file, an option or the environment is wrong
+    ├── OutputLost                exit 1   the result could not be delivered; what was done stays
     ├── SourceError               exit 3/4 the API could not be read
     │   ├── CredentialsRefused             401: wrong key, other region, suspended account
     │   ├── PermissionMissing              401/403: the key may not read this
@@ -44,6 +45,14 @@ class ConfigurationError(EtlError):
     """The configuration, an option or the environment is wrong."""
 
     exit_code = 2
+
+
+class OutputLost(EtlError):
+    """The result could not be written; a command that failed otherwise ends with its own code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.code = exit_code
 
 
 class SourceError(EtlError):
@@ -179,4 +188,6 @@ class Interrupted(EtlError):
 
 def exit_code_of(error: BaseException) -> int:
     """Return what a command ends with when this error comes out of it; one that is not ours is a fault of the program."""
+    if isinstance(error, OutputLost):
+        return error.code
     return error.exit_code if isinstance(error, EtlError) else EtlError.exit_code

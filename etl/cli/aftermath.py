@@ -56,9 +56,9 @@ class Aftermath:
         """Known once the configuration is read."""
         self.stop = Stop()
 
-    def of_run(self, outcome: RunOutcome) -> None:
-        """Tell what came of a run that began."""
-        self._tell(outcome.as_json(), outcome.exit_code, None)
+    def of_run(self, outcome: RunOutcome, exit_code: int) -> None:
+        """Tell what came of a run that began, and what the command ends with."""
+        self._tell(outcome.as_json(), exit_code, None)
 
     def of_failure(self, error: Exception) -> None:
         """Tell of a run that could not begin, or that a fault of the program ended."""

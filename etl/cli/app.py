@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
+from etl.cli import output
 from etl.cli.options import GLOBAL_OPTIONS, Common
-from etl.cli.output import discard_the_rest, say, tell
-from etl.errors import ConfigurationError, EtlError, exit_code_of
+from etl.errors import ConfigurationError, EtlError, Interrupted, OutputLost
 
 # Name → module and what `--help` lists. A module is loaded when its command is used: `--version` has to be quick.
 _COMMANDS = {
@@ -102,6 +102,7 @@ app = _LazyGroup(
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; gives the exit code of the contract."""
     common = Common()
+    output.start_anew()
     as_json = "--json" in arguments
     try:
         result: Any = app.main(
@@ -110,9 +111,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.Abort:
+        tell_interruption(arguments, "SIGINT", common)
         return 130
     except BrokenPipeError:  # the reader of the help has gone, e.g. `| head`
-        discard_the_rest()
+        output.discard_the_rest()
         return 0
     except click.ClickException as wrong:
         error: Exception = ConfigurationError(wrong.format_message())
@@ -124,14 +126,24 @@ def run(arguments: Sequence[str]) -> int:
         error = cause
     if isinstance(error, OSError):
         error = _refusal(error)
-    if as_json:
-        with suppress(OSError):
-            say(_failure_json(error, common, dry_run="--dry-run" in arguments))
-    return _report(error, common)
+    if as_json and not isinstance(error, OutputLost):
+        with suppress(OutputLost):
+            output.say_json(_failure_json(error, common, arguments))
+    return output.tell_failure(error, common)
+
+
+def tell_interruption(
+    arguments: Sequence[str], signal_name: str, common: Common | None = None
+) -> None:
+    """Print the object of a command that a signal ended before it could finish anything itself."""
+    if "--json" in arguments and not output.is_delivered():
+        error = Interrupted(f"{signal_name} was received; what is committed is whole")
+        with suppress(OutputLost):
+            output.say_json(_failure_json(error, common or Common(), arguments))
 
 
 def _refusal(cause: OSError) -> EtlError:
-    """What an error that only the operating system can explain comes to: a full disk under standard output, most of the time."""
+    """What an error that only the operating system can explain comes to."""
     error = EtlError(
         f"standard output or a file cannot be used: {cause.strerror or type(cause).__name__}"
     )
@@ -139,31 +151,22 @@ def _refusal(cause: OSError) -> EtlError:
     return error
 
 
-def _failure_json(error: Exception, common: Common, *, dry_run: bool) -> str:
+def _failure_json(error: Exception, common: Common, arguments: Sequence[str]) -> str:
     """One object also where there is no result; for a run the run's own."""
     from etl.cli import render
     from etl.sync.outcome import describe
 
     if common.failed_run:
         return render.to_json(common.failed_run)
-    if common.command in _MODES:
-        mode = _MODES[common.command]
-        return render.to_json(render.failed_run(error, mode, common.started_at, dry_run=dry_run))
-    return render.to_json({"error": describe(error)})
+    mode = _MODES.get(common.command or _read_command(arguments))
+    if mode is None:
+        return render.to_json({"error": describe(error)})
+    return render.to_json(
+        render.failed_run(error, mode, common.started_at, dry_run="--dry-run" in arguments)
+    )
 
 
-def _report(error: Exception, common: Common) -> int:
-    from etl.sync.outcome import sentence
-
-    code = exit_code_of(error)
-    if common.log_format == "json" or common.log_level == "debug":
-        from etl import logs
-
-        logs.configure(common.log_format, common.log_level)
-    if common.log_format == "json":
-        logs.tell_failure(sentence(error), code)
-    else:
-        tell(f"Error: {sentence(error)}")
-    if common.log_level == "debug":
-        logs.show_traceback(error)
-    return code
+def _read_command(arguments: Sequence[str]) -> str:
+    """Which command is meant, for a command line that was not parsed any more."""
+    words = f" {' '.join(word for word in arguments if not word.startswith('-'))} "
+    return next((command for command in _MODES if f" {command} " in words), "")

@@ -6,7 +6,7 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option
-from etl.cli.output import say
+from etl.cli.output import say, say_json
 from etl.errors import ConfigurationError
 from etl.sync.preflight import Finding, examine, exit_code
 
@@ -33,15 +33,9 @@ def check(common: Common, as_json: bool) -> int:
         ]
     code = exit_code(findings)
     if as_json:
-        say(
-            render.to_json(
-                {
-                    "ok": code == 0,
-                    "exit_code": code,
-                    "findings": [asdict(finding) for finding in findings],
-                }
-            )
-        )
+        found = [asdict(finding) for finding in findings]
+        document = {"ok": code == 0, "exit_code": code, "findings": found}
+        say_json(render.to_json(document), code)
     else:
         rows = [
             ("ok" if finding.ok else "FAULT", finding.subject, finding.name, finding.message)

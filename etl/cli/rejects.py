@@ -7,7 +7,7 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, Group, json_option, service_option
-from etl.cli.output import say
+from etl.cli.output import say, say_json
 from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
 from etl.sync.outcome import RunOutcome, sentence
@@ -43,7 +43,8 @@ def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, paylo
         common, lambda warehouse: warehouse.read(lambda conn: quarantine.read_open(conn, services))
     )
     if as_json:
-        say(render.to_json({"rejects": [_as_json(line, payload=payload) for line in lines]}))
+        listed = [_as_json(line, payload=payload) for line in lines]
+        say_json(render.to_json({"rejects": listed}))
     elif lines:
         say(render.table(_LISTED, [[getattr(line, name) for name in _LISTED] for line in lines]))
     else:
@@ -63,8 +64,11 @@ def retry_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> i
     stop = Stop(settings.run.deadline_seconds)
     with listening_to_signals(stop):
         outcome, retried = retry(settings, services, stop)
-    say(render.to_json(outcome.as_json()) if as_json else _describe(outcome, retried))
-    code = outcome.exit_code or (3 if any(one.unanswered for one in retried) else 0)
+        code = outcome.exit_code or (3 if any(one.unanswered for one in retried) else 0)
+        if as_json:
+            say_json(render.to_json(outcome.as_json()), code)
+        else:
+            say(_describe(outcome, retried), code)
     if stop.requested:
         leave(code)
     return code
@@ -83,11 +87,10 @@ def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) ->
         )
 
     number = _in_warehouse(common, discard)
-    say(
-        render.to_json({"discarded": number})
-        if as_json
-        else f"{_count(number, 'open reject')} discarded"
-    )
+    if as_json:
+        say_json(render.to_json({"discarded": number}))
+    else:
+        say(f"{_count(number, 'open reject')} discarded")
 
 
 commands: dict[str, click.Command] = {"rejects": rejects}

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etl.domain.counters import Counters
+from etl.errors import Interrupted
 from etl.sync.outcome import RunOutcome, as_zulu, describe, describe_in_full
 
 _SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected")
@@ -27,7 +28,7 @@ def failed_run(
     return {
         "run_id": None,
         "mode": mode,
-        "status": "failed",
+        "status": "interrupted" if isinstance(error, Interrupted) else "failed",
         "started_at": as_zulu(started_at),
         "finished_at": as_zulu(datetime.now(UTC)),
         "dry_run": dry_run,

@@ -18,10 +18,11 @@ from etl.cli.options import (
     parse_moment,
     service_option,
 )
-from etl.cli.output import say
+from etl.cli.output import say, say_json, tell_failure
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
 from etl.domain.scope import KNOWN_TYPES, Shard
+from etl.errors import OutputLost
 from etl.stopping import Stop
 from etl.sync.board import Board
 from etl.sync.context import Request
@@ -137,21 +138,30 @@ def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_js
 
     def leave_late() -> NoReturn:
         outcome = board.outcome(request, stop)
-        _tell(outcome, as_json=as_json)
-        aftermath.of_run(outcome)
-        leave(outcome.exit_code)
+        code = _tell(outcome, common, as_json=as_json)
+        aftermath.of_run(outcome, code)
+        leave(code)
 
-    with listening_to_signals(stop, leave_late), showing_progress(board):
-        outcome = execute(settings, request, stop, board)
-    _tell(outcome, as_json=as_json)
-    aftermath.of_run(outcome)
+    with listening_to_signals(stop, leave_late):
+        with showing_progress(board):
+            outcome = execute(settings, request, stop, board)
+        code = _tell(outcome, common, as_json=as_json)
+    aftermath.of_run(outcome, code)
     if stop.requested:
-        leave(outcome.exit_code)
+        leave(code)
+    return code
+
+
+def _tell(outcome: RunOutcome, common: Common, *, as_json: bool) -> int:
+    """Print the result, and return the exit code; a lost result is no fault of the run."""
+    try:
+        if as_json:
+            say_json(render.to_json(outcome.as_json()), outcome.exit_code)
+        else:
+            say(render.run_summary(outcome), outcome.exit_code)
+    except OutputLost as lost:
+        return tell_failure(lost, common)
     return outcome.exit_code
-
-
-def _tell(outcome: RunOutcome, *, as_json: bool) -> None:
-    say(render.to_json(outcome.as_json()) if as_json else render.run_summary(outcome))
 
 
 def _shard(value: str | None) -> Shard | None:

@@ -9,7 +9,7 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option, parse_age
-from etl.cli.output import say
+from etl.cli.output import say, say_json
 from etl.config import Settings
 from etl.stopping import Stop
 from etl.sync.staleness import stale_services
@@ -43,8 +43,12 @@ def status(common: Common, as_json: bool, max_age: timedelta | None) -> int:
         document["stale"] = stale_services(
             overview.services, overview.runs, _listed(settings), overview.read_at, max_age
         )
-    say(render.to_json(document) if as_json else _describe(overview, document.get("stale")))
-    return _EXIT_CODE_OF_AGE if document.get("stale") else 0
+    code = _EXIT_CODE_OF_AGE if document.get("stale") else 0
+    if as_json:
+        say_json(render.to_json(document), code)
+    else:
+        say(_describe(overview, document.get("stale")), code)
+    return code
 
 
 def _read(settings: Settings) -> Overview:

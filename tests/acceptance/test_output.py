@@ -25,6 +25,7 @@ def shell(trial: Trial, line: str) -> "subprocess.CompletedProcess[str]":
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="replace",
         timeout=60,
         check=False,
     )
@@ -69,6 +70,81 @@ def test_a_result_that_cannot_be_written_is_told_in_a_sentence(
     assert "fault of bindings-etl itself" not in ended.stderr
     assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["succeeded"]
     trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "$ETL sync --json >&-",
+        "$ETL sync --json >&- 2>&-",
+        "$ETL sync --json | true",
+        "$ETL sync --json >/dev/full",
+        "$ETL sync --json --log-format json >&-",
+    ],
+)
+def test_an_object_that_nobody_gets_ends_with_1(
+    make_trial: Callable[..., Trial], line: str
+) -> None:
+    """A program that waits for the result would take an exit code of 0 for a result of nothing."""
+    trial = make_trial((30, 12))
+    ended = shell(trial, line)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert "2>&-" in line or "could not be written" in ended.stderr.splitlines()[-1]
+    assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["succeeded"]
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("command", ["status", "check", "rejects list", "rejects discard"])
+def test_an_object_of_what_watches_is_delivered_or_missed(trial: Trial, command: str) -> None:
+    """A dashboard that gets nothing must not be told that all is well."""
+    ended = shell(trial, f"$ETL {command} --json >&-")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (1, False)
+    assert "could not be written" in ended.stderr
+
+
+@pytest.mark.parametrize("where", [">&-", "| true", ">/dev/full"])
+def test_a_lost_object_does_not_hide_why_a_run_failed(trial: Trial, where: str) -> None:
+    """Of two faults, that of the run tells the operator what to do."""
+    trial.simulator.faults.add("forbidden")
+    assert shell(trial, f"$ETL sync --json {where}").returncode == 4
+
+
+def test_the_figures_of_a_run_say_what_its_command_ended_with(trial: Trial) -> None:
+    """A run that is published and called failed in the metrics wakes somebody for nothing."""
+    ended = shell(trial, "$ETL sync --json --metrics-file m.prom >/dev/full; cat m.prom; rm m.prom")
+    assert "bindings_etl_run_exit_code 1" in ended.stdout
+    assert 'bindings_etl_service_up{account="main"' in ended.stdout
+
+
+# --- streams that do not take every sign ---
+
+ENCODINGS = ["latin-1", "ascii:strict"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_stream_takes_a_fault_of_the_configuration(trial: Trial, encoding: str) -> None:
+    """An old locale in cron must not turn a sentence into a traceback, and exit 2 into 1."""
+    trial.settings["accounts"][0]["näme→"] = 1
+    line = f"PYTHONUTF8=0 PYTHONIOENCODING={encoding} $ETL sync"
+    ended = shell(trial, f"{line} --json 2>/dev/null")
+    assert ended.returncode == 2
+    document = json.loads(ended.stdout)
+    assert_shape(document, began=False)
+    assert "näme→" in document["error"]["message"]
+    for options in ("", " --log-format json", " --log-level debug", " --bogus"):
+        ended = shell(trial, line + options)
+        assert (ended.returncode, "Traceback" in ended.stderr) == (2, False)
+        assert "accounts[0].n" in ended.stderr or "bogus" in options
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_any_stream_takes_the_text_for_people(trial: Trial, encoding: str) -> None:
+    """A result that holds one sign too many would turn a run that was published into a fault."""
+    path = trial.folder / "konto→.html"
+    line = f"PYTHONIOENCODING={encoding} $ETL"
+    ended = shell(trial, f"{line} sync && {line} report --out '{path}' && {line} config show")
+    assert (ended.returncode, "Traceback" in ended.stderr) == (0, False)
 
 
 def test_a_reader_that_has_gone_does_not_turn_failure_into_success(trial: Trial) -> None:
@@ -208,26 +284,60 @@ def test_a_type_that_is_not_known_is_read_with_a_warning(trial: Trial) -> None:
 # --- signals before there is anything to finish ---
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_while_the_program_loads_ends_it_quietly(
-    tmp_path: Path, number: int, code: int
-) -> None:
-    """A pod that is stopped right after its start must not look crashed."""
+def stopped_while_loading(
+    folder: Path, number: int, module: str, *arguments: str
+) -> "subprocess.CompletedProcess[str]":
+    """A command line that gets a signal when it comes to load `module`."""
     script = f"""
 import os, sys
 import etl.__main__
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "etl.cli.app":
-            os.kill(os.getpid(), {int(number)})
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), {number})
 sys.meta_path.insert(0, Finder())
 etl.__main__.main()
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script, "sync"],
-        cwd=tmp_path,
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+LOADED = ["click", "etl.cli.runs", "yaml"]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_while_the_program_loads_ends_it_quietly(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """A pod that is stopped right after its start must not look crashed."""
+    ended = stopped_while_loading(tmp_path, number, "etl.cli.app", "sync")
     assert (ended.returncode, ended.stderr) == (code, "")
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("module", LOADED)
+def test_a_signal_while_the_program_loads_leaves_the_object(
+    tmp_path: Path, number: int, code: int, module: str
+) -> None:
+    """Who parses standard output must not fail over a pod that was stopped right away."""
+    ended = stopped_while_loading(tmp_path, number, module, "sync", "--json", "--dry-run")
+    assert (ended.returncode, ended.stderr.strip()) == (code, "")
+    document = json.loads(ended.stdout)
+    assert_shape(document, began=False)
+    told = (document["mode"], document["status"], document["dry_run"])
+    assert told == ("sync", "interrupted", True)
+    assert document["error"]["type"] == "Interrupted"
+
+
+def test_a_signal_while_another_command_loads_leaves_its_error(tmp_path: Path) -> None:
+    """The same holds for what watches the warehouse."""
+    ended = stopped_while_loading(tmp_path, signal.SIGTERM, "yaml", "status", "--json")
+    assert ended.returncode == 143
+    assert json.loads(ended.stdout)["error"]["type"] == "Interrupted"
