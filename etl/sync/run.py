@@ -135,6 +135,7 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
         warehouse,
         outcome.run_id,
         ledger.Ending(outcome.status, outcome.totals, error=outcome.error),
+        once=any(isinstance(scan.error, errors.WarehouseUnreachable) for scan in outcome.scans),
     )
     log.info(
         "run.finished",
@@ -145,12 +146,15 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
     )
 
 
-def _close_line(warehouse: Warehouse, run_id: int | None, ending: ledger.Ending) -> None:
+def _close_line(
+    warehouse: Warehouse, run_id: int | None, ending: ledger.Ending, *, once: bool = False
+) -> None:
     if run_id is None:
         return
     try:
         warehouse.transact(
-            lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn))
+            lambda conn: ledger.finish_run(conn, run_id, ending, warehouse.engine.now(conn)),
+            once=once,
         )
     except errors.EtlError as error:
         log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))

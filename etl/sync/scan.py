@@ -442,7 +442,8 @@ class Scan:
         self._outcome.complete = False
         self._note(error)
         self._try_to_write(
-            lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE))
+            lambda conn: self._write_bad_end(conn, resumable=not isinstance(error, _NOT_RESUMABLE)),
+            once=isinstance(error, errors.WarehouseUnreachable),
         )
 
     def _write_bad_end(self, conn: sa.Connection, *, resumable: bool) -> None:
@@ -461,10 +462,10 @@ class Scan:
             return False
         return True
 
-    def _try_to_write(self, work: Callable[[sa.Connection], None]) -> None:
+    def _try_to_write(self, work: Callable[[sa.Connection], None], *, once: bool = False) -> None:
         """The warehouse itself may be what failed; then the lease runs out and the next run tidies up."""
         try:
-            self._warehouse.transact(work)
+            self._warehouse.transact(work, once=once)
         except errors.EtlError as error:
             self._log.warning("ledger.unwritten", reason=sentence(error))
 

@@ -72,8 +72,10 @@ class Warehouse:
         """SQLAlchemy's name of the engine."""
         return self._pool.dialect.name
 
-    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+    def transact(self, work: Callable[[sa.Connection], T], *, once: bool = False) -> T:
         """Run `work` in one transaction, as a whole again when a conflict or a lost connection undid it.
+
+        With `once` it is tried only once, where a warehouse that was given up a moment ago is told.
 
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
@@ -81,7 +83,7 @@ class Warehouse:
         try:
             return persist(
                 lambda: self._transact_once(work),
-                self._policy,
+                self._policy.model_copy(update={"attempts": 1}) if once else self._policy,
                 self._stop,
                 on=_is_passing,
                 announce=_announce,

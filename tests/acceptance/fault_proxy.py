@@ -132,6 +132,44 @@ def tunnel_to(port: int) -> Handler:
 Copy = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+class Frost:
+    """A pipe to `target` whose standing connections can fall silent; later ones work again."""
+
+    def __init__(self, target: str) -> None:
+        self._place = urlsplit(target)
+        self._newest = 0
+        self._frozen = 0
+
+    def fall(self, *, on_all: bool = False) -> None:
+        """From now on nothing passes through the connections that stand, not even their end."""
+        self._frozen = 10**9 if on_all else self._newest
+
+    async def handler(
+        self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """One connection."""
+        number = self._newest = listener.connections
+        upstream_reader, upstream = await asyncio.open_connection(
+            self._place.hostname, self._place.port
+        )
+        await _both_ways(
+            self._copy(number, reader, upstream),
+            self._copy(number, upstream_reader, writer),
+            upstream,
+        )
+
+    async def _copy(
+        self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        data = b"?"
+        while data:
+            data = await reader.read(65536)
+            while number <= self._frozen:
+                await asyncio.sleep(0.01)
+            writer.write(data)
+            await writer.drain()
+
+
 def _piping(target: str, back: Callable[[Listener, int], Copy]) -> Handler:
     place = urlsplit(target)
 

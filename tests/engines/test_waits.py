@@ -3,13 +3,19 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
+from etl import config
+from etl.stopping import Stop
 from etl.warehouse import leases
+from etl.warehouse.connection import open_warehouse
+from tests.acceptance.fault_proxy import Frost, listening
 from tests.acceptance.trial import Trial, wait_until
+from tests.engines import strike
 from tests.engines.press import SERVICE, Press
 
 ON_SERVERS = pytest.mark.parametrize(
@@ -82,3 +88,56 @@ def test_a_frozen_client_loses_its_locks_with_its_lease(
         press.warehouse.transact(
             lambda conn: leases.enter_gate(conn, press.warehouse.engine, SERVICE)
         )
+
+
+@ON_EACH_KIND
+@pytest.mark.parametrize("place", ["INSERT INTO scan_seen", "INSERT INTO bindings", "COMMIT"])
+def test_a_database_that_falls_silent_in_mid_run_costs_one_more_try(
+    trial_on: Callable[..., Trial], warehouse_url: str, place: str
+) -> None:
+    """Standing connections that a firewall forgot were waited for without end."""
+    address = sa.make_url(warehouse_url)
+    frost = Frost(f"//{address.host}:{address.port}")
+    with listening(frost.handler) as proxy:
+        through = address.set(port=proxy.port).render_as_string(hide_password=False)
+        trial = trial_on(through, (30,))
+        trial.settings["retry"]["timeout_seconds"] = 2
+        with strike.before(place, lambda _conn: frost.fall()) as strikes:
+            result = trial.sync()
+        assert strikes.count == 1
+        assert "transaction.retried" in result.err
+        trial.assert_equal_to_world()
+
+
+@ON_EACH_KIND
+@pytest.mark.slow
+def test_a_database_that_falls_silent_for_good_ends_the_run(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
+    """A run that hangs is worse than one that fails: nobody hears of it."""
+    address = sa.make_url(warehouse_url)
+    frost = Frost(f"//{address.host}:{address.port}")
+    with listening(frost.handler) as proxy:
+        through = address.set(port=proxy.port).render_as_string(hide_password=False)
+        trial = trial_on(through, (30,))
+        trial.settings["retry"] |= {"timeout_seconds": 1, "attempts": 2, "max_total_seconds": 5}
+        with strike.before("INSERT INTO bindings", lambda _conn: frost.fall(on_all=True)):
+            result = trial.sync(expect=7)
+    [told] = result.services.values()
+    assert told["error"]["type"] == "WarehouseUnreachable"
+
+
+@ON_EACH_KIND
+def test_a_statement_that_takes_long_is_not_taken_for_a_silence(
+    press: Press, warehouse_url: str, engine_name: str
+) -> None:
+    """A million rows are published in one statement, of which nothing is heard for a minute."""
+    impatient = open_warehouse(
+        config.Warehouse(url=warehouse_url),
+        config.Retry(attempts=1, timeout_seconds=0.1),
+        Stop(),
+        lease_seconds=1,
+    )
+    sleep = "SELECT SLEEP(5), 7" if engine_name == "mariadb" else "SELECT pg_sleep(5), 7"
+    with closing(impatient):
+        assert impatient.transact(lambda conn: conn.exec_driver_sql(sleep).one())[1] == 7

@@ -14,6 +14,9 @@ from etl.domain.binding import Key, Row
 ROOM = "room"
 """Under this name the `info` of a connection tells how many bytes one row may have, where the server limits that."""
 
+LONGEST_GREETING = 10.0
+"""Seconds that a server may take to let a new connection in."""
+
 
 class Fault(Enum):
     """What a driver's error means for the work in hand."""

@@ -11,7 +11,7 @@ from sqlalchemy.dialects.mysql import insert
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseConflict
-from etl.warehouse.engines.contract import ROOM, Fault, Limits
+from etl.warehouse.engines.contract import LONGEST_GREETING, ROOM, Fault, Limits
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
@@ -76,7 +76,7 @@ class Mariadb:
             url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict(
                 {"charset": "utf8mb4"}
             ),
-            connect_args={"connect_timeout": min(10, limits.silence)},
+            connect_args={"connect_timeout": min(LONGEST_GREETING, limits.silence)},
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
             hide_parameters=True,

@@ -6,14 +6,16 @@ from typing import Any
 
 import pymysql
 
-from etl.warehouse.engines.contract import Limits
+from etl.warehouse.engines.contract import LONGEST_GREETING, Limits
 
-_AT_WORK = (
-    # Whoever is at the network has answered, or has not got all of the question: both are lost.
-    "SELECT command <> 'Sleep' AND COALESCE(state, '') NOT IN"
-    " ('Reading from net', 'Writing to net', 'Sending to client')"
-    " FROM information_schema.processlist WHERE id = %s"
-)
+# Whoever is at the network has answered, or has not got all of the question: both are lost.
+_AT_WORK = """
+SELECT command <> 'Sleep'
+AND COALESCE(state, '') NOT IN ('Reading from net', 'Writing to net', 'Sending to client')
+FROM information_schema.processlist WHERE id = %s
+"""
+# Else it would keep its locks until it has been idle for too long, and we would wait for ourselves.
+_END = "KILL %s"
 # A result comes in many pieces; each of them is waited for this much longer than for its beginning.
 _PIECES = 4
 
@@ -46,13 +48,16 @@ class Session(pymysql.connections.Connection):
         return bool(poll.poll(seconds * 1000))
 
     def _is_at_work(self) -> bool:
-        """Whether the server says, over another connection, that it is still at it."""
+        """Whether the server says, over another connection, that it is still at it; else it ends."""
         if self.again is None:
             return False
         try:
             with self.again() as other, other.cursor() as cursor:
-                cursor.execute(_AT_WORK, [self.thread_id()])  # type: ignore[no-untyped-call]
+                number = self.thread_id()  # type: ignore[no-untyped-call]
+                cursor.execute(_AT_WORK, [number])
                 found = cursor.fetchone()
+                if found and not found[0]:
+                    cursor.execute(_END, [number])
         except pymysql.err.Error:
             return False
         return bool(found and found[0])
@@ -60,7 +65,8 @@ class Session(pymysql.connections.Connection):
 
 def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
     """A connection to what `parameters` name, which keeps to `limits`."""
-    times = {"read_timeout": limits.silence, "write_timeout": limits.silence}
+    greeting = min(LONGEST_GREETING, limits.silence)
+    times = {"read_timeout": greeting, "write_timeout": limits.silence}
 
     def again() -> Session:
         return Session(**{**parameters, **times})

@@ -11,16 +11,19 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from etl.warehouse.engines.contract import Limits
+from etl.warehouse.engines.contract import LONGEST_GREETING, Limits
 
 T = TypeVar("T")
 
 _PROGRAM = "bindings-etl"
-_AT_WORK = (
-    # Whoever waits for the client has answered, or has not got all of the question: both are lost.
-    "SELECT state = 'active' AND wait_event_type IS DISTINCT FROM 'Client' FROM pg_stat_activity"
-    " WHERE application_name = %s AND datname = current_database()"
-)
+# Whoever waits for the client has answered, or has not got all of the question: both are lost.
+_AT_WORK = """
+SELECT state IN ('active', 'disabled') AND wait_event_type IS DISTINCT FROM 'Client', pid
+FROM pg_stat_activity
+WHERE application_name = %s AND datname = current_database()
+"""
+# Else it would keep its locks until it has been idle for too long, and we would wait for ourselves.
+_END = "SELECT pg_terminate_backend(%s)"
 
 
 class Session(psycopg.Connection[Any]):
@@ -58,12 +61,14 @@ class Session(psycopg.Connection[Any]):
             raise psycopg.OperationalError("the server fell silent")
 
     def _is_at_work(self) -> bool:
-        """Whether the server says, over another connection, that it is still at it."""
+        """Whether the server says, over another connection, that it is still at it; else it ends."""
         if self.again is None:
             return False
         try:
             with self.again() as other:
                 found = other.execute(_AT_WORK, [self.tag]).fetchone()
+                if found and not found[0]:
+                    other.execute(_END, [found[1]])
         except psycopg.Error:
             return False
         return bool(found and found[0])
@@ -87,7 +92,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
 def defaults(limits: Limits) -> dict[str, Any]:
     """What a connection is asked for, unless the URL says otherwise."""
     return {
-        "connect_timeout": max(2, min(10, round(limits.silence))),
+        "connect_timeout": max(2, round(min(LONGEST_GREETING, limits.silence))),
         "application_name": _PROGRAM,
         "client_encoding": "utf8",
         # A firewall that forgets a connection, or a host that is gone, tells nobody.
