@@ -30,7 +30,7 @@ test-all: .venv/.installed-dev ## the slow tests too
 lint: .venv/.installed-dev ## ruff, formatting, import rules
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@if [ -e .importlinter ] || grep -q '^\[tool\.importlinter' pyproject.toml; then $(BIN)/lint-imports; fi
+	@$(BIN)/lint-imports
 
 types: .venv/.installed-dev ## mypy
 	@$(BIN)/mypy
