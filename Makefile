@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint types docs bench clean
+.PHONY: help demo test coverage test-all lint types docs bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -23,6 +23,9 @@ demo: .venv/.installed-demo ## simulate the API, sync it twice into SQLite, show
 
 test: .venv/.installed-dev ## every test this machine can run, except the slow ones (PYTEST_ARGS="-k …")
 	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+coverage: .venv/.installed-dev ## make test, and the lines that it never ran
+	@$(PYTEST) -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
 
 test-all: .venv/.installed-dev ## the slow tests too
 	@$(PYTEST) $(PYTEST_ARGS)
@@ -42,7 +45,7 @@ bench: .venv/.installed-dev ## the benchmarks (BENCH_ARGS="…")
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what make made: .venv, caches, builds, the demo's folder
-	rm -rf .venv build dist demo benchmarks/.work .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist demo benchmarks/.work .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment: made once, installed into again when pyproject.toml has changed ---
