@@ -25,7 +25,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
-from etl.interpolation import interpolate, join, unresolved_paths
+from etl.interpolation import Unresolved, interpolate, join, read_whole, unresolved_paths
 
 DEFAULT_BASE_URL = "https://conversations.twilio.com"
 
@@ -35,6 +35,7 @@ DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tok
 ServiceSid = Annotated[str, Field(pattern=r"^IS[0-9a-fA-F]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 HostPart = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+_LARGEST_FILE_BYTES = 16 * 2**20
 _MERGE = "tag:yaml.org,2002:merge"
 _HOLDS_ITSELF = "what an alias (*) brings in holds itself"
 # A wait that clocks and sockets can still count; "for ever" is not among them (contract §5.7).
@@ -380,12 +381,14 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
 
 def _parse(path: Path, faults: list[tuple[str, str]]) -> dict[str, Any]:
     try:
-        document = _construct(path.read_text(encoding="utf-8"), faults)
+        document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults)
     except FileNotFoundError:
         raise ConfigurationError(
             f"there is no configuration file {path}; write one (config.example.yaml shows every setting) "
             "or name it with --config or $BINDINGS_ETL_CONFIG"
         ) from None
+    except Unresolved as unread:
+        raise ConfigurationError(f"the configuration cannot be read: {unread}") from None
     except (OSError, UnicodeDecodeError) as cause:
         raise ConfigurationError(
             f"{path} cannot be read: {getattr(cause, 'strerror', None) or 'not UTF-8'}"

@@ -1,11 +1,13 @@
 """`${NAME}`, `${NAME:-default}` and `${file:PATH}` inside the strings of a configuration."""
 
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
+_LARGEST_VALUE_BYTES = 2**20
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -95,9 +97,29 @@ def _readable(name: str, value: str) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        return read_whole(path, _LARGEST_VALUE_BYTES).decode().rstrip("\r\n")
     except (OSError, ValueError) as cause:
         reason = getattr(cause, "strerror", None) or "not a path, or not UTF-8 text"
         raise Unresolved(
             f"the file {path} cannot be read ({reason}); mount it, or correct the path"
         ) from cause
+
+
+def read_whole(path: Path, most: int) -> bytes:
+    """Return all of a regular file or a pipe; a device may never end.
+
+    Raises:
+        OSError: it cannot be read.
+        Unresolved: it is something else, or larger than `most`.
+    """
+    kind = path.stat().st_mode
+    if not stat.S_ISREG(kind) and not stat.S_ISFIFO(kind):
+        what = "a folder" if stat.S_ISDIR(kind) else "neither a regular file nor a pipe"
+        raise Unresolved(f"{path} is {what}; name a file that holds what is asked for and no more")
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise Unresolved(
+            f"{path} is larger than {most // 2**20} MiB, which is too much; name another file"
+        )
+    return content

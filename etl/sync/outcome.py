@@ -93,7 +93,8 @@ class RunOutcome:
         causes = [scan.error for scan in self.scans if scan.status == "failed"]
         if all(isinstance(cause, errors.WarehouseError) for cause in causes):
             return errors.WarehouseError.exit_code
-        if not all(isinstance(cause, errors.EtlError) for cause in causes):
+        codes = {errors.exit_code_of(cause) for cause in causes if cause is not None}
+        if errors.EtlError.exit_code in codes:
             return errors.EtlError.exit_code
         if any(isinstance(cause, errors.RowsRejected) for cause in causes):
             return errors.RowsRejected.exit_code  # they could be read

@@ -5,6 +5,7 @@ What was met is kept in a scratch database that vanishes with the run, so that t
 
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 import sqlalchemy as sa
@@ -203,6 +204,18 @@ def _status_of(error: Exception) -> str:
     return "skipped" if isinstance(error, errors.TypeUnknown) else "failed"
 
 
+@contextmanager
+def _telling_of_the_folder() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as cause:
+        raise errors.ScratchUnusable(
+            "the temporary folder cannot hold what the dry run has met "
+            f"({getattr(cause, 'sqlite_errorname', type(cause).__name__)}): "
+            "make room there, or name another folder in the environment variable SQLITE_TMPDIR"
+        ) from cause
+
+
 class _Scratch:
     """What a dry run has met, and what it has not, on disk."""
 
@@ -216,6 +229,7 @@ class _Scratch:
         """It vanishes."""
         self._db.close()
 
+    @_telling_of_the_folder()
     def add(self, sids: dict[str, Key]) -> list[str]:
         """Remember SIDs; gives those that are new."""
         added = self._db.execute(
@@ -224,17 +238,20 @@ class _Scratch:
         )
         return [sid for (sid,) in added]
 
+    @_telling_of_the_folder()
     def list_lacking(self, sids: Sequence[str]) -> int:
         """Remember which of these were not met; returns how many."""
         lacking = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sid FROM met)"
         query = f"INSERT INTO absent {lacking}"
         return self._db.execute(query, (msgspec.json.encode(list(sids)),)).rowcount
 
+    @_telling_of_the_folder()
     def forget_absent(self) -> None:
         """Begin the list of what was not met anew."""
         self._db.execute("DELETE FROM absent")
 
     def absent(self) -> Iterator[str]:
         """What was not met, as a stream."""
-        for (sid,) in self._db.execute("SELECT sid FROM absent"):
-            yield sid
+        with _telling_of_the_folder():
+            for (sid,) in self._db.execute("SELECT sid FROM absent"):
+                yield sid

@@ -1,6 +1,9 @@
 """`--dry-run` reads, compares, prints the plan, and writes nothing at all; and the plan is what the next run does."""
 
 import hashlib
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +182,24 @@ def test_a_dry_run_makes_no_file(make_trial: MakeTrial, tmp_path: Path) -> None:
     trial.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'typing-error.sqlite'}"
     trial.sync("--dry-run", expect=7)
     assert not (tmp_path / "typing-error.sqlite").exists()
+
+
+@pytest.mark.slow  # what it remembers has to outgrow SQLite's memory before it goes to disk
+def test_a_full_temporary_folder_is_told_as_what_it_is(make_trial: MakeTrial) -> None:
+    """A full /tmp is the operator's to clear; called a fault of the program, it would be reported to us."""
+    trial = make_trial((100_000,), max_page_size=1000)
+    trial.account |= {"page_size": 1000, "services": list(trial.world.services)}
+    trial.write_config()
+    program = f"{sys.executable} -m etl sync --dry-run --json --config {trial.config_path}"
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -f 64; exec {program}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1, ended.stderr
+    error = json.loads(ended.stdout)["services"][0]["error"]
+    assert error["type"] == "ScratchUnusable"
+    assert "temporary folder" in error["message"]
+    assert "SQLITE_TMPDIR" in error["message"]

@@ -708,3 +708,9 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="cannot be read"):
         load(tmp_path / "config.yaml")
+
+
+def test_a_configuration_without_end_is_a_fault() -> None:
+    """`--config /dev/zero`, a slip of a template, was read until memory had an end."""
+    with pytest.raises(ConfigurationError, match="neither a regular file nor a pipe"):
+        load(Path("/dev/zero"), {})

@@ -1,5 +1,7 @@
 """`${…}` inside the strings of a configuration (contract §3)."""
 
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,34 @@ def test_a_file_that_cannot_be_read_is_a_fault(content: bytes | None, tmp_path: 
     _, [(path, sentence)] = fill({"api_secret": f"${{file:{secret}}}"})
     assert path == "api_secret"
     assert str(secret) in sentence
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/urandom", "/dev/null", "/"])
+def test_a_device_is_a_fault(path: str) -> None:
+    """/dev/zero has no end, and was read until memory had one."""
+    _, [(_, sentence)] = fill(f"${{file:{path}}}")
+    assert path in sentence
+    assert "name a file that holds what is asked for" in sentence
+
+
+@pytest.mark.parametrize(("size", "faults"), [(2**20, 0), (2**20 + 1, 1)])
+def test_a_file_that_is_no_secret_is_a_fault(size: int, faults: int, tmp_path: Path) -> None:
+    """A dump named by mistake would be held in memory, and sent as a password."""
+    path = tmp_path / "dump"
+    path.write_bytes(b"x" * size)
+    value, found = fill(f"${{file:{path}}}")
+    assert len(found) == faults
+    assert len(value) == size or "larger than 1 MiB" in found[0][1]
+
+
+def test_a_pipe_may_hold_a_secret(tmp_path: Path) -> None:
+    """`<(vault read …)` hands a secret over without a file."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("s3cret\n",))
+    writer.start()
+    assert fill(f"${{file:{path}}}") == ("s3cret", [])
+    writer.join()
 
 
 @pytest.mark.parametrize("text", ["${file:}", "${file:/}", "${file:a\x00b}"])
