@@ -63,7 +63,11 @@ class Aftermath:
     def of_failure(self, error: Exception) -> None:
         """Tell of a run that could not begin, or that a fault of the program ended."""
         document = self._common.failed_run = render.failed_run(
-            error, self._request.mode, self._common.started_at, dry_run=self._request.dry_run
+            error,
+            self._request.mode,
+            self._common.started_at,
+            dry_run=self._request.dry_run,
+            run_group=self._request.run_group,
         )
         self._tell(document, exit_code_of(error), error)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_LONGEST_GROUP = 128
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -118,6 +119,11 @@ def json_option() -> Callable[[F], F]:
     )
 
 
+def run_group_option(what: str) -> Callable[[F], F]:
+    """`--run-group NAME`."""
+    return click.option("--run-group", metavar="NAME", callback=_check_run_group, help=what)
+
+
 def parse_moment(value: str) -> datetime:
     """A moment on the command line, ISO 8601; without a zone it is UTC."""
     try:
@@ -149,6 +155,14 @@ def parse_identity(value: str) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise click.BadParameter("the identity is not valid UTF-8") from None
+    return value
+
+
+def _check_run_group(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not (0 < len(value) <= _LONGEST_GROUP and value.isprintable()):
+        raise click.BadParameter(
+            f"a name of 1 to {_LONGEST_GROUP} printable characters is needed, e.g. nightly-2026-11-25"
+        )
     return value
 
 

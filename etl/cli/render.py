@@ -9,7 +9,7 @@ from etl.domain.counters import Counters
 from etl.errors import Interrupted
 from etl.sync.outcome import RunOutcome, as_zulu, describe, describe_in_full
 
-_SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected")
+SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected")
 
 
 def to_json(document: Any) -> str:
@@ -22,7 +22,12 @@ def to_json(document: Any) -> str:
 
 
 def failed_run(
-    error: Exception, mode: str, started_at: datetime, *, dry_run: bool
+    error: Exception,
+    mode: str,
+    started_at: datetime,
+    *,
+    dry_run: bool,
+    run_group: str | None = None,
 ) -> dict[str, Any]:
     """The contract's object for a run that could not begin."""
     return {
@@ -32,6 +37,7 @@ def failed_run(
         "started_at": as_zulu(started_at),
         "finished_at": as_zulu(datetime.now(UTC)),
         "dry_run": dry_run,
+        "run_group": run_group,
         "totals": vars(Counters()),
         "services": [],
         "error": describe(error),
@@ -54,7 +60,7 @@ def run_summary(outcome: RunOutcome) -> str:
     lines = [
         f"{head}: {outcome.mode} {outcome.status} in {seconds:.1f} s, {totals.requests:,} requests ({totals.retries:,} retries)",
         "",
-        table(("service", "scope", "status", *_SHOWN), rows),
+        table(("service", "scope", "status", *SHOWN), rows),
     ]
     notes = [
         f"  {scan.scope.chat_service_sid or scan.scope.account}: {describe_in_full(scan.error) if scan.error else scan.kept}"
@@ -89,7 +95,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _scan_line(service: str, scope: str, status: str, counters: Counters) -> tuple[object, ...]:
-    return (service, scope, status, *(getattr(counters, name) for name in _SHOWN))
+    return (service, scope, status, *(getattr(counters, name) for name in SHOWN))
 
 
 def _cell(value: object) -> str:

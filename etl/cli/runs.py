@@ -16,6 +16,7 @@ from etl.cli.options import (
     json_option,
     parse_identity,
     parse_moment,
+    run_group_option,
     service_option,
 )
 from etl.cli.output import say, say_json, tell_failure
@@ -52,6 +53,7 @@ _LONGEST_TYPES = 120
     callback=lambda _c, _p, value: _shard(value),
     help="Only part I (0…N-1) of N equal parts.",
 )
+@run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
 @click.pass_obj
 def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:
@@ -98,6 +100,7 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
     "--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing."
 )
 @json_option()
+@run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
 @click.pass_obj
 def backfill(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:

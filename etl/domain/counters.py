@@ -35,3 +35,6 @@ def sum_up(counters: Iterable[Counters]) -> Counters:
     for one in counters:
         total.add(one)
     return total
+
+
+COUNTER_NAMES = tuple(asdict(Counters()))

@@ -110,6 +110,9 @@ class Shard:
     index: int
     count: int
 
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
     def takes(self, scope: Scope) -> bool:
         """The same answer on every host and in every year."""
         name = f"{scope.chat_service_sid} {scope.label}".encode()

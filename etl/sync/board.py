@@ -57,6 +57,7 @@ class Board:
             started_at=self._started_at,
             finished_at=datetime.now(UTC),
             dry_run=request.dry_run,
+            run_group=request.run_group,
             scans=[
                 scan if scan.ended else replace(scan, status="interrupted", error=left_behind)
                 for scan in self._scans

@@ -28,6 +28,8 @@ class Request:
     allow_mass_delete: bool = False
     fresh: bool = False
     shard: Shard | None = None
+    run_group: str | None = None
+    """A name that runs share which are one to whoever started them."""
 
     def scope_of(self, account: str, chat_service_sid: str) -> Scope:
         """The scope of one service under this request."""

@@ -55,6 +55,7 @@ class RunOutcome:
     stopped: bool = False
     discovery: Counters = field(default_factory=Counters)
     """What it took to find out which services there are."""
+    run_group: str | None = None
 
     @property
     def totals(self) -> Counters:
@@ -118,6 +119,7 @@ class RunOutcome:
             "started_at": as_zulu(self.started_at),
             "finished_at": as_zulu(self.finished_at),
             "dry_run": self.dry_run,
+            "run_group": self.run_group,
             "totals": asdict(self.totals),
             "services": [scan.as_json() for scan in self.scans],
         }

@@ -85,8 +85,9 @@ def retry(
         warehouse.read(migration.require_head)
         lines = warehouse.read(lambda conn: quarantine.read_open(conn, services))
         places = dict.fromkeys(Scope(line.account, line.chat_service_sid) for line in lines)
-        holder = start_run(settings, MODE, warehouse) if places else None
-        context = Context(settings, Request(MODE), warehouse, stop, holder)
+        request = Request(MODE)
+        holder = start_run(settings, request, warehouse) if places else None
+        context = Context(settings, request, warehouse, stop, holder)
         retried = [_retry_place(context, scope) for scope in places]
         outcome = RunOutcome(
             run_id=holder.run_id if holder else None,

@@ -45,7 +45,7 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
             for account in accounts
         ]
         board.sizes = warehouse.read(_require_head_and_recall_sizes)
-        holder = None if request.dry_run else start_run(settings, request.mode, warehouse)
+        holder = None if request.dry_run else start_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
         board.run_id = holder.run_id if holder else None
         try:
@@ -114,7 +114,7 @@ def _asked_of(account: config.Account, request: Request, listed: set[str]) -> bo
     return bool(set(request.services) & set(account.services))
 
 
-def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
+def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Holder:
     """Open the run's line in the ledger, after closing those that killed runs left; gives what its leases are held by."""
     host = socket.gethostname()[:255]
     this = version("bindings-etl")
@@ -122,10 +122,17 @@ def start_run(settings: Settings, mode: str, warehouse: Warehouse) -> Holder:
     def start(conn: sa.Connection) -> int:
         now = warehouse.engine.now(conn)
         ledger.close_orphaned(conn, now, settings.run.lease_seconds)
-        return ledger.start_run(conn, mode=mode, version=this, host=host, now=now)
+        begun = ledger.Beginning(
+            request.mode,
+            version=this,
+            host=host,
+            run_group=request.run_group,
+            shard=str(request.shard) if request.shard else None,
+        )
+        return ledger.start_run(conn, begun, now)
 
     run_id = warehouse.own_run = warehouse.transact(start)
-    log.info("run.started", run_id=run_id, mode=mode, version=this)
+    log.info("run.started", run_id=run_id, mode=request.mode, version=this)
     return Holder(str(uuid.uuid4()), run_id, host, settings.run.lease_seconds)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -15,6 +16,17 @@ from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_sca
 _RECALLED_LINES = 2_000
 _WITHOUT_A_WORD = "the process ended without a word"
 _MOST_RIVALS = 5
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a run began."""
+
+    mode: str
+    version: str
+    host: str
+    run_group: str | None = None
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,16 +51,9 @@ class Progress:
     fetched: int
 
 
-def start_run(conn: sa.Connection, *, mode: str, version: str, host: str, now: datetime) -> int:
+def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
     """Open the run's line; gives its id."""
-    line = {
-        "mode": mode,
-        "status": "running",
-        "started_at": now,
-        "dry_run": False,
-        "version": version,
-        "host": host,
-    }
+    line = {**asdict(begun), "status": "running", "started_at": now, "dry_run": False}
     return _insert(conn, sync_runs, line)
 
 
@@ -90,6 +95,21 @@ def finish_scan(conn: sa.Connection, scan_id: int, ending: Ending, now: datetime
         **asdict(ending.counters),
     }
     conn.execute(sa.update(sync_scans).where(sync_scans.c.id == scan_id).values(values))
+
+
+def read_group(
+    conn: sa.Connection, run_group: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the lines of the runs of a group and of their scans, in order."""
+    runs = sa.select(sync_runs).where(sync_runs.c.run_group == run_group).order_by(sync_runs.c.id)
+    scans = (
+        sa.select(sync_scans)
+        .join(sync_runs, sync_runs.c.id == sync_scans.c.run_id)
+        .where(sync_runs.c.run_group == run_group)
+        .order_by(sync_scans.c.id)
+    )
+    found = [[dict(line) for line in conn.execute(query).mappings()] for query in (runs, scans)]
+    return found[0], found[1]
 
 
 def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:

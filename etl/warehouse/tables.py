@@ -9,7 +9,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_03"
+HEAD = "20261125_04"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -129,6 +129,8 @@ sync_runs = sa.Table(
     sa.Column("error", text(), comment="One sentence, when something went wrong."),
     sa.Column("version", code(64), nullable=False, comment="Version of bindings-etl."),
     sa.Column("host", name(255), nullable=False, comment="Where it ran."),
+    sa.Column("run_group", name(128), comment="What --run-group said: a name that runs share which belong together."),
+    sa.Column("shard", code(16), comment="What --shard said, I/N; NULL for all services."),
     comment="One row per run.",
 )  # fmt: skip
 

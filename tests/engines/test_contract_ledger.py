@@ -21,7 +21,7 @@ LINK = f"https://conversations.twilio.com/v1/Services/{SERVICE}/Bindings?PageTok
 
 def start_run(press: Press) -> int:
     return press.warehouse.transact(
-        lambda conn: ledger.start_run(conn, mode="sync", version="1", host="hôte", now=day(1))
+        lambda conn: ledger.start_run(conn, ledger.Beginning("sync", "1", "hôte"), day(1))
     )
 
 
