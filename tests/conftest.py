@@ -186,6 +186,13 @@ def logging_mariadb(run_folder: Path) -> Iterator[MariaDBServer]:
     yield from own(MariaDBServer(run_folder / f"own-{uuid.uuid4().hex}", options), "mariadb")
 
 
+@pytest.fixture
+def own_mariadb_of_few(run_folder: Path) -> Iterator[MariaDBServer]:
+    """One that lets each user have three connections."""
+    options = ("--max-user-connections=3",)
+    yield from own(MariaDBServer(run_folder / f"own-{uuid.uuid4().hex}", options), "mariadb")
+
+
 def own(server: S, engine_name: str) -> Iterator[S]:
     skip_if_absent(engine_name)
     post_warden(server.home.parent)

@@ -32,6 +32,12 @@ _ADVICE = {
     Fault.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
     Fault.FOREIGN: "is no SQLite database; check the path in warehouse.url, and keep that file as it is",
     Fault.LOGIN: "does not take the user or the password; check both in warehouse.url",
+    Fault.ACCOUNT: "does not take this login: the account is locked, its password has expired, "
+    "or it may not come from this host; whoever runs the server can tell",
+    Fault.METHOD: "asks for a way to log in that the driver does not know; identify the account by "
+    "ed25519, caching_sha2_password or mysql_native_password",
+    Fault.CROWDED: "takes no more connections; lower concurrency, or raise the limit of the server "
+    "or of the account",
     Fault.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
     Fault.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
     "find out what kept it, and run again",
@@ -46,6 +52,7 @@ _ADVICE = {
 _KINDS: dict[Fault, type[errors.WarehouseError]] = {
     Fault.CONFLICT: errors.WarehouseConflict,
     Fault.LOST: errors.WarehouseUnreachable,
+    Fault.CROWDED: errors.WarehouseUnreachable,
     Fault.LOCKED: errors.WarehouseUnreachable,
 }
 

@@ -26,7 +26,11 @@ _BY_CODE = {
     2013: Fault.LOST,
     2014: Fault.LOST,
     2055: Fault.LOST,
-    1040: Fault.LOST,
+    1040: Fault.CROWDED,
+    1041: Fault.CROWDED,
+    1135: Fault.CROWDED,
+    1203: Fault.CROWDED,
+    1226: Fault.CROWDED,
     1053: Fault.LOST,
     1927: Fault.LOST,
     0: Fault.LOST,
@@ -41,6 +45,18 @@ _BY_CODE = {
     1836: Fault.READ_ONLY,
     1044: Fault.DENIED,
     1045: Fault.LOGIN,
+    1698: Fault.LOGIN,
+    1129: Fault.ACCOUNT,
+    1130: Fault.ACCOUNT,
+    1820: Fault.ACCOUNT,
+    1862: Fault.ACCOUNT,
+    3118: Fault.ACCOUNT,
+    3955: Fault.ACCOUNT,
+    4151: Fault.ACCOUNT,
+    1251: Fault.METHOD,
+    1275: Fault.METHOD,
+    1524: Fault.METHOD,
+    2059: Fault.METHOD,
     1142: Fault.DENIED,
     1143: Fault.DENIED,
     1049: Fault.NO_DATABASE,
@@ -90,7 +106,13 @@ class Mariadb:
 
         @sa.event.listens_for(engine, "do_connect")
         def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
-            return sessions.connect(parameters, limits)
+            try:
+                return sessions.connect(parameters, limits)
+            except RuntimeError:  # the driver's way to say that a package of its own is not there
+                raise ConfigurationError(
+                    "the account of warehouse.url logs in by ed25519 or caching_sha2_password, which "
+                    "needs another package: pip install 'bindings-etl[mysql]'"
+                ) from None
 
         @sa.event.listens_for(engine, "connect")
         def _look_at_room(connection: Any, record: Any) -> None:
