@@ -1,5 +1,6 @@
 """`sync` and `backfill`."""
 
+import difflib
 import re
 from datetime import datetime
 from pathlib import Path
@@ -76,6 +77,9 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
     help="Only this binding type, e.g. apn (repeat).",
 )
 @click.option(
+    "--any-type", is_flag=True, help="Take a --type that looks like a slip of the pen as it is."
+)
+@click.option(
     "--identity",
     "identities",
     multiple=True,
@@ -103,7 +107,14 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
 @run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
 @click.pass_obj
-def backfill(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:
+def backfill(
+    common: Common,
+    /,
+    as_json: bool,
+    metrics_file: Path | None,
+    any_type: bool,
+    **options: Any,
+) -> int:
     """Load a chosen scope once: resumable, and beside the scheduled sync without harm.
 
     A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes nothing.
@@ -117,6 +128,8 @@ def backfill(common: Common, /, as_json: bool, metrics_file: Path | None, **opti
             f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
             param_hint="--type",
         )
+    if not any_type:
+        _refuse_slips(options["binding_types"])
     request = Request(mode="backfill", **options)
     return _run(common, request, Aftermath(common, request, metrics_file), as_json=as_json)
 
@@ -184,6 +197,17 @@ def _binding_type(value: str) -> str:
             f"{value!r} is not a binding type such as apn; repeat the option for several"
         )
     return kind
+
+
+def _refuse_slips(kinds: tuple[str, ...]) -> None:
+    """A scope that holds nothing looks like a load that went well."""
+    for kind in set(kinds) - set(KNOWN_TYPES):
+        for near in difflib.get_close_matches(kind, KNOWN_TYPES, 1):
+            raise click.BadParameter(
+                f"{kind!r} is no binding type known today; did you mean {near}? "
+                "If not, --any-type takes it as it is",
+                param_hint="--type",
+            )
 
 
 def _moment(value: str | None) -> datetime | None:

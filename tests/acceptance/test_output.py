@@ -275,9 +275,21 @@ def test_a_filter_that_lets_nothing_through_is_refused(trial: Trial, options: li
     assert trial.front.requests == 0
 
 
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [("apns", "apn"), ("APM", "apn"), ("fcmv1", "fcm"), ("twilsocket", "twilsock")],
+)
+def test_a_slip_of_the_pen_in_a_type_is_refused(trial: Trial, slip: str, meant: str) -> None:
+    """A load of a type that does not exist reads nothing and succeeds."""
+    result = trial.backfill("--type", "apn", "--type", slip, expect=2)
+    assert f"did you mean {meant}?" in result.json["error"]["message"]
+    assert trial.front.requests == 0
+    assert "filter.doubted" in trial.backfill("--type", slip, "--any-type").err
+
+
 def test_a_type_that_is_not_known_is_read_with_a_warning(trial: Trial) -> None:
-    """It may be new at Twilio or a slip of the pen: the first must work, the second must be seen."""
-    assert "filter.doubted" in trial.backfill("--type", "apm").err
+    """It may be new at Twilio, and then it must work without waiting for us."""
+    assert "filter.doubted" in trial.backfill("--type", "web-push").err
     assert "filter.doubted" not in trial.backfill("--type", "APN").err
 
 
