@@ -332,6 +332,10 @@ class Privacy(_Section):
             raise ValueError("holds an empty key; give each key that was in use, or leave it out")
         return value
 
+    service_names: Literal["keep", "drop"] = Field(
+        default="keep", description="Friendly names of services."
+    )
+
     @field_validator("key")
     @classmethod
     def _hmac_needs_a_key(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:

@@ -35,6 +35,9 @@ class Service:
     active: int
     deleted: int
     rejected_open: int
+    friendly_name: str | None
+    state: str
+    deletes_held: int
     by_type: Counts
 
 

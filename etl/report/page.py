@@ -43,7 +43,7 @@ def render_page(figures: Figures) -> str:
             _NOTE_ON_IDENTITIES,
         ),
         "</div>",
-        _card("Services", "", _services_table(figures)),
+        _card("Services", "", _services_table(figures), _note_on_held(figures)),
         _card("Rejected rows, by reason", "", _rejects_table(figures.rejects)),
         _card("Last runs", "", _runs_table(figures)),
     )
@@ -57,6 +57,10 @@ def render_page(figures: Figures) -> str:
 _NOTE_ON_CHANGES = "Without the day on which a service was first loaded. Dates are UTC."
 _NOTE_ON_AGES = (
     "A device that was not heard of for long may be gone; push to it costs time and reaches nobody."
+)
+_NOTE_ON_SERVICES = (
+    "Deletes held: bindings that the last reading did not meet and that the guard kept, since they "
+    "were too many; if they are really gone, run sync once with --allow-mass-delete."
 )
 _NOTE_ON_IDENTITIES = "Apple: apn. Google: fcm or gcm. An identity counts once per service."
 
@@ -72,6 +76,7 @@ def _tiles(figures: Figures) -> str:
         ("services", _number(len(services))),
         ("identities", _number(sum(figures.reachability.values()))),
         ("open rejects", _number(sum(figures.rejects.values()))),
+        ("deletes held", _number(sum(service.deletes_held for service in services))),
         ("oldest complete reading", _ago(oldest, figures.now)),
     )
     drawn = (f"<div><dt>{label}</dt><dd>{value}</dd></div>" for label, value in tiles)
@@ -174,21 +179,34 @@ def _services_table(figures: Figures) -> str:
     lines = [
         (
             escape(service.account),
-            f"<code>{escape(service.chat_service_sid)}</code>",
-            _freshness(service.last_complete_at, figures.now),
+            f"<code>{escape(service.chat_service_sid)}</code>{_name(service)}",
+            _freshness(service.last_complete_at, figures.now) + _concern(service),
             _number(service.active),
             _number(service.deleted),
             _number(service.rejected_open),
+            _number(service.deletes_held),
         )
         for service in figures.services[:_MOST_LINES]
     ]
     more = len(figures.services) - len(lines)
     table = _table(
-        ("account", "service", "read completely", "active", "deleted", "open rejects"),
+        (
+            "account",
+            "service",
+            "read completely",
+            "active",
+            "deleted",
+            "open rejects",
+            "deletes held",
+        ),
         lines,
         numbers_from=3,
     )
     return table + (f'<p class="note">and {more:,} smaller ones</p>' if more else "")
+
+
+def _note_on_held(figures: Figures) -> str:
+    return _NOTE_ON_SERVICES if any(one.deletes_held for one in figures.services) else ""
 
 
 def _rejects_table(rejects: Counts) -> str:
@@ -255,6 +273,19 @@ def _freshness(moment: datetime | None, now: datetime) -> str:
         else "bad"
     )
     return f'<span class="pill {mood}">{_ago(moment, now)}</span> <small>{_moment(moment)}</small>'
+
+
+def _name(service: Service) -> str:
+    return f"<p>{escape(service.friendly_name)}</p>" if service.friendly_name else ""
+
+
+def _concern(service: Service) -> str:
+    """What a fresh time would hide."""
+    held = f"{_number(service.deletes_held)} deletes held" if service.deletes_held else ""
+    state = "" if service.state == "active" else service.state
+    return "".join(
+        f' <span class="pill bad">{escape(text)}</span>' for text in (state, held) if text
+    )
 
 
 def _mood(status: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import sqlalchemy as sa
 import structlog
 
 from etl import errors
@@ -22,6 +23,7 @@ from etl.sync.plan import Plan
 from etl.sync.scan import Scan
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
+from etl.warehouse import services
 
 log = structlog.get_logger()
 
@@ -47,7 +49,8 @@ def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> 
     """All accounts side by side, each with its own client, throttle and failures."""
     accounts = [client.account for client in clients]
     by_name = {client.account.name: client for client in clients}
-    shared = _Shared(context, board, Claims(context.settings.accounts, {}))
+    readers = context.warehouse.read(services.read_readers)
+    shared = _Shared(context, board, Claims(context.settings.accounts, readers))
     groups = [[by_name[account.name] for account in group] for group in group_by_owner(accounts)]
     _side_by_side("account", [partial(_scan_group, shared, group) for group in groups], context)
 
@@ -63,8 +66,13 @@ def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
     context = shared.context
     asked = [client for client in clients if client.account.services == "all"]
     _side_by_side("discovery", [partial(discover, client) for client in asked], context)
-    readable = [client for client in clients if client not in asked or client.account.name in found]
-    work = [(client, _scopes_of(shared, client, found)) for client in readable]
+    work: list[tuple[Client, list[Scope]]] = []
+    for client in clients:
+        if client in asked and client.account.name not in found:
+            continue
+        with _failures_noted(shared.board, client):
+            _record_found(shared, client.account.name, found)
+            work.append((client, _scopes_of(shared, client, found)))
     _side_by_side("account", [partial(_scan_account, shared, *one) for one in work], context)
 
 
@@ -76,11 +84,30 @@ def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
     return {service.sid: service for service in found}
 
 
+def _record_found(shared: _Shared, account: str, found: _Found) -> None:
+    """What an account has listed and reads is known from now on, whatever becomes of its scans."""
+    context = shared.context
+    if context.holder is None or account not in found:
+        return
+    mine = [
+        service
+        for sid, service in found[account].items()
+        if shared.claims.reader_of(sid, found) == account
+    ]
+    names = context.settings.privacy.service_names == "keep"
+
+    def record(conn: sa.Connection) -> None:
+        now = context.warehouse.engine.now(conn)
+        services.record_found(conn, account, mine, now, names=names)
+
+    context.warehouse.transact(record)
+
+
 def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
     """What this account reads; what another one reads is told."""
     account, request = client.account, shared.context.request
-    services = found[account.name] if account.services == "all" else account.services
-    chosen = [sid for sid in services if not request.services or sid in request.services]
+    sids = found[account.name] if account.services == "all" else account.services
+    chosen = [sid for sid in sids if not request.services or sid in request.services]
     scopes = []
     for scope in (request.scope_of(account.name, sid) for sid in chosen):
         reader = account.name

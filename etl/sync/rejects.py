@@ -25,11 +25,12 @@ from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.run import finish_run, start_run
 from etl.twilio.client import Client
 from etl.twilio.conversations import look_up_binding
-from etl.warehouse import leases, ledger, migration, quarantine, staging
+from etl.warehouse import leases, ledger, migration, quarantine, services, staging
 from etl.warehouse.connection import open_warehouse
 from etl.warehouse.ledger import Ending
 from etl.warehouse.publishing import Publication, publish_staged
 from etl.warehouse.quarantine import Line
+from etl.warehouse.services import Reading
 from etl.warehouse.staging import Stored
 
 log = structlog.get_logger()
@@ -230,6 +231,7 @@ class _Retrial:
         sids: Mapping[int, str | None],
         answers: _Answers,
     ) -> _Published:
+        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
         leases.renew(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
         alive = [row for absence, row in answers.values() if absence is Absence.ALIVE]
@@ -261,6 +263,7 @@ class _Retrial:
             Ending("published", counted, error=_note_on_unanswered(verdicts)),
             now,
         )
+        services.record_reading(conn, Reading(self._scope, now), changed=any(changes))
         leases.release(conn, self._holder, self._scope)
         return _Published(counted, verdicts)
 

@@ -11,9 +11,10 @@ import structlog
 from etl.config import Settings
 from etl.domain.normalize import Rules
 from etl.domain.scope import Scope
-from etl.warehouse import leases, ledger, retention
+from etl.warehouse import leases, ledger, retention, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
+from etl.warehouse.tables import bindings
 
 log = structlog.get_logger()
 
@@ -23,7 +24,16 @@ def purge(warehouse: Warehouse, deleted_before: datetime, *, dry_run: bool) -> d
     removal = retention.deleted_before(deleted_before)
     if dry_run:
         return warehouse.read(lambda conn: retention.count(conn, removal))
-    counted = warehouse.transact(lambda conn: retention.remove(conn, removal))
+
+    def take_out(conn: sa.Connection) -> dict[str, int]:
+        touched = services.holding(conn, bindings.c.deleted_at < deleted_before)
+        for sid in touched:  # before their rows are locked, as a run that publishes does
+            leases.enter_gate(conn, warehouse.engine, sid)
+        counted = retention.remove(conn, removal)
+        services.recount(conn, warehouse.engine, touched)
+        return counted
+
+    counted = warehouse.transact(take_out)
     log.info("warehouse.purged", deleted_before=f"{deleted_before:%Y-%m-%dT%H:%M:%SZ}", **counted)
     return counted
 
@@ -49,7 +59,9 @@ def erase(
             str(uuid.uuid4()), 0, socket.gethostname()[:255], settings.run.lease_seconds
         )
         _lock_out_runs(conn, warehouse, holder, traces.services)
-        return retention.remove(conn, traces.removal)
+        counted = retention.remove(conn, traces.removal)
+        services.recount(conn, warehouse.engine, traces.services)
+        return counted
 
     if dry_run:
         return warehouse.read(count)

@@ -19,7 +19,7 @@ from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.twilio.client import Client
-from etl.warehouse import leases, ledger, migration
+from etl.warehouse import leases, ledger, migration, services
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
 
@@ -122,6 +122,8 @@ def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Hol
     def start(conn: sa.Connection) -> int:
         now = warehouse.engine.now(conn)
         ledger.close_orphaned(conn, now, settings.run.lease_seconds)
+        if settings.privacy.service_names == "drop":
+            services.forget_names(conn)
         begun = ledger.Beginning(
             request.mode,
             version=this,

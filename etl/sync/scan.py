@@ -27,9 +27,10 @@ from etl.sync.listing import read_scope, resume_scope
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.twilio.client import Client
 from etl.twilio.paging import Step
-from etl.warehouse import absences, leases, ledger, quarantine, staging
+from etl.warehouse import absences, leases, ledger, quarantine, services, staging
 from etl.warehouse.ledger import Ending, Progress
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
+from etl.warehouse.services import Reading
 
 log = structlog.get_logger()
 
@@ -380,8 +381,7 @@ class Scan:
     def _publish_in(self, conn: sa.Connection, decision: DeleteDecision) -> Counters:
         if (counted := ledger.find_publication(conn, self._scan_id)) is not None:
             return counted
-        if self._scope.binding_types:
-            leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
+        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
         leases.renew(conn, self._engine, self._holder, self._scope)
         now = self._engine.now(conn)
         stage_id = self._progress.stage_id
@@ -412,6 +412,9 @@ class Scan:
             self._log.warning("scan.outdated", stages=len(outdated))
         staging.discard(conn, [stage_id, *outdated])
         ledger.finish_scan(conn, self._scan_id, self._ending(counted), now)
+        held = self.absent - len(decision.alive) if decision.refused else 0
+        reading = Reading(self._scope, now, self._outcome.complete, held)
+        services.record_reading(conn, reading, changed=any(changes) or deleted != 0)
         leases.release(conn, self._holder, self._scope)
         return counted
 
@@ -447,13 +450,22 @@ class Scan:
         )
 
     def _write_bad_end(self, conn: sa.Connection, *, resumable: bool) -> None:
+        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
         if self._still_holds_lease(conn):  # else another run may be going on with this stage
             if not resumable:
                 staging.discard(conn, [self._progress.stage_id])
+            self._record_answers(conn)
             leases.release(conn, self._holder, self._scope)
         ledger.finish_scan(
             conn, self._scan_id, self._ending(self._counters), self._engine.now(conn)
         )
+
+    def _record_answers(self, conn: sa.Connection) -> None:
+        """A type that the server does not know is read with that; and what gave a page exists."""
+        skipped = self._outcome.status == "skipped"
+        if skipped or self._counters.pages:
+            reading = Reading(self._scope, self._engine.now(conn), complete=skipped)
+            services.record_reading(conn, reading, changed=False)
 
     def _still_holds_lease(self, conn: sa.Connection) -> bool:
         try:

@@ -78,15 +78,20 @@ def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> No
     Entered by whoever wants any lease of a service, so that two cannot both find it free; and by whoever publishes a part of it, so
     that two parts do not publish one row in the same moment.
     """
-    conn.execute(
-        engine.insert_unless_there(
-            sync_gates, ["chat_service_sid"], sa.select(sa.literal(chat_service_sid))
+    gate = _locking(
+        engine,
+        sa.select(sync_gates.c.chat_service_sid).where(
+            sync_gates.c.chat_service_sid == chat_service_sid
+        ),
+    )
+    # Inserted only where it is missing: MariaDB's insert of a key that is there takes a shared
+    # lock, and of two who then want the row for themselves one is thrown out.
+    if conn.execute(gate).first() is None:
+        columns = ["chat_service_sid"]
+        conn.execute(
+            engine.insert_unless_there(sync_gates, columns, sa.select(sa.literal(chat_service_sid)))
         )
-    )
-    gate = sa.select(sync_gates.c.chat_service_sid).where(
-        sync_gates.c.chat_service_sid == chat_service_sid
-    )
-    conn.execute(_locking(engine, gate))
+        conn.execute(gate)
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:

@@ -9,7 +9,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_04"
+HEAD = "20261125_05"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -120,7 +120,7 @@ sync_runs = sa.Table(
     "sync_runs",
     metadata,
     sa.Column("id", identifier(), sa.Sequence("sync_runs_id_seq", optional=True), primary_key=True, comment="Counted up."),
-    sa.Column("mode", code(16), nullable=False, comment="sync, backfill or retry."),
+    sa.Column("mode", code(16), nullable=False, comment="sync, backfill, retry or retire."),
     sa.Column("status", code(16), nullable=False, comment="running, succeeded, partial, failed, refused, interrupted or locked."),
     sa.Column("started_at", UtcDateTime(), nullable=False, comment="UTC."),
     sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs, or when it was killed."),
@@ -173,12 +173,39 @@ rejected_bindings = sa.Table(
     comment="The quarantine: rows that could not be loaded.",
 )  # fmt: skip
 
+services = sa.Table(
+    "services",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="IS… SID of the service."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account that reads it."),
+    sa.Column("friendly_name", name(256), comment="Its name at Twilio, from the list of services (or NULL, by privacy)."),
+    sa.Column("state", code(16), nullable=False, comment="active, gone (no longer listed and 404 by its SID), or unconfigured."),
+    sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When it was first listed or read."),
+    sa.Column("last_seen_at", UtcDateTime(), nullable=False, comment="When it was last listed or read."),
+    sa.Column("gone_at", UtcDateTime(), comment="When its rows were taken out, as it was gone or retired; else NULL."),
+    sa.Column("last_complete_at", UtcDateTime(), comment="End of the last scan that read the whole service."),
+    sa.Column("active", sa.BigInteger(), nullable=False, server_default="0", comment="Bindings that exist."),
+    sa.Column("deleted", sa.BigInteger(), nullable=False, server_default="0", comment="Bindings that are marked as deleted."),
+    sa.Column("deletes_held", sa.BigInteger(), nullable=False, server_default="0", comment="Absent bindings that the guard kept at the last reading."),
+    comment="One row per service that was ever listed or read.",
+)  # fmt: skip
+
+service_parts = sa.Table(
+    "service_parts",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="IS… SID of the service."),
+    sa.Column("binding_type", code(16), primary_key=True, comment="apn, fcm, gcm or twilsock."),
+    sa.Column("read_at", UtcDateTime(), nullable=False, comment="End of the last scan that read this type completely."),
+    sa.Column("deletes_held", sa.BigInteger(), nullable=False, server_default="0", comment="Absent bindings of this type that the guard kept then."),
+    comment="The binding types that were read since the service was last read as a whole.",
+)  # fmt: skip
+
 sync_leases = sa.Table(
     "sync_leases",
     metadata,
     sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
     sa.Column("scope", name(255), primary_key=True, comment="Which part of it."),
-    sa.Column("owner", code(36), nullable=False, comment="Token of the process that holds it."),
+    sa.Column("owner", code(36), nullable=False, comment="Token of the scan that holds it."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that holds it."),
     sa.Column("host", name(255), nullable=False, comment="Where that run works."),
     sa.Column("acquired_at", UtcDateTime(), nullable=False, comment="UTC, by the warehouse's clock."),

@@ -2,7 +2,7 @@
 
 import sqlalchemy as sa
 
-from etl.warehouse.tables import CONTENT, bindings
+from etl.warehouse.tables import CONTENT, bindings, services
 from etl.warehouse.types import UtcDateTime
 
 
@@ -31,7 +31,7 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "service_freshness": (
-        "How old and how complete the data of each service is.",
+        "How old and how complete the data of each service is that is not gone.",
         {
             "account": "Name of the configured account.",
             "chat_service_sid": "IS… SID of the service.",
@@ -39,6 +39,9 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "active": "Bindings that exist.",
             "deleted": "Bindings that are marked as deleted.",
             "rejected_open": "Rows in quarantine.",
+            "friendly_name": str(services.c.friendly_name.comment),
+            "state": str(services.c.state.comment),
+            "deletes_held": str(services.c.deletes_held.comment),
         },
     ),
     "identity_reachability": (
@@ -64,4 +67,7 @@ service_freshness = sa.table(
     sa.column("active", sa.BigInteger),
     sa.column("deleted", sa.BigInteger),
     sa.column("rejected_open", sa.BigInteger),
+    sa.column("friendly_name", sa.String),
+    sa.column("state", sa.String),
+    sa.column("deletes_held", sa.BigInteger),
 )

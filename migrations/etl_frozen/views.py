@@ -12,7 +12,24 @@ def create_view(name: str, body: str, meaning: str, columns: dict[str, str]) -> 
     dialect = op.get_context().dialect.name
     security = "SQL SECURITY INVOKER " if dialect in ("mariadb", "mysql") else ""
     op.execute(f"CREATE {security}VIEW {name} AS {body.strip()}")
-    if dialect in ("postgresql", "duckdb"):
+    _comment(name, meaning, columns)
+
+
+def replace_view(name: str, body: str, meaning: str, columns: dict[str, str]) -> None:
+    """Put another view in the place of one, with the privileges on it.
+
+    PostgreSQL keeps them when the columns of before stay the first ones; elsewhere they go by name.
+    """
+    if op.get_context().dialect.name != "postgresql":
+        drop_view(name)
+        create_view(name, body, meaning, columns)
+        return
+    op.execute(f"CREATE OR REPLACE VIEW {name} AS {body.strip()}")
+    _comment(name, meaning, columns)
+
+
+def _comment(name: str, meaning: str, columns: dict[str, str]) -> None:
+    if op.get_context().dialect.name in ("postgresql", "duckdb"):
         op.execute(f"COMMENT ON VIEW {name} IS {_quote(meaning)}")
         for column, comment in columns.items():
             op.execute(f"COMMENT ON COLUMN {name}.{column} IS {_quote(comment)}")

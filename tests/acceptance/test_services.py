@@ -1,6 +1,7 @@
 """The services of an account: to whom they belong, and what becomes of them (contract §4, §5.3)."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +93,113 @@ def test_an_account_that_lists_a_service_reads_it(make_trial: MakeTrial) -> None
     add_block(trial, "chosen", services=[named])
     trial.sync()
     assert readers(trial) == {named: {"chosen"}, trial.services[1].sid: {"main"}}
+
+
+def freshness(trial: Trial) -> dict[str, dict[str, object]]:
+    """What the view tells of each service."""
+    rows = trial.query("SELECT * FROM service_freshness")
+    return {row["chat_service_sid"]: row for row in rows}
+
+
+def assert_figures_exact(trial: Trial) -> None:
+    """The kept figures are what counting gives."""
+    kept = trial.query("SELECT chat_service_sid, active, deleted FROM services ORDER BY 1")
+    counted = trial.query(
+        "SELECT s.chat_service_sid, COUNT(b.sid) - COUNT(b.deleted_at) AS active, "
+        "COUNT(b.deleted_at) AS deleted FROM services s LEFT JOIN bindings b "
+        "ON b.chat_service_sid = s.chat_service_sid GROUP BY s.chat_service_sid ORDER BY 1"
+    )
+    assert kept == counted
+
+
+@ON_BOTH
+def test_figures_stay_exact_whatever_changes_the_rows(stocked: Trial) -> None:
+    """A figure that drifts by one row is wrong for ever: nobody counts again."""
+    first, second = stocked.services
+    stocked.sync()
+    assert_figures_exact(stocked)
+    gone = first.delete(4)
+    second.touch(3)
+    stocked.sync()
+    assert_figures_exact(stocked)
+    assert freshness(stocked)[first.sid]["deleted"] == 4
+    first.bring_back(1)
+    stocked.backfill("--service", first.sid)
+    assert_figures_exact(stocked)
+    stocked.run("purge", "--deleted-before", "0h")
+    assert_figures_exact(stocked)
+    assert [freshness(stocked)[first.sid][name] for name in ("active", "deleted")] == [27, 0]
+    identity = next(iter(second.bindings.values()))["identity"]
+    stocked.run("erase", "--identity", identity)
+    assert_figures_exact(stocked)
+    assert freshness(stocked)[second.sid]["active"] != 20
+    second.change(next(iter(second.bindings)), date_created="never")
+    stocked.sync()
+    second.change(next(iter(second.bindings)), date_created="2024-01-01T00:00:00Z")
+    stocked.run("rejects", "retry")
+    assert_figures_exact(stocked)
+    stocked.settings["deletes"] = {"mode": "hard"}
+    second.delete(2)
+    first.bring_back(len(gone))
+    stocked.sync()
+    assert_figures_exact(stocked)
+    stocked.account["partition_by_type"] = True
+    first.delete(3)
+    stocked.sync()
+    assert_figures_exact(stocked)
+    stocked.assert_equal_to_world()
+
+
+def test_a_mistaken_sid_is_no_service(make_trial: MakeTrial) -> None:
+    """A slip in the list of services would be told as never read for ever, also once it is mended."""
+    trial = make_trial((3,))
+    real, mistaken = trial.services[0].sid, "IS" + "f" * 32
+    trial.account["services"] = [real, mistaken]
+    trial.sync(expect=3)
+    assert set(freshness(trial)) == {real}
+    assert trial.query("SELECT chat_service_sid FROM services") == [{"chat_service_sid": real}]
+    assert mistaken not in trial.run("status", "--json").json["services"]
+
+
+def test_a_service_that_answered_once_is_known_though_it_was_never_read(
+    make_trial: MakeTrial,
+) -> None:
+    """Its rows are missing for good reason, and somebody has to see that they are."""
+    trial = make_trial((30,), max_page_size=10, faults=["no-list:2"])
+    [service] = trial.services
+    trial.account["services"] = [service.sid]
+    trial.sync(expect=4)
+    assert freshness(trial)[service.sid]["last_complete_at"] is None
+
+
+def test_deletes_that_the_guard_holds_are_seen(make_trial: MakeTrial, tmp_path: Path) -> None:
+    """A fresh green time over 40 bindings that may be gone would be believed."""
+    trial = make_trial((100, 5))
+    trial.sync()
+    [large, _] = trial.services
+    large.delete(40)
+    trial.sync(expect=5)
+    assert freshness(trial)[large.sid]["deletes_held"] == 40
+    told = trial.run("status", "--json").json["services"]
+    assert {one["chat_service_sid"]: one["deletes_held"] for one in told}[large.sid] == 40
+    assert "deletes_held" in trial.run("status").out
+    trial.run("report", "--out", str(tmp_path / "page.html"))
+    page = (tmp_path / "page.html").read_text()
+    assert "40 deletes held" in page
+    trial.sync("--allow-mass-delete")
+    assert freshness(trial)[large.sid]["deletes_held"] == 0
+    trial.run("report", "--out", str(tmp_path / "page.html"))
+    assert "40 deletes held" not in (tmp_path / "page.html").read_text()
+
+
+def test_names_of_services_are_kept_or_dropped(make_trial: MakeTrial, tmp_path: Path) -> None:
+    """Friendly names may name customers; whoever drops them finds none in any table or page."""
+    trial = make_trial((3, 2))
+    name = trial.services[0].friendly_name
+    trial.sync()
+    assert freshness(trial)[trial.services[0].sid]["friendly_name"] == name
+    trial.settings["privacy"] = {"service_names": "drop"}
+    trial.sync("--service", trial.services[1].sid)
+    assert trial.query("SELECT DISTINCT friendly_name FROM services") == [{"friendly_name": None}]
+    trial.run("report", "--out", str(tmp_path / "page.html"))
+    assert name not in (tmp_path / "page.html").read_text()

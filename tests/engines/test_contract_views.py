@@ -4,13 +4,8 @@ from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
-from etl.domain.binding import Reject
-from etl.domain.counters import Counters
-from etl.domain.scope import KNOWN_TYPES, Scope
-from etl.warehouse import ledger, quarantine
-from etl.warehouse.ledger import Ending
 from etl.warehouse.types import UtcDateTime
-from tests.engines.press import OTHER_SERVICE, SCOPE, SERVICE, Press, day, sent, sid
+from tests.engines.press import SERVICE, Press, day, sent, sid
 
 
 def test_active_bindings_are_those_that_exist(press: Press) -> None:
@@ -92,39 +87,6 @@ def test_history_answers_what_was_true_at_any_instant(press: Press) -> None:
     assert at(3) == [(sid(2), "person-2")]
 
 
-def test_freshness_tells_the_last_complete_reading_and_the_numbers(press: Press) -> None:
-    """Somebody trusts a service's figures because this view says they are fresh."""
-    press.scan([sent(1), sent(2), sent(3)])
-    press.scan([sent(1), sent(2)])
-    finish(press, SCOPE, day(4))
-    finish(press, SCOPE, day(5), complete=False)
-    finish(press, SCOPE, day(6), status="failed")
-    finish(press, Scope("main", SERVICE, ("apn",)), day(7))
-    rejected = [Reject(sid(8), "a", "{}"), Reject(sid(9), "b", "{}")]
-    press.warehouse.transact(lambda conn: quarantine.record(conn, 1, SCOPE, rejected, day(1)))
-    press.warehouse.transact(
-        lambda conn: conn.execute(
-            sa.text("UPDATE rejected_bindings SET resolved_at = last_seen_at WHERE reason = 'a'")
-        )
-    )
-    finish(press, Scope("main", OTHER_SERVICE), day(3), status="failed")
-    assert freshness(press) == [
-        ("main", SERVICE, day(4), 2, 1, 1),
-        ("main", OTHER_SERVICE, None, 0, 0, 0),
-    ]
-
-
-def test_a_service_read_type_by_type_is_as_fresh_as_its_oldest_type(press: Press) -> None:
-    """With one type stale the service is stale, however fresh the others are."""
-    for number, kind in enumerate(KNOWN_TYPES[1:], start=2):
-        finish(press, Scope("main", SERVICE, (kind,)), day(number))
-    assert freshness(press)[0][2] is None
-    finish(
-        press, Scope("main", SERVICE, (KNOWN_TYPES[0],)), day(9), status="skipped", complete=False
-    )
-    assert freshness(press)[0][2] == day(2)
-
-
 def test_reachability_counts_devices_by_kind(press: Press) -> None:
     """Identities that differ in case, blanks or accents are different people; deleted devices reach nobody."""
     early, late = "2024-01-01T00:00:00.000001Z", "2024-01-01T00:00:00.000002Z"
@@ -157,28 +119,3 @@ def test_reachability_counts_devices_by_kind(press: Press) -> None:
     last = {row["identity"]: row["last_updated"] for row in found}
     assert last["ann"] == datetime(2024, 1, 1, 0, 0, 0, 2, tzinfo=UTC)
     assert {(row["account"], row["chat_service_sid"]) for row in found} == {("main", SERVICE)}
-
-
-def finish(
-    press: Press, scope: Scope, at: datetime, *, status: str = "published", complete: bool = True
-) -> None:
-    def work(conn: sa.Connection) -> None:
-        scan_id = ledger.start_scan(conn, 1, scope, at)
-        ledger.finish_scan(conn, scan_id, Ending(status, Counters(), complete=complete), at)
-
-    press.warehouse.transact(work)
-
-
-def freshness(press: Press) -> list[tuple[object, ...]]:
-    rows = press.rows(
-        "SELECT * FROM service_freshness ORDER BY chat_service_sid", "last_complete_at"
-    )
-    names = (
-        "account",
-        "chat_service_sid",
-        "last_complete_at",
-        "active",
-        "deleted",
-        "rejected_open",
-    )
-    return [tuple(row[name] for name in names) for row in rows]

@@ -1,6 +1,7 @@
 """Migrations: up, down, up again, and no drift between them and `tables.py`."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -138,6 +139,62 @@ def test_a_released_warehouse_keeps_its_data(warehouse: Warehouse) -> None:
             assert old.items() <= new.items()
     warehouse.read(lambda conn: conn.execute(sa.select(tables.bindings)).all())
     assert "alembic_version" not in table_names(warehouse)
+
+
+def test_services_that_were_published_are_carried_over(warehouse: Warehouse) -> None:
+    """Without them, freshness would forget every service until it is read again."""
+    released.make(warehouse)
+    ends = [
+        ("IS2", "type:apn", "published", "2026-03-01"),
+        ("IS2", "type:fcm", "refused", "2026-03-02"),
+        ("IS2", "type:gcm", "skipped", "2026-03-03"),
+        ("IS2", "type:twilsock", "published", "2026-03-04"),
+        ("IS1", "type:apn", "published", "2026-03-01"),
+        ("IS1", "type:fcm", "published", "2026-04-01"),
+        ("IS3", "service", "failed", "2026-03-01"),
+    ]
+    line = """INSERT INTO sync_scans (run_id, account, chat_service_sid, scope, status, complete,
+        resumed, started_at, finished_at) VALUES (1, 'other', '{}', '{}', '{}', {}, FALSE,
+        '2026-03-01 00:00:00.000000', '{} 00:00:00.000000')"""
+
+    def plant(conn: sa.Connection) -> None:
+        for sid, scope, status, at in ends:
+            complete = str(status in ("published", "refused")).upper()
+            conn.exec_driver_sql(line.format(sid, scope, status, complete, at))
+
+    warehouse.transact(plant)
+    before = warehouse.read(freshness_of_before)
+    migration.upgrade(warehouse, None)
+    lines = warehouse.read(lambda conn: conn.execute(sa.select(tables.services)).mappings().all())
+    after = {
+        line["chat_service_sid"]: (line["last_complete_at"], line["active"], line["deleted"])
+        for line in lines
+    }
+    assert after == {sid: before[sid] for sid in ("IS1", "IS2")}
+    assert after["IS2"][0] == datetime(2026, 3, 1, tzinfo=UTC)
+    parts = warehouse.read(
+        lambda conn: conn.execute(
+            sa.select(tables.service_parts.c.chat_service_sid, tables.service_parts.c.binding_type)
+        ).all()
+    )
+    assert sorted(map(tuple, parts)) == [
+        ("IS1", "fcm"),
+        *(("IS2", kind) for kind in ("apn", "fcm", "gcm", "twilsock")),
+    ]
+    migration.downgrade(warehouse, released.V0_1)
+    assert warehouse.read(freshness_of_before) == before
+
+
+def freshness_of_before(conn: sa.Connection) -> dict[str, tuple[object, ...]]:
+    """What 0.1.0's view told, by service, of the account with the latest time."""
+    query = sa.text(
+        "SELECT chat_service_sid, MAX(last_complete_at), SUM(active), SUM(deleted) "
+        "FROM service_freshness GROUP BY chat_service_sid"
+    )
+    return {
+        sid: (released._meaning("_at", at), int(active), int(deleted))
+        for sid, at, active, deleted in conn.execute(query)
+    }
 
 
 def test_rows_with_unknown_fields_are_looked_at_again(warehouse: Warehouse) -> None:
