@@ -16,6 +16,7 @@ from etl.stopping import Stop
 from etl.warehouse import ledger
 from etl.warehouse.engines import engine_for
 from etl.warehouse.engines.contract import Engine, Fault, Limits
+from etl.warehouse.engines.reaching import Unreached
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -26,7 +27,17 @@ _SHORTEST_IDLE = 5.0
 
 _ADVICE = {
     Fault.CONFLICT: "is busy with another transaction; run again later",
-    Fault.LOST: "cannot be reached; check that it runs, the network, and host, user, password and database in warehouse.url",
+    Fault.LOST: "cannot be reached, or cut the connection; check that it runs, and the network",
+    Fault.UNKNOWN_HOST: "cannot be reached: the name of its host is not known here; check the host in "
+    "warehouse.url and the name server",
+    Fault.REFUSED: "cannot be reached: its host refuses the connection; check that the server runs, "
+    "and the port in warehouse.url",
+    Fault.SILENT: "cannot be reached: its host does not answer; check host and port in "
+    "warehouse.url, firewalls, and that the server is not overloaded",
+    Fault.STRANGER: "cannot be used: what answers at this port is another kind of server; check "
+    "engine, host and port in warehouse.url",
+    Fault.TLS: "cannot be used: no encrypted connection was agreed on; check the certificates and "
+    "the TLS options (sslmode, sslrootcert, ssl_ca …) in warehouse.url",
     Fault.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another process holds the file "
     "(DuckDB lets one process in at a time; close the other one)",
     Fault.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
@@ -52,8 +63,11 @@ _ADVICE = {
 _KINDS: dict[Fault, type[errors.WarehouseError]] = {
     Fault.CONFLICT: errors.WarehouseConflict,
     Fault.LOST: errors.WarehouseUnreachable,
-    Fault.CROWDED: errors.WarehouseUnreachable,
     Fault.LOCKED: errors.WarehouseUnreachable,
+    Fault.UNKNOWN_HOST: errors.WarehouseUnreachable,
+    Fault.REFUSED: errors.WarehouseUnreachable,
+    Fault.SILENT: errors.WarehouseUnreachable,
+    Fault.CROWDED: errors.WarehouseUnreachable,
 }
 
 
@@ -219,6 +233,8 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
     """
     try:
         yield
+    except Unreached as cause:
+        raise _word(cause.fault, where, cause.code) from cause
     except sa.exc.DBAPIError as cause:
         raise _translate(engine.fault(cause), cause, where) from cause
     except sa.exc.SQLAlchemyError as cause:
@@ -233,9 +249,12 @@ def _translate(fault: Fault, cause: sa.exc.DBAPIError, where: str) -> errors.War
         or getattr(cause.orig, "sqlite_errorname", None)
         or type(cause.orig).__name__
     )
-    return _KINDS.get(fault, errors.WarehouseRefused)(
-        f"the warehouse {where} {_ADVICE[fault]} ({code})"
-    )
+    return _word(fault, where, code)
+
+
+def _word(fault: Fault, where: str, code: str) -> errors.WarehouseError:
+    told = f"the warehouse {where} {_ADVICE[fault]}{f' ({code})' if code else ''}"
+    return _KINDS.get(fault, errors.WarehouseRefused)(told)
 
 
 def _is_passing(error: BaseException) -> bool:

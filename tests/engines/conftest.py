@@ -22,8 +22,10 @@ def open_on() -> Iterator[Callable[..., Warehouse]]:
     """Open a warehouse by URL: `open_on(url, attempts=3, schema="push")`."""
     with ExitStack() as stack:
 
-        def open_one(url: str, *, schema: str | None = None, attempts: int = 3) -> Warehouse:
-            policy = config.Retry(attempts=attempts, max_wait_seconds=0.05)
+        def open_one(
+            url: str, *, schema: str | None = None, attempts: int = 3, **options: Any
+        ) -> Warehouse:
+            policy = config.Retry(attempts=attempts, max_wait_seconds=0.05, **options)
             warehouse = open_warehouse(config.Warehouse(url=url, schema=schema), policy, Stop())
             stack.callback(warehouse.close)
             return warehouse

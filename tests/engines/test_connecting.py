@@ -1,19 +1,26 @@
 """What is said when the warehouse cannot be used as it is configured: what, where, what to do; and never a secret (contract §2)."""
 
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+import trustme
+from structlog.testing import capture_logs
 
 from etl import errors
 from etl.domain.binding import Reject
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse
+from tests.acceptance.fault_proxy import listening, stay_silent
 from tests.acceptance.trial import Trial
 from tests.engines.press import SCOPE, Press, day, sid
+from tests.servers import pgbouncer
+from tests.servers.folder import free_port
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 
@@ -25,11 +32,15 @@ def with_query(url: str, **query: str) -> str:
 
 
 def complaint(
-    open_on: OpenOn, url: str, kind: type[errors.EtlError], schema: str | None = None
+    open_on: OpenOn,
+    url: str,
+    kind: type[errors.EtlError],
+    schema: str | None = None,
+    **policy: Any,
 ) -> str:
     """What is said of a warehouse when it is looked into."""
     with pytest.raises(kind) as raised:
-        open_on(url, schema=schema, attempts=1).read(migration.require_head)
+        open_on(url, schema=schema, attempts=1, **policy).read(migration.require_head)
     assert "s3cret" not in str(raised.value)
     return str(raised.value)
 
@@ -50,12 +61,123 @@ def test_the_short_name_of_postgresql_is_taken(open_on: OpenOn, postgres18_url: 
     assert migration.upgrade(opened, None)[0] is None
 
 
-def test_postgresql_says_to_look_at_user_password_and_database_too(
+@pytest.fixture
+def with_password(postgres18_server: PostgresServer, postgres18_url: str) -> Iterator[sa.URL]:
+    """A database whose role, unlike the others of the server, has to give its password."""
+    role = f"r{uuid.uuid4().hex}"
+    with psycopg.connect(postgres18_server.superuser_url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'".encode())
+        try:
+            with postgres18_server.asking_for_passwords(role):
+                yield sa.make_url(postgres18_url).set(username=role, password="right")
+        finally:
+            connection.execute(f"DROP ROLE {role}".encode())
+
+
+def spelled(url: sa.URL) -> str:
+    return url.render_as_string(hide_password=False)
+
+
+def test_postgresql_tells_apart_what_is_wrong_with_the_login(
+    open_on: OpenOn, with_password: sa.URL
+) -> None:
+    """libpq says it in words only, and a wrong password was told as a network that is down."""
+    said = complaint(
+        open_on, spelled(with_password.set(password="s3cret")), errors.WarehouseRefused
+    )
+    assert "does not take the user or the password" in said
+    nowhere = spelled(with_password.set(database="nowhere"))
+    assert "does not exist on this server" in complaint(open_on, nowhere, errors.WarehouseRefused)
+    said = complaint(open_on, spelled(with_password), errors.WarehouseOutdated)
+    assert "no tables yet" in said
+
+
+def test_postgresql_without_passwords_still_tells_a_missing_database(
     open_on: OpenOn, postgres18_url: str
 ) -> None:
-    """libpq gives no code while it connects, so the sentence has to name all that can be wrong."""
-    said = complaint(open_on, postgres18_url + "_nowhere", errors.WarehouseUnreachable)
-    assert "user, password and database" in said
+    """Where the server trusts the host, it is the server that says so, by its own code."""
+    said = complaint(open_on, postgres18_url + "_nowhere", errors.WarehouseRefused)
+    assert "does not exist on this server" in said
+    assert "3D000" in said
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+def test_what_is_wrong_on_the_way_to_the_server_is_told_apart(
+    open_on: OpenOn, warehouse_url: str
+) -> None:
+    """A wrong name, a closed port and a silent host are mended in different places."""
+    url = sa.make_url(warehouse_url).set(password="s3cret")
+    unknown = spelled(url.set(host="nowhere.invalid"))
+    assert "name of its host is not known" in complaint(
+        open_on, unknown, errors.WarehouseUnreachable
+    )
+    refused = spelled(url.set(port=free_port()))
+    assert "refuses the connection" in complaint(open_on, refused, errors.WarehouseUnreachable)
+    with listening(stay_silent) as silent:
+        quick = {"connect_timeout": "2"} if url.get_backend_name() == "postgresql" else {}
+        quiet = with_query(spelled(url.set(port=silent.port)), **quick)
+        assert "does not answer" in complaint(
+            open_on, quiet, errors.WarehouseUnreachable, timeout_seconds=2
+        )
+
+
+def test_postgresql_another_kind_of_server_is_told_as_that(
+    open_on: OpenOn, postgres18_url: str, mariadb_server: MariaDBServer
+) -> None:
+    """A port taken from another line of the table is not a network that is down."""
+    url = spelled(sa.make_url(postgres18_url).set(port=mariadb_server.port))
+    assert "another kind of server" in complaint(open_on, url, errors.WarehouseRefused)
+
+
+@pytest.mark.parametrize(
+    ("engine_name", "query"),
+    [("postgresql18", {"sslmode": "require"}), ("mariadb", {"ssl_verify_cert": "true"})],
+    indirect=["engine_name"],
+)
+def test_a_server_without_tls_is_told_as_that(
+    open_on: OpenOn, warehouse_url: str, query: dict[str, str]
+) -> None:
+    """Who demands encryption has to hear that it is this which the server does not have."""
+    url = with_query(warehouse_url, **query)
+    assert "no encrypted connection" in complaint(open_on, url, errors.WarehouseRefused)
+
+
+def test_postgresql_a_certificate_that_is_not_trusted_is_told_as_that(
+    open_on: OpenOn,
+    postgres18_server: PostgresServer,
+    postgres18_url: str,
+    run_folder: Path,
+    tmp_path: Path,
+) -> None:
+    """Whoever rotates certificates has to hear that it is the certificate, not the network."""
+    pgbouncer.require()
+    right, wrong = trustme.CA(), trustme.CA()
+    for name, authority in (("right", right), ("wrong", wrong)):
+        authority.cert_pem.write_to_path(tmp_path / name)
+    home = run_folder / f"pgbouncer-{uuid.uuid4().hex}"
+    certificate = right.issue_cert("127.0.0.1")
+    with pgbouncer.pooling(postgres18_server, home, certificate) as port:
+        url = spelled(sa.make_url(postgres18_url).set(port=port))
+        told = {
+            name: with_query(url, sslmode="verify-full", sslrootcert=str(tmp_path / name))
+            for name in ("right", "wrong", "missing")
+        }
+        assert "no tables yet" in complaint(open_on, told["right"], errors.WarehouseOutdated)
+        for name in ("wrong", "missing"):
+            said = complaint(open_on, told[name], errors.WarehouseRefused)
+            assert "no encrypted connection" in said
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+def test_a_login_that_is_refused_is_not_tried_again(
+    open_on: OpenOn, warehouse_url: str, engine_name: str, with_password: sa.URL
+) -> None:
+    """Six wrong passwords in a row lock an account in many a place."""
+    url = with_password if engine_name == "postgresql18" else sa.make_url(warehouse_url)
+    opened = open_on(spelled(url.set(password="s3cret")), attempts=6)
+    with pytest.raises(errors.WarehouseRefused), capture_logs() as logs:
+        opened.read(migration.require_head)
+    assert logs == []
 
 
 def test_mariadb_tells_a_wrong_password_from_a_missing_database(

@@ -1,6 +1,5 @@
 """Behind a transaction pooler (PgBouncer) each transaction may meet another backend, and strangers' settings."""
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,10 +18,7 @@ def pooled_url(
     postgres18_server: PostgresServer, postgres18_url: str, run_folder: Path
 ) -> Iterator[str]:
     """An empty database behind a transaction pooler with two backends."""
-    if (reason := pgbouncer.missing()) is not None:
-        if os.environ.get("TESTS_REQUIRE_ENGINES"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+    pgbouncer.require()
     home = run_folder / f"pgbouncer-{uuid.uuid4().hex}"
     with pgbouncer.pooling(postgres18_server, home) as port:
         url = sa.make_url(postgres18_url).set(port=port)

@@ -6,7 +6,10 @@ import pwd
 import shutil
 import signal
 import subprocess
+import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -139,6 +142,33 @@ class PostgresServer:
         if pid_file.exists():
             kill_server(int(pid_file.read_text().splitlines()[0]), self.home, signal.SIGQUIT)
         shutil.rmtree(self.home, ignore_errors=True)
+
+    @contextmanager
+    def asking_for_passwords(self, role: str) -> Iterator[None]:
+        """Trust this role no longer, while others are trusted."""
+        rules = self.home / "data" / "pg_hba.conf"
+        with exclusively(self.home.parent / "hba.lock"):
+            before = rules.read_text()
+            rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{before}")
+        self._execute("SELECT pg_reload_conf()")
+        self._wait_for(lambda: not self._lets_in(role))
+        yield
+
+    def _lets_in(self, role: str) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.superuser_url, user=role).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _wait_for(self, condition: Callable[[], bool]) -> None:
+        for _ in range(500):
+            if condition():
+                return
+            time.sleep(0.02)
+        raise ServerFailedError("PostgreSQL did not take its new settings")
 
     def create_database(self) -> str:
         name = f"t{uuid.uuid4().hex}"

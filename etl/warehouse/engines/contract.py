@@ -23,6 +23,11 @@ class Fault(Enum):
 
     CONFLICT = "another transaction was in the way"
     LOST = "the connection is gone"
+    UNKNOWN_HOST = "the host's name is not known"
+    REFUSED = "nobody listens at the port"
+    SILENT = "the host does not answer"
+    STRANGER = "another kind of server answers"
+    TLS = "no encryption was agreed on"
     FULL = "the disk is full, or does not take what is written"
     READ_ONLY = "the warehouse is read-only"
     DENIED = "the role lacks a privilege"

@@ -81,6 +81,8 @@ class Mariadb:
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
+            import pymysql
+
             from etl.warehouse.engines import mariadb_sessions as sessions
         except ImportError:
             raise ConfigurationError(
@@ -113,6 +115,10 @@ class Mariadb:
                     "the account of warehouse.url logs in by ed25519 or caching_sha2_password, which "
                     "needs another package: pip install 'bindings-etl[mysql]'"
                 ) from None
+            except pymysql.err.MySQLError as error:
+                if (unreached := sessions.diagnose(error)) is not None:
+                    raise unreached from None
+                raise
 
         @sa.event.listens_for(engine, "connect")
         def _look_at_room(connection: Any, record: Any) -> None:

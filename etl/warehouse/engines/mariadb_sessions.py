@@ -1,12 +1,16 @@
 """Sessions of MariaDB and MySQL: what they keep to, and how an answer is waited for."""
 
 import select
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pymysql
 
-from etl.warehouse.engines.contract import LONGEST_GREETING, Limits
+from etl.warehouse.engines.contract import LONGEST_GREETING, Fault, Limits
+from etl.warehouse.engines.reaching import Unreached, fault_of
+
+_UNREACHED, _CUT, _NO_TLS = 2003, 2013, 2026
 
 # Whoever is at the network has answered, or has not got all of the question: both are lost.
 _AT_WORK = """
@@ -97,3 +101,15 @@ def preparation(version: str, limits: Limits) -> str:
         settings["wait_timeout"] = str(idle)
         settings["max_execution_time"] = str(round(limits.statement * 1000))
     return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in settings.items())
+
+
+def diagnose(error: pymysql.err.MySQLError) -> Unreached | None:
+    """Why no server was reached; None where a server gave its reasons by a number."""
+    code = error.args[0] if error.args else None
+    # What the operating system said; 2013 hides it behind itself.
+    cause = getattr(error, "original_exception", error.__context__)
+    if code == _NO_TLS or isinstance(cause, ssl.SSLError):
+        return Unreached(Fault.TLS)
+    if code in (_UNREACHED, _CUT) and isinstance(cause, OSError):
+        return Unreached(fault_of(cause))
+    return Unreached(Fault.STRANGER) if isinstance(error, pymysql.err.InternalError) else None

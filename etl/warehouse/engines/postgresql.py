@@ -21,6 +21,7 @@ _BY_STATE = {
     "23505": Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
     "57014": Fault.CANCELLED,
     "25006": Fault.READ_ONLY,
+    "53300": Fault.CROWDED,
     "53100": Fault.FULL,
     "53400": Fault.FULL,  # more temporary files than the role may make
     "53200": Fault.OTHER,  # no memory, or no locks left: the statement's fault, not the network's
@@ -52,7 +53,10 @@ class Postgresql:
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
+            import psycopg
+
             from etl.warehouse.engines import postgresql_sessions as sessions
+            from etl.warehouse.engines.postgresql_diagnosis import diagnose
         except ImportError:
             raise ConfigurationError(
                 "PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'"
@@ -75,7 +79,10 @@ class Postgresql:
 
         @sa.event.listens_for(engine, "do_connect")
         def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
-            return sessions.connect(parameters, limits)
+            try:
+                return sessions.connect(parameters, limits)
+            except psycopg.OperationalError as error:
+                raise diagnose(parameters, error, _by_state) from None
 
         @sa.event.listens_for(engine, "connect")
         def _look_at_encoding(connection: Any, _record: Any) -> None:
@@ -182,15 +189,18 @@ class Postgresql:
         state = getattr(error.orig, "sqlstate", None)
         if error.connection_invalidated:
             return Fault.LOST
-        if state in _BY_STATE:
-            return _BY_STATE[state]
         if state is None:
             import psycopg
 
             # With a statement and a standing connection it is the driver that takes no such statement.
             is_lost = error.statement is None and isinstance(error.orig, psycopg.OperationalError)
             return Fault.LOST if is_lost else Fault.OTHER
-        return Fault.LOST if state[:2] in _LOST_CLASSES else Fault.OTHER
+        return _by_state(state)
+
+
+def _by_state(state: str) -> Fault:
+    usual = Fault.LOST if state[:2] in _LOST_CLASSES else Fault.OTHER
+    return _BY_STATE.get(state, usual)
 
 
 def _require_utf8(encoding: str) -> None:

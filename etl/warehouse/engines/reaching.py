@@ -1,0 +1,59 @@
+"""Why a server was not reached, found out by reaching for it: names, ports, silence."""
+
+import socket
+
+from etl.warehouse.engines.contract import Fault
+
+
+class Unreached(Exception):
+    """No connection came about, and why."""
+
+    def __init__(self, fault: Fault, code: str = "") -> None:
+        super().__init__(fault.value)
+        self.fault = fault
+        self.code = code
+
+
+def reach(host: str, port: int, seconds: float) -> socket.socket:
+    """A socket to a server, by a path in the file system where the host is one.
+
+    Raises:
+        Unreached: there is none.
+    """
+    try:
+        if not host.startswith("/"):
+            return socket.create_connection((host, port), seconds)
+        local = socket.socket(socket.AF_UNIX)
+        local.settimeout(seconds)
+        local.connect(host)
+    except OSError as error:
+        raise Unreached(fault_of(error)) from error
+    return local
+
+
+def fault_of(error: OSError) -> Fault:
+    """What an error of the operating system says of the server."""
+    if isinstance(error, socket.gaierror):
+        return Fault.UNKNOWN_HOST
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return Fault.REFUSED
+    return Fault.SILENT if isinstance(error, TimeoutError) else Fault.LOST
+
+
+def read_exactly(sock: socket.socket, size: int) -> bytes:
+    """So many bytes.
+
+    Raises:
+        Unreached: they do not come; who answers so speaks another protocol.
+    """
+    data = b""
+    while len(data) < size:
+        try:
+            piece = sock.recv(size - len(data))
+        except OSError as error:
+            silent = isinstance(error, TimeoutError)
+            raise Unreached(Fault.SILENT if silent else Fault.STRANGER) from error
+        if not piece:
+            raise Unreached(Fault.STRANGER)
+        data += piece
+    return data
