@@ -9,12 +9,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -24,8 +25,12 @@ from pydantic import (
     field_validator,
 )
 
+from etl import faults as words
 from etl.errors import ConfigurationError
 from etl.interpolation import Unresolved, interpolate, join, read_whole, unresolved_paths
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 DEFAULT_BASE_URL = "https://conversations.twilio.com"
 
@@ -40,7 +45,31 @@ _MERGE = "tag:yaml.org,2002:merge"
 _HOLDS_ITSELF = "what an alias (*) brings in holds itself"
 # A wait that clocks and sockets can still count; "for ever" is not among them (contract §5.7).
 LONGEST_SECONDS = 366 * 86_400
-Seconds = Annotated[float, Field(gt=0, le=LONGEST_SECONDS)]
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
+_SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def _read_duration(value: Any) -> Any:
+    """Text such as `5m` as seconds; plain numbers pass, also as text."""
+    if not isinstance(value, str) or re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", value):
+        return value
+    duration = _DURATION.fullmatch(value.strip())
+    if duration is None:
+        raise ValueError("must be a number of seconds, or a duration such as 30s, 5m, 2h or 1d")
+    return float(duration[1]) * _SECONDS_OF[duration[2]]
+
+
+def _duration_schema(**least: float) -> WithJsonSchema:
+    number = {"type": "number", "maximum": LONGEST_SECONDS, **least}
+    return WithJsonSchema(
+        {"anyOf": [number, {"type": "string", "pattern": r"^\d+(\.\d+)?\s*[smhd]$"}]}
+    )
+
+
+Duration = Annotated[float, BeforeValidator(_read_duration)]
+Seconds = Annotated[Duration, Field(gt=0, le=LONGEST_SECONDS), _duration_schema(exclusiveMinimum=0)]
+SecondsFromZero = Annotated[Duration, Field(ge=0, le=LONGEST_SECONDS), _duration_schema(minimum=0)]
+SecondsFromOne = Annotated[Duration, Field(ge=1, le=LONGEST_SECONDS), _duration_schema(minimum=1)]
 
 # Engine → the names that a URL may give for its driver, and whether it has schemas.
 _ENGINES: dict[str, tuple[frozenset[str], bool]] = {
@@ -267,8 +296,8 @@ class Run(_Section):
     """Bounds of one run."""
 
     deadline_seconds: Seconds | None = None
-    resume_within_seconds: float = Field(default=3600, ge=0, le=LONGEST_SECONDS)
-    lease_seconds: float = Field(default=120, ge=1, le=LONGEST_SECONDS)
+    resume_within_seconds: SecondsFromZero = 3600
+    lease_seconds: SecondsFromOne = 120
 
 
 _HOOK_SCHEMA = {
@@ -364,7 +393,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         ConfigurationError: with every fault of the file, one line each.
     """
     faults: list[tuple[str, str]] = []
-    document = _parse(path, faults)
+    lines: dict[str, int] = {}
+    document = _parse(path, faults, lines)
     # A section whose lines are all commented out is null in YAML, and means its defaults.
     filled = interpolate(
         {key: value for key, value in document.items() if value is not None}, environment, faults
@@ -376,16 +406,19 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
         known = set(unresolved_paths(faults))
         faults += [fault for fault in _faults(invalid) if fault[0] not in known]
     if faults:
-        lines = "".join(f"\n  {where or '(top level)'}: {what}" for where, what in faults)
+        told = "".join(
+            f"\n  {where or '(top level)'}: {what}{words.place(where, lines)}"
+            for where, what in faults
+        )
         raise ConfigurationError(
-            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{lines}"
+            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
         )
     return settings
 
 
-def _parse(path: Path, faults: list[tuple[str, str]]) -> dict[str, Any]:
+def _parse(path: Path, faults: list[tuple[str, str]], lines: dict[str, int]) -> dict[str, Any]:
     try:
-        document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults)
+        document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults, lines)
     except FileNotFoundError:
         raise ConfigurationError(
             f"there is no configuration file {path}; write one (config.example.yaml shows every setting) "
@@ -406,51 +439,62 @@ def _parse(path: Path, faults: list[tuple[str, str]]) -> dict[str, Any]:
     return document
 
 
-def _construct(text: str, faults: list[tuple[str, str]]) -> Any:
-    """What `yaml.safe_load` gives; keys that stand twice, of which it would take the last without a word, go into `faults`."""
+def _construct(text: str, faults: list[tuple[str, str]], lines: dict[str, int]) -> Any:
+    """Return what `yaml.safe_load` does, and note the line of each path.
+
+    Keys that stand twice, of which it would take the last without a word, go into `faults`.
+    """
     loader = yaml.SafeLoader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
-        _look_for_doubled_keys(node, "", faults, (), set())
+        _Walk(faults, lines).through(node, "", ())
         return loader.construct_document(node)
     finally:
         loader.dispose()
 
 
-def _look_for_doubled_keys(
-    node: yaml.Node,
-    path: str,
-    faults: list[tuple[str, str]],
-    above: tuple[yaml.Node, ...],
-    seen: set[yaml.Node],
-) -> None:
-    """Walk what was parsed, before `<<` brings in keys that may well be there already.
+class _Walk:
+    """Goes through what was parsed, before `<<` brings in keys that may well be there already."""
 
-    Raises:
-        ComposerError: a part holds itself.
-    """
-    if node in above:
-        raise yaml.composer.ComposerError(None, None, _HOLDS_ITSELF, node.start_mark)
-    if node in seen or isinstance(node, yaml.ScalarNode):
-        return
-    seen.add(node)
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _look_for_doubled_keys(item, join(path, index), faults, (*above, node), seen)
-        return
-    known: set[tuple[str, str]] = set()
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            continue  # refused when it is constructed
-        inside = join(path, key.value)
-        if (key.tag, key.value) in known and key.tag != _MERGE:
-            faults.append(
-                (inside, f"stands twice, again at line {key.start_mark.line + 1}; keep one")
-            )
-        known.add((key.tag, key.value))
-        _look_for_doubled_keys(value, inside, faults, (*above, node), seen)
+    def __init__(self, faults: list[tuple[str, str]], lines: dict[str, int]) -> None:
+        self._faults = faults
+        self._lines = lines
+        self._seen: set[yaml.Node] = set()
+
+    def through(self, node: Any, path: str, above: tuple[yaml.Node, ...]) -> None:
+        """Note lines and doubled keys below `node`.
+
+        Raises:
+            ComposerError: a part holds itself.
+        """
+        if node in above:
+            raise yaml.composer.ComposerError(None, None, _HOLDS_ITSELF, node.start_mark)
+        if node in self._seen or isinstance(node, yaml.ScalarNode):
+            return
+        self._seen.add(node)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                inside = join(path, index)
+                self._lines[inside] = item.start_mark.line + 1
+                self.through(item, inside, (*above, node))
+        else:
+            self._through_mapping(node, path, (*above, node))
+
+    def _through_mapping(
+        self, node: yaml.MappingNode, path: str, above: tuple[yaml.Node, ...]
+    ) -> None:
+        known: set[tuple[str, str]] = set()
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # refused when it is constructed
+            inside, line = join(path, key.value), key.start_mark.line + 1
+            if (key.tag, key.value) in known and key.tag != _MERGE:
+                self._faults.append((inside, f"stands twice, again at line {line}; keep one"))
+            known.add((key.tag, key.value))
+            self._lines.setdefault(inside, line)
+            self.through(value, inside, above)
 
 
 def _slip(cause: Exception) -> str:
@@ -494,28 +538,45 @@ def _rival_claims(accounts: Any) -> list[tuple[str, str]]:
     return faults
 
 
+_ONE_OF_ALL = "literal['all']"
+_UNIONS = (_ONE_OF_ALL, "constrained-list", "list[constrained-str]")
+
+
 def _faults(invalid: ValidationError) -> list[tuple[str, str]]:
     faults: dict[tuple[str, str], None] = {}
     for error in invalid.errors(include_url=False, include_input=False):
         path = ""
         for step in error["loc"]:
-            if step not in ("literal['all']", "constrained-list", "list[constrained-str]"):
+            if step not in _UNIONS:
                 path = join(path, step)
-        faults[path, _sentence(error["type"], error["msg"])] = None
+        faults[path, _sentence(error)] = None
     # Of a value that may be a word or a list, only the branch that got further is heard.
     return [
         fault for fault in faults if not any(path.startswith(f"{fault[0]}[") for path, _ in faults)
     ]
 
 
-def _sentence(kind: str, message: str) -> str:
+def _sentence(error: "ErrorDetails") -> str:
+    kind, steps = error["type"], error["loc"]
     if kind == "extra_forbidden":
-        return "this key is not known; remove it or correct its spelling"
-    if kind == "missing":
-        return "this key is missing"
-    if kind in ("model_type", "dict_type"):
-        return "must be a mapping"
-    return message.removeprefix("Value error, ")
+        return words.unknown_key(str(steps[-1]), _keys_at(steps[:-1]))
+    if _ONE_OF_ALL in steps or (kind == "list_type" and steps[-1] in _UNIONS):
+        return "must be all, or a list of service SIDs"
+    return words.sentence(kind, error.get("ctx", {}), error["msg"])
+
+
+def _keys_at(steps: tuple[int | str, ...]) -> list[str]:
+    """Which keys a section may have."""
+    section: type[BaseModel] = Settings
+    for step in steps:
+        if isinstance(step, str):
+            kind = section.model_fields[step].annotation
+            section = next(
+                one
+                for one in (kind, *get_args(kind))
+                if isinstance(one, type) and issubclass(one, BaseModel)
+            )
+    return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _check_hook(url: str) -> None:

@@ -1,6 +1,7 @@
 """`config schema` and `config show`."""
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,8 +39,13 @@ def show(common: Common) -> None:
     for shown, account in zip(document["accounts"], settings.accounts, strict=True):
         if not account.region and not account.edge:
             shown["base_url"] = account.origin
+        if account.api_key and _is_key_sid(account.api_key.get_secret_value()):
+            shown["api_key"] = account.api_key.get_secret_value()
     say(yaml.safe_dump(document, sort_keys=False, allow_unicode=True).rstrip())
 
+
+# The SID of a key is no secret, and tells which key is used; anything else in its place may be one.
+_is_key_sid = re.compile(r"SK[0-9a-fA-F]{32}").fullmatch
 
 _PLACEHOLDER = {"type": "string", "pattern": r"\$\{"}
 _ANNOTATIONS = frozenset({"title", "description", "default"})

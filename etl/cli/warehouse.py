@@ -124,11 +124,21 @@ def _in_warehouse(
 def _parse_cutoff(value: str) -> datetime:
     """Minutes are not taken: whoever writes 6m here means months."""
     if not re.fullmatch(r"\d+[hdw]", value):
-        return parse_moment(value)
+        return _parse_time(value)
     try:
         return datetime.now(UTC) - parse_age(value, "hdw")
     except OverflowError:
         raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
+
+
+def _parse_time(value: str) -> datetime:
+    try:
+        return parse_moment(value)
+    except click.BadParameter:
+        raise click.BadParameter(
+            f"{value!r} is neither an age such as 30d, 12h or 4w, "
+            "nor an ISO 8601 time such as 2026-11-01 or 2026-11-01T09:30:00Z"
+        ) from None
 
 
 def _describe(counted: Mapping[str, int]) -> str:

@@ -28,7 +28,7 @@ def test_the_schema_takes_what_the_program_takes(trial: Trial) -> None:
     trial.settings |= {
         "retry": {"attempts": "${N}", "max_wait_seconds": "${S}"},
         "privacy": None,
-        "run": {"deadline_seconds": None},
+        "run": {"deadline_seconds": None, "lease_seconds": "2m"},
     }
     trial.settings["deletes"] = {"mode": "${MODE:-soft}"}
     assert list(schema(trial).iter_errors(trial.settings)) == []
@@ -49,6 +49,8 @@ def test_the_schema_takes_what_the_program_takes(trial: Trial) -> None:
         {"accounts": None},
         {"retry": {"attempts": "many"}},
         {"retry": {"attempts": 0}},
+        {"retry": {"timeout_seconds": 0}},
+        {"run": {"lease_seconds": "2 weeks"}},
         {"deletes": {"mode": "sotf"}},
         {"colour": "blue"},
         {"warehouse": {"shema": "x"}},
@@ -69,3 +71,13 @@ def test_what_is_shown_can_be_fed_back(trial: Trial, place: dict[str, Any], tmp_
     file = tmp_path / "shown.yaml"
     file.write_text(shown, encoding="utf-8")
     assert load(file).accounts[0].origin == load(trial.config_path).accounts[0].origin
+
+
+def test_the_sid_of_the_key_is_shown_and_a_secret_in_its_place_is_not(trial: Trial) -> None:
+    """Which of several keys is in force is the first question after a 401."""
+    trial.account |= {"api_key": "SK" + "0a" * 16, "api_secret": "planted"}
+    shown = yaml.safe_load(trial.run("config", "show").out)["accounts"][0]
+    assert (shown["api_key"], shown["api_secret"]) == ("SK" + "0a" * 16, "********")
+    trial.account |= {"api_key": "planted", "api_secret": "SK" + "0a" * 16}
+    shown = yaml.safe_load(trial.run("config", "show").out)["accounts"][0]
+    assert (shown["api_key"], shown["api_secret"]) == ("********", "********")

@@ -163,3 +163,11 @@ def test_the_readme_s_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) ->
     assert trial.query(people.format("binding_versions")) == [{"n": 0}]
     assert trial.query(people.format("bindings")) == [{"n": 0}]
     assert trial.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 0}]
+
+
+@pytest.mark.parametrize("cutoff", ["30x", "30m"])
+def test_what_is_no_cutoff_is_answered_with_both_forms(trial: Trial, cutoff: str) -> None:
+    """Told of one form only, one takes the other for impossible."""
+    said = trial.run("purge", "--deleted-before", cutoff, expect=2).err
+    assert "an age such as 30d" in said
+    assert "2026-11-01" in said

@@ -1,6 +1,7 @@
 """The configuration file: every setting, every rule, every fault in one message (contract §3)."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from pydantic import BaseModel
 
 from etl.config import Account, Deletes, Privacy, Retry, Run, Settings, load
 from etl.errors import ConfigurationError
+from etl.faults import sentence
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
+DURATION_PATTERN = r"^\d+(\.\d+)?\s*[smhd]$"
 AC = "AC" + "a" * 32
 IS = "IS" + "b" * 32
 ACCOUNT: dict[str, Any] = {"name": "main", "account_sid": AC, "auth_token": "t0ken"}
@@ -163,7 +166,97 @@ def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
         "extra",
     }
     assert "UNSET_KEY" in found["accounts[0].api_key"]
-    assert "spelling" in found["accounts[0].concurency"]
+    assert "did you mean `concurrency`?" in found["accounts[0].concurency"]
+
+
+WRITTEN = f"""\
+accounts:
+  - name: main
+    account_sid: AC1
+    api_key: k
+    concurency: 4
+    page_size: 1001
+    services:
+      - {IS}
+      - CH1
+  - account_sid: {AC}
+    auth_token: t
+warehouse:
+  url: sqlite:///b.db
+  shema: x
+retry: {{attempts: 2.5, timeout_seconds: soon}}
+deletes:
+  mode: sotf
+  confirm: perhaps
+  max_fraction: -1
+colour: blue
+run:
+  lease_seconds: 0
+"""
+
+
+def test_each_fault_has_its_line_and_says_what_belongs_there(file: Path) -> None:
+    """A path alone has to be counted out by hand among a hundred accounts."""
+    assert faults(file, WRITTEN) == {
+        "accounts[0].account_sid": (
+            "must be an account SID: it starts with AC, followed by 32 hexadecimal digits (line 3)"
+        ),
+        "accounts[0].api_secret": (
+            "api_key and api_secret go together; one of them is missing (line 2)"
+        ),
+        "accounts[0].concurency": "this key is not known; did you mean `concurrency`? (line 5)",
+        "accounts[0].page_size": "must be 1000 or less (line 6)",
+        "accounts[0].services[1]": (
+            "must be a service SID: it starts with IS, followed by 32 hexadecimal digits (line 9)"
+        ),
+        "accounts[1].name": "this key is missing (line 10)",
+        "warehouse.shema": "this key is not known; did you mean `schema`? (line 14)",
+        "retry.attempts": "must be a whole number (line 15)",
+        "retry.timeout_seconds": (
+            "must be a number of seconds, or a duration such as 30s, 5m, 2h or 1d (line 15)"
+        ),
+        "deletes.mode": "must be 'soft', 'hard' or 'ignore' (line 17)",
+        "deletes.confirm": "must be true or false (line 18)",
+        "deletes.max_fraction": "must be 0 or more (line 19)",
+        "colour": "this key is not known; remove it or correct its spelling (line 20)",
+        "run.lease_seconds": "must be 1 or more (line 22)",
+    }
+
+
+def test_every_form_of_a_value_has_words(file: Path) -> None:
+    """A regular expression is no answer to somebody who pasted the wrong SID."""
+    schema = json.dumps(Settings.model_json_schema())
+    patterns = set(re.findall(r'"pattern": ("(?:[^"\\\\]|\\\\.)*")', schema))
+    forms = {json.loads(pattern) for pattern in patterns} - {DURATION_PATTERN}
+    assert len(forms) >= 4
+    for pattern in forms:
+        assert sentence("string_pattern_mismatch", {"pattern": pattern}, "").startswith("must ")
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("5m", 300), ("30s", 30), ("1.5h", 5400), ("2 d", 172_800), (" 90s ", 90), ("45", 45), (7, 7)],
+)
+def test_durations_may_be_written_with_their_unit(written: Any, seconds: float, file: Path) -> None:
+    """`3600` is counted on fingers, and one 0 too many is not seen."""
+    document = {
+        **MINIMAL,
+        "retry": {"max_total_seconds": written},
+        "run": {"lease_seconds": written},
+    }
+    settings = read(file, document)
+    assert (settings.retry.max_total_seconds, settings.run.lease_seconds) == (seconds, seconds)
+    assert (
+        read(file, {**MINIMAL, "run": {"deadline_seconds": "${T}"}}, T="5m").run.deadline_seconds
+        == 300
+    )
+
+
+@pytest.mark.parametrize("written", ["5 minutes", "5M", "m", "-5m", "1h30m", "inf", "", "5w"])
+def test_what_is_no_duration_is_refused(written: str, file: Path) -> None:
+    """Guessed wrong, a deadline of minutes becomes one of months."""
+    document = {**MINIMAL, "run": {"deadline_seconds": written}}
+    assert faults(file, document).keys() == {"run.deadline_seconds"}
 
 
 def test_what_is_missing_is_named(file: Path) -> None:
