@@ -240,6 +240,11 @@ def no_rows(page: Page, _: Knobs) -> None:
     page.meta["next_page_url"] = None
 
 
+def hidden_row(page: Page, _: Knobs) -> None:
+    """Leave out the first row, as a list does whose rows move while it is read (docs/api.md §2.6)."""
+    page.rows = page.rows[1:]
+
+
 def duplicate_rows(page: Page, _: Knobs) -> None:
     """Show the next page's first row here too (docs/api.md §2.6)."""
     page.rows += [page.peek] if page.peek else []
@@ -396,6 +401,7 @@ EFFECTS: dict[str, Effect] = {
     "empty-page": Edit("every other page is empty and leads on", empty_page, odd_pages),
     "trailing-empty-page": Edit("an empty page follows the last full one", trailing_empty_page),
     "empty-service": Edit("no rows and no next link where there are rows", no_rows),
+    "hidden-row": Edit("the first row is left out, though it exists", hidden_row),
     "token-empty": Edit("no rows and no next link on any page token", no_rows, token_pages),
     "duplicate-rows": Edit("a row is shown on two pages", duplicate_rows),
     "no-list": Edit("the list is missing", partial(without, "list")),

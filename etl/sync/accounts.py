@@ -1,16 +1,17 @@
 """The accounts of a run: what each has, which of it is read by whom, all scans side by side."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import sqlalchemy as sa
 import structlog
 
 from etl import errors
+from etl.domain.guard import Absence
 from etl.domain.scope import Scope, in_shard
 from etl.domain.service import Service
 from etl.stopping import Stop
@@ -18,6 +19,16 @@ from etl.sync.absence import Census
 from etl.sync.board import Board
 from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
 from etl.sync.context import Context
+from etl.sync.departures import (
+    GONE_AT_TWILIO,
+    UNPROVEN,
+    UNTOLD,
+    Departure,
+    ask_for,
+    is_own_list,
+    missing,
+    take_out,
+)
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.sync.plan import Plan
 from etl.sync.scan import Scan
@@ -42,7 +53,20 @@ class _Shared:
 
     context: Context
     board: Board
+    readers: Mapping[str, str]
+    """The accounts that services belong to, by SID."""
     claims: Claims
+    discovered: set[str] = field(default_factory=set)
+    """The accounts whose services were listed in this run."""
+
+
+@dataclass
+class _Work:
+    """What is to be done about one account's services."""
+
+    client: Client
+    scopes: list[Scope]
+    departures: list[Departure] = field(default_factory=list)
 
 
 def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> None:
@@ -50,9 +74,24 @@ def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> 
     accounts = [client.account for client in clients]
     by_name = {client.account.name: client for client in clients}
     readers = context.warehouse.read(services.read_readers)
-    shared = _Shared(context, board, Claims(context.settings.accounts, readers))
+    shared = _Shared(context, board, readers, Claims(context.settings.accounts, readers))
     groups = [[by_name[account.name] for account in group] for group in group_by_owner(accounts)]
     _side_by_side("account", [partial(_scan_group, shared, group) for group in groups], context)
+    _note_unconfigured(shared)
+
+
+def _note_unconfigured(shared: _Shared) -> None:
+    """What no account of the file reads any more, once all that might read it were asked."""
+    context, accounts = shared.context, shared.context.settings.accounts
+    everything = {account.name for account in accounts if account.services == "all"}
+    if context.holder is None or context.request.mode != "sync" or everything - shared.discovered:
+        return
+    listed = {sid for account in accounts if account.services != "all" for sid in account.services}
+    lost = context.warehouse.transact(
+        lambda conn: services.record_unconfigured(conn, listed, everything)
+    )
+    for sid in lost:
+        log.warning("service.unconfigured", chat_service_sid=sid)
 
 
 def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
@@ -66,14 +105,55 @@ def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
     context = shared.context
     asked = [client for client in clients if client.account.services == "all"]
     _side_by_side("discovery", [partial(discover, client) for client in asked], context)
-    work: list[tuple[Client, list[Scope]]] = []
+    work: list[_Work] = []
     for client in clients:
         if client in asked and client.account.name not in found:
             continue
         with _failures_noted(shared.board, client):
             _record_found(shared, client.account.name, found)
-            work.append((client, _scopes_of(shared, client, found)))
-    _side_by_side("account", [partial(_scan_account, shared, *one) for one in work], context)
+            work.append(_work_of(shared, client, found))
+    _side_by_side("account", [partial(_scan_account, shared, one) for one in work], context)
+
+
+def _work_of(shared: _Shared, client: Client, found: _Found) -> _Work:
+    work = _Work(client, _scopes_of(shared, client, found))
+    unlisted = missing(shared.readers, client.account.name, found)
+    listed = {
+        sid
+        for account in shared.context.settings.accounts
+        if account.services != "all"
+        for sid in account.services
+    }
+    request = shared.context.request
+    chosen = [
+        sid for sid in unlisted if sid not in listed and request.is_about(client.account.name, sid)
+    ]
+    if chosen and client.account.services == "all" and request.mode == "sync":
+        _add_unlisted(shared, work, chosen, found[client.account.name])
+    return work
+
+
+def _add_unlisted(
+    shared: _Shared, work: _Work, sids: Sequence[str], found: Mapping[str, Service]
+) -> None:
+    """What is not listed any more is read if it is alive, and departs if it is gone."""
+    client, request = work.client, shared.context.request
+    counters = shared.board.add_discovery()
+    answers = ask_for(client, sids, next(iter(found), None), counters, shared.context)
+    gone = Absence.GONE in answers.values()
+    proven = gone and is_own_list(client, found.values(), counters)
+    for sid, absence in answers.items():
+        scope = request.scope_of(client.account.name, sid)
+        if absence is Absence.ALIVE:
+            log.warning("service.unlisted", account=client.account.name, chat_service_sid=sid)
+            parted = client.account.partition_by_type
+            work.scopes += scope.partitions() if parted else [scope]
+        elif absence is Absence.GONE and proven:
+            outcome = shared.board.add(ScanOutcome(scope))
+            work.departures.append(Departure(scope, outcome, GONE_AT_TWILIO))
+        else:
+            note = UNPROVEN if absence is Absence.GONE else UNTOLD
+            shared.board.add(ScanOutcome(scope, "skipped", kept=note, ended=True))
 
 
 def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
@@ -81,6 +161,7 @@ def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
     found = discover_services(client, shared.board.add_discovery())
     log.info("services.discovered", account=account.name, services=len(found))
     require_own_key(account, found, shared.context.settings.accounts)
+    shared.discovered.add(account.name)
     return {service.sid: service for service in found}
 
 
@@ -121,8 +202,10 @@ def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
     return in_shard(scopes, request.shard)
 
 
-def _scan_account(shared: _Shared, client: Client, scopes: Sequence[Scope]) -> None:
-    context, board = shared.context, shared.board
+def _scan_account(shared: _Shared, work: _Work) -> None:
+    context, board, client, scopes = shared.context, shared.board, work.client, work.scopes
+    for departure in work.departures:
+        take_out(context, departure)
     kind = Plan if context.request.dry_run else Scan
     parts = Counter(scope.chat_service_sid for scope in scopes)
     census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}

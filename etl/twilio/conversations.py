@@ -72,6 +72,41 @@ def look_up_binding(
     return (Absence.ALIVE, answer.body) if alive else (Absence.UNKNOWN, b"")
 
 
+def look_up_service(client: Client, sid: str, counters: Counters) -> Absence:
+    """Whether a service exists.
+
+    Raises:
+        Interrupted: the run is to stop.
+    """
+    try:
+        answer = client.fetch(f"{client.origin}/v1/Services/{sid}", counters)
+    except errors.SourceError as error:
+        return _absence(error)
+    return Absence.ALIVE if _member(answer.body, "sid") == sid else Absence.UNKNOWN
+
+
+def find_opened_account(client: Client, counters: Counters) -> str | None:
+    """The SID of the account that the key opens, if the API tells.
+
+    Raises:
+        Interrupted: the run is to stop.
+    """
+    try:
+        answer = client.fetch(f"{client.origin}/v1/Configuration", counters)
+    except errors.SourceError:
+        return None
+    owner = _member(answer.body, "account_sid")
+    return owner if isinstance(owner, str) else None
+
+
+def _member(body: bytes, name: str) -> object:
+    try:
+        document = msgspec.json.decode(body)
+    except UNDECODABLE:
+        return None
+    return document.get(name) if isinstance(document, dict) else None
+
+
 def _absence(error: errors.SourceError) -> Absence:
     """Only Twilio's own word says that a binding is gone; a gateway has a 404 of its own."""
     if error.status != 404:

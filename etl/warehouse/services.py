@@ -92,6 +92,36 @@ def record_gone(conn: sa.Connection, sid: str, state: str, now: datetime) -> Non
     _update(conn, sid, values | _count(conn, sid))
 
 
+def record_held(conn: sa.Connection, sid: str, held: int) -> None:
+    """Note that the guard kept rows of a service."""
+    _update(conn, sid, {"deletes_held": held})
+
+
+def record_unconfigured(
+    conn: sa.Connection, listed: Collection[str], accounts_of_all: Collection[str]
+) -> list[str]:
+    """Note which services no account of the configuration reads any more; returns them."""
+    lines = conn.execute(sa.select(services).where(services.c.state == ACTIVE)).all()
+    lost = [
+        line.chat_service_sid
+        for line in lines
+        if line.account not in accounts_of_all and line.chat_service_sid not in listed
+    ]
+    for sid in lost:
+        _update(conn, sid, {"state": UNCONFIGURED})
+    return lost
+
+
+def find(conn: sa.Connection, sids: Sequence[str]) -> dict[str, sa.Row[Any]]:
+    """What is known of these services, by SID."""
+    known = (
+        line
+        for start in range(0, len(sids), _PORTION)
+        for line in conn.execute(_known(sids[start : start + _PORTION]))
+    )
+    return {line.chat_service_sid: line for line in known}
+
+
 def recount(conn: sa.Connection, engine: Engine, sids: Collection[str]) -> None:
     """Count the bindings of services anew after a change of them."""
     for sid in sorted(sids):

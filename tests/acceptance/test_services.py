@@ -203,3 +203,157 @@ def test_names_of_services_are_kept_or_dropped(make_trial: MakeTrial, tmp_path: 
     assert trial.query("SELECT DISTINCT friendly_name FROM services") == [{"friendly_name": None}]
     trial.run("report", "--out", str(tmp_path / "page.html"))
     assert name not in (tmp_path / "page.html").read_text()
+
+
+# --- services that are gone ---
+
+
+def state_of(trial: Trial, sid: str) -> tuple[object, bool]:
+    """A service's state, and whether its rows were taken out."""
+    [row] = trial.query("SELECT state, gone_at FROM services WHERE chat_service_sid = :s", s=sid)
+    return row["state"], row["gone_at"] is not None
+
+
+def active(trial: Trial, sid: str) -> int:
+    """How many of a service's bindings exist, in the view that most people use."""
+    query = "SELECT count(*) AS n FROM active_bindings WHERE chat_service_sid = :s"
+    count: int = trial.query(query, s=sid)[0]["n"]
+    return count
+
+
+@ON_BOTH
+def test_a_service_that_is_gone_at_twilio_goes(stocked: Trial) -> None:
+    """Its rows would stay in `active_bindings` for ever: people are told to push to devices that are gone."""
+    stocked.sync()
+    kept, gone = stocked.services
+    service = stocked.world.services[gone.sid]
+    stocked.world.remove_service(gone.sid)
+    planned = stocked.sync("--dry-run")
+    assert planned.services[gone.sid]["deleted"] == 20
+    assert state_of(stocked, gone.sid) == ("active", False)
+    result = stocked.sync()
+    told = result.services[gone.sid]
+    assert (told["status"], told["deleted"], told["error"]) == ("published", 20, None)
+    assert told["note"].startswith("the service is gone at Twilio")
+    assert active(stocked, gone.sid) == 0
+    assert state_of(stocked, gone.sid) == ("gone", True)
+    assert set(freshness(stocked)) == {kept.sid}
+    assert len(stocked.query("SELECT sid FROM binding_versions WHERE change = 'deleted'")) == 20
+    assert_figures_exact(stocked)
+    stocked.assert_equal_to_world()
+    again = stocked.sync()
+    assert set(again.services) == {kept.sid}
+    stocked.world.services = {**stocked.world.services, gone.sid: service}
+    assert stocked.sync().services[gone.sid]["restored"] == 20
+    assert state_of(stocked, gone.sid) == ("active", False)
+    stocked.assert_equal_to_world()
+
+
+def test_the_guard_keeps_a_large_service_that_is_gone(make_trial: MakeTrial) -> None:
+    """Thousands of rows must not vanish because a list was short; a person decides."""
+    trial = make_trial((30, 10))
+    trial.sync()
+    gone = trial.services[0].sid
+    trial.world.remove_service(gone)
+    result = trial.sync(expect=5)
+    told = result.services[gone]
+    assert (told["status"], told["error"]["type"]) == ("refused", "DeletesRefused")
+    assert f"retire --service {gone}" in told["error"]["message"]
+    assert active(trial, gone) == 30
+    assert freshness(trial)[gone]["deletes_held"] == 30
+    assert trial.sync("--dry-run", expect=5).services[gone]["status"] == "refused"
+    assert trial.sync("--allow-mass-delete").services[gone]["deleted"] == 30
+    assert state_of(trial, gone) == ("gone", True)
+
+
+def test_a_service_that_is_only_unlisted_is_read(make_trial: MakeTrial) -> None:
+    """A list that misses a living service must not cost a row."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    trial.simulator.faults.add("hidden-row", on="services")
+    hidden = trial.world.services[min(trial.world.services)]
+    hidden.grow(2)
+    result = trial.sync()
+    assert result.services[hidden.sid]["inserted"] == 2
+    assert result.json["status"] == "succeeded"
+    trial.assert_equal_to_world()
+
+
+@pytest.mark.parametrize("fault", ["forbidden", "gateway-404", "unauthorized", "html-200"])
+def test_a_service_of_which_the_api_says_nothing_stays(make_trial: MakeTrial, fault: str) -> None:
+    """Only Twilio's own 404 proves that a service is gone."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    gone = trial.services[0].sid
+    trial.world.remove_service(gone)
+    trial.simulator.faults.add(fault, on="service")
+    told = trial.sync().services[gone]
+    assert (told["status"], active(trial, gone)) == ("skipped", 4)
+    assert "did not say whether it is gone" in told["note"]
+    assert state_of(trial, gone) == ("active", False)
+
+
+def test_a_404_without_a_word_counts_where_a_listed_service_answers(make_trial: MakeTrial) -> None:
+    """A proxy that knows no single services answers 404 for the living too."""
+    trial = make_trial((4, 5, 6))
+    trial.sync()
+    gone = trial.services[0].sid
+    trial.world.remove_service(gone)
+    everywhere = trial.simulator.faults.add("empty-404", on="service")
+    assert trial.sync().services[gone]["status"] == "skipped"
+    trial.simulator.faults.remove(everywhere)
+    trial.simulator.faults.add("empty-404", on="service", service=gone)
+    assert trial.sync().services[gone]["status"] == "published"
+    assert active(trial, gone) == 0
+
+
+@pytest.mark.parametrize("services", [0, 2])
+def test_a_key_of_another_account_proves_nothing(make_trial: MakeTrial, services: int) -> None:
+    """With the wrong key every service is 404; small ones would be deleted below the guard's limits."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    other = World(seed=7)
+    for _ in range(services):
+        other.add_service(3)
+    trial.simulator.worlds.append(other)
+    trial.account |= {"api_key": other.api_key, "api_secret": other.api_secret}
+    trial.sync(expect=None)
+    assert sum(active(trial, service.sid) for service in trial.services) == 9
+    assert {state_of(trial, service.sid) for service in trial.services} == {("active", False)}
+
+
+def test_the_last_service_of_an_account_goes_too(make_trial: MakeTrial) -> None:
+    """An empty list is a list, where the key opens the right account."""
+    trial = make_trial((4,))
+    trial.sync()
+    [gone] = trial.services
+    trial.world.remove_service(gone.sid)
+    assert trial.sync().services[gone.sid]["status"] == "published"
+    assert (active(trial, gone.sid), state_of(trial, gone.sid)) == (0, ("gone", True))
+
+
+def test_what_is_configured_nowhere_is_told_and_kept(make_trial: MakeTrial) -> None:
+    """Whoever takes a service out of the file has not said that its rows are to go."""
+    trial = make_trial((4, 5))
+    first, second = (service.sid for service in trial.services)
+    trial.account["services"] = [first, second]
+    trial.sync()
+    trial.account["services"] = [first]
+    trial.sync()
+    assert state_of(trial, second) == ("unconfigured", False)
+    assert freshness(trial)[second]["state"] == "unconfigured"
+    assert active(trial, second) == 5
+    trial.account["services"] = "all"
+    trial.sync()
+    assert state_of(trial, second) == ("active", False)
+
+
+def test_deletes_are_ignored_where_that_is_said(make_trial: MakeTrial) -> None:
+    """`deletes.mode: ignore` keeps rows, of services that are gone too."""
+    trial = make_trial((30, 4))
+    trial.settings["deletes"] = {"mode": "ignore"}
+    trial.sync()
+    gone = trial.services[0].sid
+    trial.world.remove_service(gone)
+    trial.sync()
+    assert (active(trial, gone), state_of(trial, gone)) == (30, ("gone", True))

@@ -62,7 +62,7 @@ ROWS = {
 
 TESTED = {
     *STATUS, *PAGES_FOR_PEOPLE, *LINKS, *ROWS, "empty-503", "odd-401", "odd-404", "token-expired", "redirect",
-    "loop", "loop-long", "empty-next", "missing-next", "empty-page", "trailing-empty-page", "empty-service",
+    "loop", "loop-long", "empty-next", "missing-next", "empty-page", "trailing-empty-page", "empty-service", "hidden-row",
     "token-empty", "duplicate-rows", "no-list", "no-meta", "list-not-array", "meta-first", "meta-last",
     "renamed-key", "token-only-style", "unknown-field", "slow", "trickle", "cut-body", "reset", "bad-gzip", "huge",
     "empty-404", "gateway-404", "empty-errors",
@@ -240,6 +240,13 @@ def test_empty_service(stand):
     """If this failed, the sudden disappearance of all rows could not be played."""
     page = stand(9, faults=["empty-service"]).page(PageSize=3)
     assert (page["bindings"], page["meta"]["next_page_url"]) == ([], None)
+
+
+def test_hidden_row(stand):
+    """If this failed, a row that a listing misses although it exists could not be played."""
+    here = stand(9, faults=["hidden-row"])
+    assert len(here.page(PageSize=3)["bindings"]) == 2
+    assert len(here.service.bindings) == 9
 
 
 def test_duplicate_rows(stand):

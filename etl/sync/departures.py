@@ -1,0 +1,194 @@
+"""Services that are gone: what their account no longer lists is asked for by its SID, and taken out (contract §5.3).
+
+ask (no transaction: the API, by SID) ─► take out (one transaction per service: lease, guard, deletes, ledger)
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+import structlog
+
+from etl import errors
+from etl.domain.counters import Counters
+from etl.domain.guard import Absence, Guard
+from etl.domain.scope import Scope
+from etl.domain.service import Service
+from etl.sync.context import Context
+from etl.sync.outcome import ScanOutcome, sentence
+from etl.twilio.client import Client
+from etl.twilio.conversations import find_opened_account, look_up_service
+from etl.warehouse import absences, leases, ledger, quarantine, services, staging
+from etl.warehouse.ledger import Ending
+from etl.warehouse.publishing import Publication, publish_deletes
+
+log = structlog.get_logger()
+
+GONE_AT_TWILIO = "the service is gone at Twilio: not listed any more, and 404 by its SID"
+UNTOLD = (
+    "the service is not listed any more, and the API did not say whether it is gone: its rows "
+    "stay, and the next run asks again"
+)
+UNPROVEN = (
+    "the service is gone for this key, but it is not sure that the key opens the configured "
+    "account: its rows stay; if it is really gone, run `bindings-etl retire`"
+)
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A service whose rows are to be taken out."""
+
+    scope: Scope
+    outcome: ScanOutcome
+    why: str
+    """What is told of it, such as that it is gone at Twilio."""
+    state: str = services.GONE
+    guarded: bool = True
+    """Whether the guard has a say; not when a person named the service."""
+
+
+def ask_for(
+    client: Client, sids: Sequence[str], witness: str | None, counters: Counters, context: Context
+) -> dict[str, Absence]:
+    """What the API says of services; a 404 without a word counts where `witness` is alive.
+
+    Raises:
+        Interrupted: the run is to stop.
+    """
+    answers = _look_up(client, sids, counters, context)
+    if Absence.WORDLESS in answers.values():
+        trusted = (
+            witness is not None and look_up_service(client, witness, counters) is Absence.ALIVE
+        )
+        meant = Absence.GONE if trusted else Absence.UNKNOWN
+        answers = {
+            sid: meant if answer is Absence.WORDLESS else answer for sid, answer in answers.items()
+        }
+    return answers
+
+
+def is_own_list(client: Client, found: Collection[Service], counters: Counters) -> bool:
+    """Whether the key opens the configured account: another one's knows none of its services."""
+    owners = {service.account_sid for service in found} - {None}
+    if not owners:
+        owners = {find_opened_account(client, counters)}
+    return owners == {client.account.account_sid}
+
+
+def take_out(context: Context, departure: Departure) -> None:
+    """Delete a service's rows by `deletes.mode`; what came of it is in the outcome."""
+    outcome, sid = departure.outcome, departure.scope.chat_service_sid
+    try:
+        context.stop.check()
+        if context.holder is None:
+            context.warehouse.read(lambda conn: _plan(conn, context, departure))
+        else:
+            context.warehouse.transact(_work(context, departure))
+    except errors.EtlError as error:
+        outcome.error = error
+        held = isinstance(error, errors.LeaseHeld | errors.LeaseLost)
+        stopped = isinstance(error, errors.Interrupted)
+        outcome.status = "interrupted" if stopped else "locked" if held else "failed"
+    finally:
+        outcome.ended = True
+    log.info(
+        "service.departed" if outcome.status == "published" else "service.kept",
+        account=departure.scope.account,
+        chat_service_sid=sid,
+        status=outcome.status,
+        deleted=outcome.counters.deleted,
+        reason=sentence(outcome.error) if outcome.error else outcome.kept,
+    )
+
+
+def _plan(conn: sa.Connection, context: Context, departure: Departure) -> None:
+    active = staging.count_active(conn, departure.scope.chat_service_sid)
+    _decide(context, departure, active)
+    if departure.outcome.error is None and context.settings.deletes.mode != "ignore":
+        departure.outcome.counters.deleted = active
+
+
+def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], None]:
+    assert context.holder is not None  # noqa: S101 - a dry run plans
+    holder, engine, scope = context.holder.for_scan(), context.warehouse.engine, departure.scope
+    asked = replace(departure.outcome.counters)
+
+    def work(conn: sa.Connection) -> None:
+        lapsed = leases.acquire(conn, engine, holder, scope)
+        now = engine.now(conn)
+        others = [one.run_id for one in lapsed if one.run_id != holder.run_id]
+        ledger.close_abandoned(conn, others, scope, now)
+        order = Publication(
+            holder.run_id, ledger.start_scan(conn, holder.run_id, scope, now), scope, (), now
+        )
+        active = staging.count_active(conn, scope.chat_service_sid)
+        _decide(context, departure, active)
+        counted = replace(asked)
+        if departure.outcome.error is None:
+            counted.deleted = _delete(conn, context, departure, order)
+        else:
+            services.record_held(conn, scope.chat_service_sid, active)
+        vars(departure.outcome.counters).update(vars(counted))
+        ledger.finish_scan(conn, order.stage_id, _ending(departure.outcome, counted), now)
+        leases.release(conn, holder, scope)
+
+    return work
+
+
+def _decide(context: Context, departure: Departure, active: int) -> None:
+    """Ask the guard, for which all rows of the service are absent."""
+    rules, outcome = context.settings.deletes, departure.outcome
+    guard = Guard(rules.max_fraction, rules.min_rows)
+    guarded = departure.guarded and not context.request.allow_mass_delete
+    outcome.status, outcome.kept, outcome.error = "published", departure.why, None
+    if guarded and rules.mode != "ignore" and guard.refuses(active, active):
+        sid = departure.scope.chat_service_sid
+        outcome.status, outcome.kept = "refused", None
+        outcome.error = errors.DeletesRefused(
+            f"{departure.why}; its {active} active bindings are more than deletes.max_fraction "
+            "and deletes.min_rows allow: nothing was deleted; take it out by "
+            f"`bindings-etl retire --service {sid}`, or run once with --allow-mass-delete"
+        )
+
+
+def _delete(conn: sa.Connection, context: Context, departure: Departure, order: Publication) -> int:
+    engine, scope, mode = context.warehouse.engine, order.scope, context.settings.deletes.mode
+    deleted = 0
+    if mode != "ignore":
+        absences.list_absent(conn, engine, scope, (), order.stage_id)
+        deleted = publish_deletes(conn, order, mode)
+    staging.discard(conn, [order.stage_id, *ledger.overlapping_stages(conn, scope)])
+    quarantine.close_open(conn, [scope.chat_service_sid], order.now)
+    services.record_gone(conn, scope.chat_service_sid, departure.state, order.now)
+    return deleted
+
+
+def _ending(outcome: ScanOutcome, counters: Counters) -> Ending:
+    error = sentence(outcome.error) if outcome.error else outcome.kept
+    return Ending(outcome.status, counters, error=error)
+
+
+def _look_up(
+    client: Client, sids: Sequence[str], counters: Counters, context: Context
+) -> dict[str, Absence]:
+    pool = ThreadPoolExecutor(client.account.concurrency, "departure")
+    try:
+        asked = [pool.submit(look_up_service, client, sid, counters) for sid in sids]
+        while wait(asked, timeout=0.25).not_done:
+            context.stop.check()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return {sid: answer.result() for sid, answer in zip(sids, asked, strict=True)}
+
+
+def missing(
+    readers: Mapping[str, str], account: str, found: Mapping[str, Collection[str]]
+) -> list[str]:
+    """Services that belong to an account and that nobody lists any more."""
+    return [
+        sid
+        for sid, reader in readers.items()
+        if reader == account and not any(sid in listed for listed in found.values())
+    ]
