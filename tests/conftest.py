@@ -39,7 +39,7 @@ INTERRUPTED = pytest.StashKey[bool]()
 # What a developer's shell may hold and a test must not see: proxies catch loopback traffic,
 # the rest decides who connects where.
 FOREIGN_NAMES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "FTP_PROXY"}
-FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "PG")
+FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "OTEL_", "PG")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,7 +1,9 @@
 """What others are told once a run is over, whatever came of it (contract §5.15, §6)."""
 
+import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,14 +17,17 @@ from etl.config import Settings
 from etl.errors import EtlError, WarehouseError, exit_code_of
 from etl.stopping import Stop
 from etl.sync.context import Request
-from etl.sync.outcome import RunOutcome
+from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
+from etl.telemetry.tracing import OFF, Trace, of_error, wanted
 from etl.warehouse.connection import open_warehouse
 from etl.warehouse.overview import read_freshness
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
+
+    from etl.telemetry.otlp import Exporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 log = structlog.get_logger()
@@ -32,6 +37,8 @@ _END_AFTER_STOP_SECONDS = 9.7
 _LEAST_SECONDS = 0.5
 # Of the time there is, so that figures that the warehouse does not give in time cost only themselves.
 _SHARE_OF_READING = 0.6
+
+_NOT_INSTALLED = "the extra otel is not installed: pip install 'bindings-etl[otel]'"
 
 
 def metrics_option() -> Callable[[F], F]:
@@ -45,6 +52,20 @@ def metrics_option() -> Callable[[F], F]:
     )
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A run that is over, and until when others can be told of it."""
+
+    document: dict[str, Any]
+    exit_code: int
+    error: Exception | None
+    give_up_at: float
+
+    @property
+    def seconds_left(self) -> float:
+        return max(0.0, self.give_up_at - time.monotonic())
+
+
 class Aftermath:
     """Tells what came of one run. Nothing here fails the run, or holds it up for more than 5 seconds."""
 
@@ -52,9 +73,23 @@ class Aftermath:
         self._common = common
         self._request = request
         self._metrics_file = metrics_file
+        self._exporter: Exporter | None = None
+        self._trace: Trace | None = None
         self.settings: Settings | None = None
         """Known once the configuration is read."""
         self.stop = Stop()
+
+    def begin(self) -> Trace:
+        """Return the span of the run, which nobody records unless the environment asks for it."""
+        self._trace = OFF
+        if any(wanted(os.environ, kind) for kind in ("traces", "metrics")):
+            try:
+                self._trace = self._export()
+            except ImportError:
+                log.warning("telemetry.undelivered", target="otlp", reason=_NOT_INSTALLED)
+            except Exception as failure:  # noqa: BLE001 - the run goes on without
+                log.warning("telemetry.undelivered", target="otlp", reason=_reason(failure))
+        return self._trace
 
     def of_run(self, outcome: RunOutcome, exit_code: int) -> None:
         """Tell what came of a run that began, and what the command ends with."""
@@ -71,45 +106,68 @@ class Aftermath:
         )
         self._tell(document, exit_code_of(error), error)
 
+    def _export(self) -> Trace:
+        from etl.telemetry import otlp
+
+        self._exporter = otlp.Exporter(os.environ)
+        request = self._request
+        return self._exporter.begin(
+            "run",
+            self._common.started_at,
+            mode=request.mode,
+            dry_run=request.dry_run,
+            run_group=request.run_group,
+        )
+
     def _tell(self, document: dict[str, Any], exit_code: int, error: Exception | None) -> None:
-        if self._request.dry_run:  # which writes nothing, and is not the run that others wait for
-            return
         give_up_at = time.monotonic() + self._seconds()
-        begun = self._begin(document, exit_code, error, give_up_at)
+        ended = _Ended(document, exit_code, error, give_up_at)
+        self._end_trace(ended)
+        begun = {name: limits.start(work, name) for name, work in self._works(ended).items()}
         for name, promise in begun.items():
             try:
-                promise.result(max(0, give_up_at - time.monotonic()))
+                promise.result(ended.seconds_left)
             except Exception as failure:  # noqa: BLE001 - whatever it is, the run is over and stays as it was
                 log.warning("telemetry.undelivered", target=name, reason=_reason(failure))
 
-    def _begin(
-        self,
-        document: dict[str, Any],
-        exit_code: int,
-        error: Exception | None,
-        give_up_at: float,
-    ) -> "dict[str, Future[None]]":
-        works: dict[str, Callable[[], None]] = {}
-        if self._metrics_file is not None:
-            # A warehouse that cannot be reached is not asked again.
-            is_there = self.settings is not None and not isinstance(error, WarehouseError)
-            works["metrics_file"] = partial(
-                self._write_metrics, self._metrics_file, document, exit_code, give_up_at, is_there
-            )
-        works |= self._hooks(document, exit_code, give_up_at - time.monotonic())
-        return {name: limits.start(work, name) for name, work in works.items()}
+    def _end_trace(self, ended: _Ended) -> None:
+        trace = self.begin() if self._trace is None else self._trace
+        status = ended.document["status"]
+        trace.note(run_id=ended.document["run_id"], status=status, exit_code=ended.exit_code)
+        if ended.error is not None:
+            trace.note(**of_error(ended.error))
+        failure = sentence(ended.error) if ended.error else f"{status}, exit code {ended.exit_code}"
+        trace.end(failure if ended.exit_code else None)
 
-    def _hooks(
-        self, document: dict[str, Any], exit_code: int, seconds: float
-    ) -> dict[str, Callable[[], None]]:
+    def _works(self, ended: _Ended) -> dict[str, Callable[[], None]]:
+        exporter = self._exporter
+        works: dict[str, Callable[[], None]] = {}
+        if exporter is not None:
+            works["otlp.traces"] = exporter.flush
+        if self._request.dry_run:  # which writes nothing, and is not the run that others wait for
+            return works
+        sends = exporter is not None and exporter.exports_metrics
+        if self._metrics_file is not None or sends:
+            figures = limits.start(partial(self._figures, ended), "figures")
+        if self._metrics_file is not None:
+            works["metrics_file"] = partial(_write, self._metrics_file, figures)
+        if exporter is not None and sends:
+            works["otlp.metrics"] = lambda: exporter.send(figures.result())
+        return works | self._hooks(ended)
+
+    def _hooks(self, ended: _Ended) -> dict[str, Callable[[], None]]:
         if self.settings is None:
             return {}
         configured = self.settings.hooks
-        event = "on_failure" if exit_code else "on_success"
-        urls = configured.on_failure if exit_code else configured.on_success
-        content = hooks.body(document, exit_code, configured.format) if urls else b""
+        event = "on_failure" if ended.exit_code else "on_success"
+        urls = configured.on_failure if ended.exit_code else configured.on_success
+        if not urls:
+            return {}
+        content = hooks.body(ended.document, ended.exit_code, configured.format)
         return {
-            f"hooks.{event}[{place}]": partial(hooks.post, url.get_secret_value(), content, seconds)
+            f"hooks.{event}[{place}]": partial(
+                hooks.post, url.get_secret_value(), content, ended.seconds_left
+            )
             for place, url in enumerate(urls)
         }
 
@@ -120,26 +178,22 @@ class Aftermath:
         left = requested_at + _END_AFTER_STOP_SECONDS - time.monotonic()
         return min(limits.LONGEST_SECONDS, max(_LEAST_SECONDS, left))
 
-    def _write_metrics(
-        self,
-        path: Path,
-        document: dict[str, Any],
-        exit_code: int,
-        give_up_at: float,
-        with_freshness: bool,
-    ) -> None:
-        freshness: list[dict[str, Any]] = []
-        if with_freshness:
-            seconds = (give_up_at - time.monotonic()) * _SHARE_OF_READING
+    def _figures(self, ended: _Ended) -> list[metrics.Metric]:
+        """Those of the run itself are told also when the warehouse does not give its own in time."""
+        lines: list[dict[str, Any]] = []
+        # A warehouse that cannot be reached is not asked again.
+        if self.settings is not None and not isinstance(ended.error, WarehouseError):
+            seconds = ended.seconds_left * _SHARE_OF_READING
             try:
                 lines = limits.within(seconds, partial(self._read, seconds), "freshness")
-                freshness = self._asked_for(lines, document)
-            except Exception as failure:  # noqa: BLE001 - the figures of the run itself are written all the same
+            except Exception as failure:  # noqa: BLE001 - see above
                 log.warning("freshness.unread", reason=_reason(failure))
-        metrics.write(path, metrics.render(metrics.figures(document, exit_code, freshness)))
+        return metrics.figures(
+            ended.document, ended.exit_code, self._asked_for(lines, ended.document)
+        )
 
     def _read(self, seconds: float) -> list[dict[str, Any]]:
-        assert self.settings is not None  # noqa: S101 - see `_begin`
+        assert self.settings is not None  # noqa: S101 - see `_figures`
         stop = Stop(seconds)
         warehouse = open_warehouse(self.settings.warehouse, self.settings.retry, stop)
         try:
@@ -163,11 +217,15 @@ class Aftermath:
         ]
 
 
+def _write(path: Path, figures: "Future[list[metrics.Metric]]") -> None:
+    metrics.write(path, metrics.render(figures.result()))
+
+
 def _reason(error: Exception) -> str:
     """Our own words are told, and the operating system's; of anything else only the class, since its text may hold a secret."""
     if isinstance(error, TimeoutError):
         return "it took too long and was left behind"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    is_ours = isinstance(error, EtlError | limits.Overdue | hooks.Undelivered)
+    is_ours = isinstance(error, EtlError | limits.Overdue | limits.Undelivered)
     return str(error) if is_ours else type(error).__name__

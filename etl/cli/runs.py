@@ -150,7 +150,7 @@ def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_js
     if unknown := sorted(set(request.binding_types) - set(KNOWN_TYPES)):
         log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
     stop = aftermath.stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
-    board = Board()
+    board, trace = Board(), aftermath.begin()
 
     def leave_late() -> NoReturn:
         outcome = board.outcome(request, stop)
@@ -160,7 +160,7 @@ def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_js
 
     with listening_to_signals(stop, leave_late):
         with showing_progress(board):
-            outcome = execute(settings, request, stop, board)
+            outcome = execute(settings, request, stop, board, trace)
         code = _tell(outcome, common, as_json=as_json)
     aftermath.of_run(outcome, code)
     if stop.requested:

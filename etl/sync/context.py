@@ -8,6 +8,7 @@ from etl.domain.normalize import Rules
 from etl.domain.scope import Scope, Shard, in_shard
 from etl.stopping import Stop
 from etl.sync.turns import Turns
+from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
@@ -57,6 +58,7 @@ class Context:
     holder: Holder | None
     """None in a dry run, which holds no lease and writes nothing."""
     turns: Turns = field(default_factory=Turns)
+    trace: Trace = OFF
 
 
 def may_skip(context: Context, client: Client) -> bool:

@@ -18,12 +18,15 @@ from etl.domain.guard import draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.rejection import Rejections, refuse_common_reason
 from etl.domain.scope import Scope
+from etl.sync import spans
 from etl.sync.absence import Census, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope
 from etl.sync.outcome import ScanOutcome, sentence
+from etl.telemetry.tracing import OFF
 from etl.twilio.client import Client
+from etl.twilio.paging import Step
 from etl.warehouse import staging
 from etl.warehouse.publishing import count_taken_out
 
@@ -49,12 +52,14 @@ class Plan:
         self._is_read = False
         self._met: _Scratch
         self._unreadable = 0
+        self._trace = OFF
         self._seen = Rejections()
         self._witness: str | None = None
 
     def read(self) -> None:
         """Read to the end, and find out what is absent; what came of an error is in the outcome."""
         self._met = _Scratch()
+        self._trace = spans.begin_scan(self._context, self._scope)
         try:
             self._read()
             self._refuse_common_reason()
@@ -73,6 +78,7 @@ class Plan:
         finally:
             self._met.close()
             self._outcome.ended = True
+            spans.end_scan(self._trace, self._outcome)
 
     def _end_badly(self, error: Exception) -> None:
         self._outcome.complete = False
@@ -86,13 +92,15 @@ class Plan:
 
     def _read(self) -> None:
         skipping = may_skip(self._context, self._client)
-        with Chain(
-            lambda: read_scope(self._client, self._scope, self._counters, may_skip=skipping),
-            self._counters,
-            self._context.stop,
-        ) as chain:
+
+        def steps() -> Iterator[Step]:
+            read = read_scope(self._client, self._scope, self._counters, may_skip=skipping)
+            return self._trace.follow("page", read, spans.of_page)
+
+        with Chain(steps, self._counters, self._context.stop) as chain:
             for batch in chain.batches():
-                self._compare(batch)
+                with self._trace.child("batch", pages=batch.pages, rows=len(batch.rows)):
+                    self._compare(batch)
         self._outcome.complete = not chain.met_a_page_again
 
     def _compare(self, batch: Batch) -> None:

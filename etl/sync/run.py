@@ -18,6 +18,7 @@ from etl.sync.accounts import scan_accounts
 from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
+from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
 from etl.warehouse import leases, ledger, migration, services
 from etl.warehouse.connection import Warehouse, open_warehouse
@@ -26,7 +27,9 @@ from etl.warehouse.leases import Holder
 log = structlog.get_logger()
 
 
-def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> RunOutcome:
+def execute(
+    settings: Settings, request: Request, stop: Stop, board: Board, trace: Trace = OFF
+) -> RunOutcome:
     """Do what was asked for.
 
     Raises:
@@ -46,7 +49,7 @@ def execute(settings: Settings, request: Request, stop: Stop, board: Board) -> R
         ]
         board.sizes = warehouse.read(_require_head_and_recall_sizes)
         holder = None if request.dry_run else start_run(settings, request, warehouse)
-        context = Context(settings, request, warehouse, stop, holder)
+        context = Context(settings, request, warehouse, stop, holder, trace=trace)
         board.run_id = holder.run_id if holder else None
         try:
             with _heartbeat(context):

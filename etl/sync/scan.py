@@ -20,11 +20,13 @@ from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer, split
 from etl.domain.rejection import Rejections, refuse_common_reason
 from etl.domain.scope import Scope
+from etl.sync import spans
 from etl.sync.absence import Census, DeleteDecision, Inquiry, decide_deletes, why_unproven
 from etl.sync.chain import Batch, Chain
 from etl.sync.context import Context, may_skip, rules_for
 from etl.sync.listing import read_scope, resume_scope
 from etl.sync.outcome import ScanOutcome, sentence
+from etl.telemetry.tracing import OFF
 from etl.twilio.client import Client
 from etl.twilio.paging import Step
 from etl.warehouse import absences, leases, ledger, quarantine, services, staging
@@ -80,6 +82,7 @@ class Scan:
         self._witness: str | None = None
         self._is_first_load = False
         self._rank = context.turns.join()
+        self._trace = OFF
         self._log = log.bind(
             run_id=self._holder.run_id,
             account=scope.account,
@@ -89,6 +92,7 @@ class Scan:
 
     def read(self) -> None:
         """Read to the end, and find out what is absent; what came of an error is in the outcome."""
+        self._trace = spans.begin_scan(self._context, self._scope)
         try:
             self._context.stop.check()
             self._warehouse.transact(self._open)
@@ -112,6 +116,7 @@ class Scan:
             self._end_badly(error)
         finally:
             self._outcome.ended = True
+            spans.end_scan(self._trace, self._outcome)
 
     # open
 
@@ -162,18 +167,21 @@ class Scan:
     def _read_from(self, link: str | None) -> None:
         with Chain(lambda: self._steps(link), self._counters, self._context.stop) as chain:
             for batch in chain.batches():
-                self._commit(batch)
+                with self._trace.child("batch", pages=batch.pages, rows=len(batch.rows)):
+                    self._commit(batch)
         self._outcome.complete = not (self._outcome.resumed or chain.met_a_page_again)
 
     def _steps(self, link: str | None) -> Iterator[Step]:
         if link is not None:
-            return resume_scope(self._client, self._scope, self._counters, link)
-        return read_scope(
-            self._client,
-            self._scope,
-            self._counters,
-            may_skip=may_skip(self._context, self._client),
-        )
+            steps = resume_scope(self._client, self._scope, self._counters, link)
+        else:
+            steps = read_scope(
+                self._client,
+                self._scope,
+                self._counters,
+                may_skip=may_skip(self._context, self._client),
+            )
+        return self._trace.follow("page", steps, spans.of_page)
 
     def _start_over(self, conn: sa.Connection) -> None:
         leases.renew(conn, self._engine, self._holder, self._scope)
@@ -372,7 +380,8 @@ class Scan:
     def _publish(self, decision: DeleteDecision) -> None:
         self._outcome.status = "refused" if decision.refused else "published"
         self._outcome.error = errors.DeletesRefused(decision.refused) if decision.refused else None
-        counted = self._warehouse.transact(lambda conn: self._publish_in(conn, decision))
+        with self._trace.child("publish"):
+            counted = self._warehouse.transact(lambda conn: self._publish_in(conn, decision))
         vars(self._counters).update(vars(counted))
         self._log.info(
             f"scan.{self._outcome.status}", complete=self._outcome.complete, **vars(counted)

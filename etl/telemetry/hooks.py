@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from etl.telemetry import limits
+from etl.telemetry.limits import Undelivered
 
 Format = Literal["json", "slack"]
 Document = Mapping[str, Any]
@@ -19,10 +20,6 @@ _SHARE_OF_FIRST_TRY = 0.6
 _PAUSE_SECONDS = 0.2
 # A chat cuts long messages; whoever wants all of it looks into the log.
 _MOST_LINES = 10
-
-
-class Undelivered(Exception):
-    """Nobody took it. The message never holds the URL, which is a secret."""
 
 
 def body(run: Document, exit_code: int, form: Format) -> bytes:

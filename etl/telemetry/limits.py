@@ -14,6 +14,10 @@ class Overdue(Exception):
     """It did not end in time; its thread is left behind."""
 
 
+class Undelivered(Exception):
+    """Nobody took it. The message never holds the address, which may be a secret."""
+
+
 def start(work: Callable[[], T], name: str) -> Future[T]:
     """Begin `work` in a thread that keeps no process alive."""
     promise: Future[T] = Future()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trustme
 
-from etl.simulator.replies import Reply
+from etl.simulator.replies import error
 from tests.acceptance.fault_proxy import answer_with, listening, stay_silent, tunnel_to
 from tests.acceptance.test_api_wire import authority, serving_tls
 from tests.acceptance.trial import Result, Trial, wait_until
@@ -86,7 +86,7 @@ def test_success_goes_to_the_one_and_failure_to_the_others(
     assert "authorization" not in headers
     assert body == result.json
     receiver.posts.clear()
-    trial.front.watch = lambda _request: Reply(401, {"code": 20003, "message": "no", "status": 401})
+    trial.front.watch = lambda _request: error(20003)
     result = trial.sync(expect=4)
     assert sorted(path.rpartition("/")[2] for path, _, _ in receiver.posts) == ["bad", "bad2"]
     assert receiver.bodies == [result.json] * 2

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
-from etl.simulator.replies import Reply
+from etl.simulator.replies import Reply, error
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, wait_until
 
@@ -56,10 +56,6 @@ def path(tmp_path: Path) -> Path:
     folder = tmp_path / "textfiles"
     folder.mkdir()
     return folder / "bindings_etl.prom"
-
-
-def refuse(status: int) -> Callable[[Request], Reply]:
-    return lambda _request: Reply(status, {"code": 20003, "message": "no", "status": status})
 
 
 def test_a_run_that_went_well_tells_all(make_trial: MakeTrial, path: Path) -> None:
@@ -112,9 +108,7 @@ def test_a_service_that_failed_is_down_and_keeps_its_age(make_trial: MakeTrial, 
     trial.sync("--metrics-file", str(path))
     before = Metrics(path)
     trial.front.watch = lambda request: (
-        Reply(403, {"code": 20403, "message": "no", "status": 403})
-        if request.is_listing and request.service == other.sid
-        else None
+        error(20006) if request.is_listing and request.service == other.sid else None
     )
     trial.sync("--metrics-file", str(path), expect=3)
     after = Metrics(path)
@@ -131,7 +125,7 @@ def test_an_account_that_cannot_be_read_leaves_its_services_in_sight(
     """With a revoked key not even the list of services is known; that is when somebody has to be called."""
     trial = make_trial((30,))
     trial.sync()
-    trial.front.watch = refuse(401)
+    trial.front.watch = lambda _request: error(20003)
     trial.sync("--metrics-file", str(path), expect=4)
     told = Metrics(path)
     sid = trial.services[0].sid

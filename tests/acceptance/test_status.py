@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from etl.simulator.replies import Reply
+from etl.simulator.replies import error
 from tests.acceptance.trial import Trial
 
 MakeTrial = Callable[..., Trial]
@@ -88,9 +88,7 @@ def test_a_group_in_which_one_failed_exits_as_one_run(make_trial: MakeTrial) -> 
     trial = make_trial((3, 4))
     one, other = (service.sid for service in trial.services)
     trial.front.watch = lambda request: (
-        Reply(403, {"code": 20403, "message": "no", "status": 403})
-        if request.is_listing and request.service == other
-        else None
+        error(20006) if request.is_listing and request.service == other else None
     )
     trial.backfill("--service", one, "--run-group", "g")
     trial.backfill("--service", other, "--run-group", "g", expect=4)

@@ -1,0 +1,28 @@
+"""What the spans of scans and pages tell."""
+
+from etl.domain.scope import Scope
+from etl.sync.context import Context
+from etl.sync.outcome import ScanOutcome, sentence
+from etl.telemetry.tracing import Attributes, Trace, of_error
+from etl.twilio.paging import Step
+
+
+def begin_scan(context: Context, scope: Scope) -> Trace:
+    """The span of one scan, below that of the run."""
+    return context.trace.child(
+        "scan", account=scope.account, chat_service_sid=scope.chat_service_sid
+    )
+
+
+def end_scan(trace: Trace, outcome: ScanOutcome) -> None:
+    """It ends as the scan did; what was only passed over or put off is no failure."""
+    trace.note(status=outcome.status, complete=outcome.complete, rows=outcome.counters.fetched)
+    if outcome.error is not None:
+        trace.note(**of_error(outcome.error))
+    is_well = outcome.error is None or outcome.status in ("published", "skipped")
+    trace.end(None if is_well else sentence(outcome.error))
+
+
+def of_page(step: Step) -> Attributes:
+    """What is told of a page."""
+    return {"twilio.request_id": step.request_id, "rows": len(step.page.rows)}
