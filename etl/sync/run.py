@@ -184,7 +184,9 @@ def _heartbeat(context: Context) -> Iterator[None]:
     def beat() -> None:
         while not ended.wait(holder.lease_seconds / 3):
             try:
-                warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder))
+                warehouse.transact(
+                    lambda conn: leases.renew_all(conn, warehouse.engine, holder), ahead=True
+                )
             except (
                 errors.EtlError
             ) as error:  # the scans find out for themselves, inside their own transactions

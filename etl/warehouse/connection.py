@@ -24,6 +24,7 @@ log = structlog.get_logger()
 _SHORTEST_SILENCE = 2.0
 _SHORTEST_LOCK = 1.0
 _SHORTEST_IDLE = 5.0
+_MOST_CONNECTIONS = 32
 
 _ADVICE = {
     Fault.CONFLICT: "is busy with another transaction; run again later",
@@ -74,12 +75,21 @@ _KINDS: dict[Fault, type[errors.WarehouseError]] = {
 class Warehouse:
     """A database with the tables of `tables.py`. Safe to share between threads."""
 
-    def __init__(self, engine: Engine, pool: sa.Engine, policy: config.Retry, stop: Stop) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        pool: sa.Engine,
+        policy: config.Retry,
+        stop: Stop,
+        limits: Limits,
+    ) -> None:
         self.engine = engine
         self._pool = pool
         self._policy = policy
         self._stop = stop
         self._turn = threading.RLock() if engine.single_writer else None
+        self._places = threading.Semaphore(limits.connections)
+        self._longest_line = limits.statement
         self.own_run: int | None = None
         """The run that works here, which is never in its own way."""
 
@@ -93,22 +103,27 @@ class Warehouse:
         """SQLAlchemy's name of the engine."""
         return self._pool.dialect.name
 
-    def transact(self, work: Callable[[sa.Connection], T], *, once: bool = False) -> T:
+    def transact(
+        self, work: Callable[[sa.Connection], T], *, once: bool = False, ahead: bool = False
+    ) -> T:
         """Run `work` in one transaction, as a whole again when a conflict or a lost connection undid it.
 
         With `once` it is tried only once, where a warehouse that was given up a moment ago is told.
+        With `ahead` it does not wait in line for a connection; one is kept for who must not wait.
 
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
+        policy = self._policy.model_copy(update={"attempts": 1}) if once else self._policy
         try:
-            return persist(
-                lambda: self._transact_once(work),
-                self._policy.model_copy(update={"attempts": 1}) if once else self._policy,
-                self._stop,
-                on=_is_passing,
-                announce=_announce,
-            )
+            with nullcontext() if ahead else self._place():
+                return persist(
+                    lambda: self._transact_once(work),
+                    policy,
+                    self._stop,
+                    on=_is_passing,
+                    announce=_announce,
+                )
         except errors.WarehouseConflict as error:
             raise self._name_rivals(error) from error
 
@@ -118,13 +133,14 @@ class Warehouse:
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
-        return persist(
-            lambda: self._read_once(work),
-            self._policy,
-            self._stop,
-            on=_is_passing,
-            announce=_announce,
-        )
+        with self._place():
+            return persist(
+                lambda: self._read_once(work),
+                self._policy,
+                self._stop,
+                on=_is_passing,
+                announce=_announce,
+            )
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -135,6 +151,20 @@ class Warehouse:
     def close(self) -> None:
         """Give all connections back."""
         self._pool.dispose()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """One of the connections that there are; time in line uses up nobody's tries.
+
+        Raises:
+            WarehouseConflict: none became free, although each of those at work has a limit.
+        """
+        if not self._places.acquire(timeout=self._longest_line):
+            raise errors.WarehouseConflict(f"the warehouse {self.name} {_ADVICE[Fault.CONFLICT]}")
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def _name_rivals(self, error: errors.WarehouseConflict) -> errors.WarehouseConflict:
         """The same, with the runs that may be what was waited for."""
@@ -208,7 +238,8 @@ def open_warehouse(
     url = sa.make_url(settings.url.get_secret_value())
     engine = engine_for(url)
     limits = limits_of(policy, lease_seconds)
-    return Warehouse(engine, engine.open(url, settings.database_schema, limits), policy, stop)
+    pool = engine.open(url, settings.database_schema, limits)
+    return Warehouse(engine, pool, policy, stop, limits)
 
 
 def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
@@ -222,6 +253,7 @@ def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
         silence=max(_SHORTEST_SILENCE, min(one_try, lease_seconds)),
         lock=max(_SHORTEST_LOCK, one_try),
         idle=max(_SHORTEST_IDLE, lease_seconds),
+        connections=_MOST_CONNECTIONS,
     )
 
 
@@ -237,6 +269,8 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
         raise _word(cause.fault, where, cause.code) from cause
     except sa.exc.DBAPIError as cause:
         raise _translate(engine.fault(cause), cause, where) from cause
+    except sa.exc.TimeoutError as cause:  # of the pool: all connections are at work
+        raise _word(Fault.CONFLICT, where, type(cause).__name__) from cause
     except sa.exc.SQLAlchemyError as cause:
         raise errors.WarehouseRefused(
             f"the warehouse {where} cannot be used: {type(cause).__name__}"

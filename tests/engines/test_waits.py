@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import sqlalchemy as sa
 
 from etl import config
 from etl.stopping import Stop
-from etl.warehouse import leases
+from etl.warehouse import connection, leases
 from etl.warehouse.connection import open_warehouse
 from tests.acceptance.fault_proxy import Frost, listening
 from tests.acceptance.trial import Trial, wait_until
@@ -28,7 +30,7 @@ FROZEN = """
 import os, signal, sys
 from etl import config
 from etl.stopping import Stop
-from etl.warehouse import leases
+from etl.warehouse import connection, leases
 from etl.warehouse.connection import open_warehouse
 url, service, idle, run_id = sys.argv[1:]
 warehouse = open_warehouse(config.Warehouse(url=url), config.Retry(attempts=1), Stop(), float(idle))
@@ -141,3 +143,34 @@ def test_a_statement_that_takes_long_is_not_taken_for_a_silence(
     sleep = "SELECT SLEEP(5), 7" if engine_name == "mariadb" else "SELECT pg_sleep(5), 7"
     with closing(impatient):
         assert impatient.transact(lambda conn: conn.exec_driver_sql(sleep).one())[1] == 7
+
+
+@ON_EACH_KIND
+def test_more_scans_than_connections_wait_in_line(
+    warehouse_url: str, engine_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 150 scans behind a lock, 78 failed at once for want of a connection, without another try."""
+    monkeypatch.setattr(connection, "_MOST_CONNECTIONS", 2)
+    crowded = open_warehouse(
+        config.Warehouse(url=warehouse_url), config.Retry(attempts=1, timeout_seconds=1), Stop()
+    )
+    sleep = "SELECT SLEEP(0.4)" if engine_name == "mariadb" else "SELECT pg_sleep(0.4)"
+    started, go_on = threading.Event(), threading.Event()
+
+    def hold(conn: sa.Connection) -> None:
+        conn.exec_driver_sql("SELECT 1")
+        started.set()
+        go_on.wait(30)
+
+    with closing(crowded), ThreadPoolExecutor(10) as pool:
+        holders = [pool.submit(crowded.transact, hold) for _ in range(2)]
+        assert started.wait(30)
+        line = [
+            pool.submit(crowded.transact, lambda conn: conn.exec_driver_sql(sleep))
+            for _ in range(8)
+        ]
+        beat = crowded.transact(lambda conn: conn.exec_driver_sql("SELECT 7").scalar(), ahead=True)
+        assert beat == 7
+        go_on.set()
+        for one in (*holders, *line):
+            one.result()

@@ -57,6 +57,8 @@ class Limits:
     """Inside a transaction, for the next statement; then the server ends the session."""
     statement: float = 3600
     """For one statement that the server works on; a migration's may take as long as it takes."""
+    connections: int = 32
+    """How many there are at most, besides one for the heartbeat; who comes later waits in line."""
 
 
 class Engine(Protocol):

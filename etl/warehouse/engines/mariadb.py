@@ -69,6 +69,8 @@ _OLDEST_MYSQL = (8, 0, 31)
 _SMALLEST_PAGE = 8192  # of a smaller one, a key of `sync_leases` is too long
 
 _PATIENCE_SECONDS = 600
+_KEPT = 8
+"""Connections that stay open while nobody needs them."""
 _REST_OF_STATEMENT = 2000
 
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
@@ -98,8 +100,9 @@ class Mariadb:
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
             hide_parameters=True,
-            pool_size=8,
-            max_overflow=64,
+            pool_size=_KEPT,
+            max_overflow=max(0, limits.connections + 1 - _KEPT),
+            pool_timeout=limits.lock,
             pool_pre_ping=True,
         )
 

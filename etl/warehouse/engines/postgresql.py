@@ -41,6 +41,8 @@ _LOST_CLASSES = (
 _OLDEST = (14,)
 _LONGEST_NAME = 63
 _PATIENCE_SECONDS = 600
+_KEPT = 8
+"""Connections that stay open while nobody needs them."""
 _CLOCK = sa.select(sa.func.clock_timestamp())
 _ROWS_A_WRITE = 500
 _COPY_STAGED = f"COPY scan_staged (stage_id, batch, {', '.join(CARRIED)}) FROM STDIN"
@@ -72,8 +74,9 @@ class Postgresql:
                 name: value for name, value in asked_for.items() if name not in url.query
             },
             hide_parameters=True,
-            pool_size=8,
-            max_overflow=64,
+            pool_size=_KEPT,
+            max_overflow=max(0, limits.connections + 1 - _KEPT),
+            pool_timeout=limits.lock,
             pool_pre_ping=True,
         )
 
