@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from etl.warehouse.tables import metadata
 from etl.warehouse.views import COMMENTS
 
 PAGE = Path(__file__).with_name("warehouse.md")
+DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "mysql", "sqlite")]
 BEGIN, END = "<!-- dictionary: begin (make docs) -->", "<!-- dictionary: end -->"
 
 
@@ -40,10 +40,7 @@ def _table(table: sa.Table) -> str:
 
 
 def _column(column: sa.Column[object]) -> str:
-    kinds = [
-        _kind(column, dialect)
-        for dialect in (postgresql.dialect(), mysql.dialect(), sqlite.dialect())
-    ]
+    kinds = [_kind(column, dialect) for dialect in DIALECTS]
     return f"| `{column.name}` | {' | '.join(kinds)} | {'yes' if column.nullable else 'no'} | {column.comment} |"
 
 

@@ -10,6 +10,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -46,7 +47,7 @@ def only_service(trial: Trial) -> str:
     return next(iter(trial.world.services))
 
 
-def sync_apart(trial: Trial, expect: int = 0, **environment: str) -> Result:
+def sync_apart(trial: Trial, expect: int = 0, **environment: Any) -> Result:
     """`sync --json` in a process with an environment of its own."""
     return trial.wait_for(trial.start("sync", "--json", environment=environment), expect=expect)
 
@@ -386,7 +387,7 @@ def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Ite
         yield proxy
 
 
-def through(trial: Trial, address: str, **environment: str) -> Result:
+def through(trial: Trial, address: str, **environment: Any) -> Result:
     """`sync --json` where the environment names a proxy."""
     certificates = str(trial.folder / "authority.pem")
     return sync_apart(trial, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
@@ -435,7 +436,7 @@ def test_as_many_go_through_a_proxy_as_are_allowed(
 def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> None:
     """A proxy reads plain http, and the key in it, which is for the API alone."""
     with listening(tunnel_to(9)) as proxy:
-        assert_complete(small, sync_apart(small, **{variable: proxy.url}))
+        assert_complete(small, sync_apart(small, **dict[str, Any]({variable: proxy.url})))
     assert proxy.connections == 0
 
 

@@ -175,9 +175,10 @@ class Trial:
 
     def query(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
         """Rows of the warehouse, read past the program."""
-        return self.on_warehouse(
+        rows: list[dict[str, Any]] = self.on_warehouse(
             lambda conn: [dict(row) for row in conn.execute(sa.text(sql), parameters).mappings()]
         )
+        return rows
 
     def execute(self, sql: str, **parameters: object) -> None:
         """Change the warehouse past the program."""

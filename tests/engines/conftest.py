@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from etl import config
 from etl.simulator import Simulator, World
@@ -26,7 +27,9 @@ def open_on() -> Iterator[Callable[..., Warehouse]]:
             url: str, *, schema: str | None = None, attempts: int = 3, **options: Any
         ) -> Warehouse:
             policy = config.Retry(attempts=attempts, max_wait_seconds=0.05, **options)
-            warehouse = open_warehouse(config.Warehouse(url=url, schema=schema), policy, Stop())
+            warehouse = open_warehouse(
+                config.Warehouse(url=SecretStr(url), schema=schema), policy, Stop()
+            )
             stack.callback(warehouse.close)
             return warehouse
 

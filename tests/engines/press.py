@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -69,7 +70,7 @@ class Press:
         """Read these batches to the end and publish; `deletes=None` as an incomplete scan does."""
         self.scans += 1
         for batch in batches:
-            self.warehouse.transact(lambda conn, batch=batch: self.stage(conn, batch))
+            self.warehouse.transact(partial(self.stage, batch=batch))
         return self.warehouse.transact(lambda conn: self.publish(conn, deletes=deletes))
 
     def stage(self, conn: sa.Connection, batch: Sequence[Sent]) -> None:

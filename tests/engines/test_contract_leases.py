@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from etl.errors import LeaseHeld, LeaseLost
 from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder, Lapsed
+from etl.warehouse.tables import sync_leases
 from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, sent
 
 WHOLE = Scope("main", SERVICE)
@@ -115,14 +117,13 @@ def test_an_expired_lease_is_taken_over(warehouse: Warehouse) -> None:
 
 def test_all_expired_leases_in_the_way_are_cleared(warehouse: Warehouse) -> None:
     """Partitions of a killed run must not stay behind and be taken for live ones later."""
+
+    def leave_behind(conn: sa.Connection, run_id: int, scope: Scope) -> None:
+        lease = leases._row(holder(run_id, lease_seconds=-1), scope, warehouse.engine.now(conn))
+        conn.execute(sa.insert(sync_leases).values(lease))
+
     for run_id, scope in ((1, APN), (2, FCM), (3, ANN)):
-        warehouse.transact(
-            lambda conn, run_id=run_id, scope=scope: conn.execute(
-                sa.insert(leases.sync_leases).values(
-                    leases._row(holder(run_id, lease_seconds=-1), scope, warehouse.engine.now(conn))
-                )
-            )
-        )
+        warehouse.transact(partial(leave_behind, run_id=run_id, scope=scope))
     assert sorted(one.run_id for one in acquire(warehouse, holder(4))) == [1, 2, 3]
     rows = warehouse.read(
         lambda conn: conn.execute(sa.text("SELECT scope FROM sync_leases")).scalars().all()
@@ -206,6 +207,4 @@ def test_of_many_who_ask_at_once_exactly_one_wins(
         winner = won[-1]
         assert [run_id for _, run_id in live(warehouse)] == [winner]
         for scope in scopes:
-            warehouse.transact(
-                lambda conn, scope=scope, winner=winner: leases.release(conn, holder(winner), scope)
-            )
+            warehouse.transact(partial(leases.release, holder=holder(winner), scope=scope))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -109,7 +110,7 @@ def test_stages_that_a_publication_outdates_are_found(press: Press) -> None:
     for stage_id, scope in labels.items():
         progress = Progress(stage_id, LINK, 1, 1)
         press.warehouse.transact(
-            lambda conn, s=scope, p=progress: ledger.save_progress(conn, s, RULES, p, day(1))
+            partial(ledger.save_progress, scope=scope, rules=RULES, progress=progress, now=day(1))
         )
     read = press.warehouse.read
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, SCOPE))) == [1, 2, 3]

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -374,9 +375,7 @@ def test_a_row_that_two_parts_have_read_is_published_once(press: Press) -> None:
     press.scan([sent(1)])
     parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
     for part in parts:
-        part.warehouse.transact(
-            lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")])
-        )
+        part.warehouse.transact(partial(part.stage, batch=[sent(1, binding_type="fcm")]))
     assert [part.warehouse.transact(part.publish) for part in parts] == [Tally(updated=1), Tally()]
     assert press.bindings("binding_type", "changed_at", "run_id") == [("fcm", day(2), 2)]
     assert press.versions("binding_type", "valid_to", "change") == [("apn", day(2), "updated")]
@@ -388,9 +387,7 @@ def test_parts_of_a_service_publish_one_after_the_other(press: Press) -> None:
     press.scan([sent(1)])
     parts = [part_of(press, kind, scans=number) for number, kind in ((2, "apn"), (3, "fcm"))]
     for part in parts:
-        part.warehouse.transact(
-            lambda conn, part=part: part.stage(conn, [sent(1, binding_type="fcm")])
-        )
+        part.warehouse.transact(partial(part.stage, batch=[sent(1, binding_type="fcm")]))
     tallies: list[Tally] = []
 
     def publish(part: Press) -> None:

@@ -220,15 +220,17 @@ def test_every_engine_holds_what_sqlite_holds(
             )
         )
     gone: list[str] = []
+
+    def change_much() -> None:
+        first.touch(9)
+        first.shuffle_message_types(9)
+        first.grow(5)
+        second.touch(3)
+        gone.extend(first.delete(7))
+
     steps: list[Callable[[], Any]] = [
         lambda: None,
-        lambda: [
-            first.touch(9),
-            first.shuffle_message_types(9),
-            first.grow(5),
-            second.touch(3),
-            gone.extend(first.delete(7)),
-        ],
+        change_much,
         lambda: [first.bring_back(4), second.delete(2), first.put(b'{"sid": "BSx"}', key="odd")],
         lambda: [first.remove(["odd"]), second.bring_back(1), first.touch(6)],
         lambda: None,

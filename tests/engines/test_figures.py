@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from etl import config
 from etl.report.figures import DAYS, read_figures
@@ -23,7 +24,7 @@ def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[...
     grown = first.grow(3)
     trial.sync()
     warehouse = open_warehouse(
-        config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop()
+        config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
     )
     now = warehouse.read(warehouse.engine.now).replace(hour=12)
     yesterday = (now - timedelta(days=1)).replace(hour=23, minute=59, second=59)

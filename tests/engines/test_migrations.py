@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from etl import config, errors
 from etl.stopping import Stop
@@ -17,7 +19,9 @@ from tests.engines import released
 
 @pytest.fixture
 def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
-    opened = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop())
+    opened = open_warehouse(
+        config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
+    )
     yield opened
     opened.close()
 
@@ -28,6 +32,10 @@ def table_names(warehouse: Warehouse) -> set[str]:
 
 def view_names(warehouse: Warehouse) -> set[str]:
     return warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
+
+
+def rows_of(conn: sa.Connection, query: sa.TextClause) -> list[Any]:
+    return list(conn.execute(query))
 
 
 def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
@@ -41,7 +49,8 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
         "compare_server_default": engine_name != "duckdb",
     }
     with warehouse.migrating() as conn:
-        return compare_metadata(MigrationContext.configure(conn, opts=options), tables.metadata)
+        context = MigrationContext.configure(conn, opts=options)
+        return list(compare_metadata(context, tables.metadata))
 
 
 def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
@@ -70,12 +79,8 @@ def test_every_view_can_be_queried(warehouse: Warehouse) -> None:
     """A view that an engine accepts and cannot run would only fail before an analyst's eyes."""
     migration.upgrade(warehouse, None)
     for view in COMMENTS:
-        assert (
-            warehouse.read(
-                lambda conn, name=view: conn.execute(sa.text(f"SELECT * FROM {name}")).all()
-            )
-            == []
-        )
+        query = sa.text(f"SELECT * FROM {view}")
+        assert warehouse.read(partial(rows_of, query=query)) == []
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -20,7 +21,7 @@ def explaining(prefix: str) -> Iterator[list[str]]:
     plans: list[str] = []
 
     def explain(
-        conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
+        conn: sa.Connection, _cursor: object, statement: str, parameters: Any, *_: object
     ) -> None:
         if statement.startswith(prefix):
             plan = conn.connection.cursor()

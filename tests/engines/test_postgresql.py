@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -19,7 +20,7 @@ POSTGRESQL = ["postgresql18", "postgresql16"]
 every_postgresql = pytest.mark.parametrize("engine_name", POSTGRESQL, indirect=True)
 
 # What the job needs, and nothing beyond it: no DDL, no ownership. docs/warehouse.md shows the same.
-GRANTS = {
+GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "USAGE": {
         "SCHEMA": ("push",),
         "SEQUENCE": ("binding_versions_id_seq", "sync_runs_id_seq", "sync_scans_id_seq", "rejected_bindings_id_seq"),
@@ -97,21 +98,18 @@ def test_an_unchanged_repeat_makes_no_dead_row(
 @every_postgresql
 def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehouse) -> None:
     """Logged staging doubles the write-ahead log; text in place of jsonb and timestamptz would break analysts' queries."""
-    kinds = warehouse.read(
-        lambda conn: dict(
-            conn.execute(sa.text("SELECT relname, relpersistence::text FROM pg_class")).all()
-        )
-    )
+    query = sa.text("SELECT relname, relpersistence::text FROM pg_class")
+    kinds: dict[str, str] = warehouse.read(lambda conn: dict(conn.execute(query).all()))
     assert {name for name in tables.metadata.tables if kinds[name] == "u"} == {
         "scan_absent",
         "scan_progress",
         "scan_seen",
         "scan_staged",
     }
-    query = sa.text(
+    columns = sa.text(
         "SELECT column_name, data_type FROM information_schema.columns WHERE table_name = 'bindings'"
     )
-    types = warehouse.read(lambda conn: dict(conn.execute(query).all()))
+    types: dict[str, str] = warehouse.read(lambda conn: dict(conn.execute(columns).all()))
     for name in ("date_created", "date_updated", "first_seen_at", "changed_at", "deleted_at"):
         assert types[name] == "timestamp with time zone", name
     assert types["message_types"] == types["extra"] == "jsonb"
@@ -395,7 +393,7 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
     plans: list[str] = []
 
     def explain(
-        conn: sa.Connection, _cursor: object, statement: str, parameters: object, *_: object
+        conn: sa.Connection, _cursor: object, statement: str, parameters: Any, *_: object
     ) -> None:
         if statement.startswith(("SELECT", "INSERT INTO scan_absent")):
             plan = conn.connection.cursor()

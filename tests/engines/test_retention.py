@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from etl import config, errors
 from etl.config import Settings
@@ -37,7 +38,9 @@ CUTOFF = NOW - timedelta(days=30)
 
 @pytest.fixture
 def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
-    opened = open_warehouse(config.Warehouse(url=warehouse_url), config.Retry(attempts=2), Stop())
+    opened = open_warehouse(
+        config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
+    )
     migration.upgrade(opened, None)
     yield opened
     opened.close()

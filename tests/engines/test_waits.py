@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from pydantic import SecretStr
 
 from etl import config
 from etl.stopping import Stop
@@ -135,7 +136,7 @@ def test_a_statement_that_takes_long_is_not_taken_for_a_silence(
 ) -> None:
     """A million rows are published in one statement, of which nothing is heard for a minute."""
     impatient = open_warehouse(
-        config.Warehouse(url=warehouse_url),
+        config.Warehouse(url=SecretStr(warehouse_url)),
         config.Retry(attempts=1, timeout_seconds=0.1),
         Stop(),
         lease_seconds=1,
@@ -152,7 +153,9 @@ def test_more_scans_than_connections_wait_in_line(
     """Of 150 scans behind a lock, 78 failed at once for want of a connection, without another try."""
     monkeypatch.setattr(connection, "_MOST_CONNECTIONS", 2)
     crowded = open_warehouse(
-        config.Warehouse(url=warehouse_url), config.Retry(attempts=1, timeout_seconds=1), Stop()
+        config.Warehouse(url=SecretStr(warehouse_url)),
+        config.Retry(attempts=1, timeout_seconds=1),
+        Stop(),
     )
     sleep = "SELECT SLEEP(0.4)" if engine_name == "mariadb" else "SELECT pg_sleep(0.4)"
     started, go_on = threading.Event(), threading.Event()

@@ -65,11 +65,7 @@ def test_every_command_line_shown_is_understood(page: str, line: str) -> None:
     command: click.Command = app
     known = options_of(app)
     for word in words:
-        if (
-            isinstance(command, click.Group)
-            and not word.startswith("-")
-            and word in commands(command)
-        ) or (isinstance(command, click.Group) and (word,) in commands(command)):
+        if isinstance(command, click.Group) and (word,) in commands(command):
             command = commands(command)[word,]
             known |= options_of(command)
         elif word.startswith("--"):

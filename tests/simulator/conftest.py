@@ -32,11 +32,11 @@ class Stand:
 
     def page(self, **query: Any) -> dict[str, Any]:
         """Ask for a page and read it."""
-        return self.get(**query).raise_for_status().json()
+        return dict(self.get(**query).raise_for_status().json())
 
     def follow(self, page: dict[str, Any]) -> dict[str, Any]:
         """Follow a page's next link."""
-        return self.client.get(page["meta"]["next_page_url"]).raise_for_status().json()
+        return dict(self.client.get(page["meta"]["next_page_url"]).raise_for_status().json())
 
     def pages(self, **query: Any) -> Iterator[dict[str, Any]]:
         """Follow the listing to its end, but not for ever."""

@@ -347,7 +347,7 @@ def read_all(connection):
 def test_trickle(stand):
     """If this failed, a body that never ends within any read limit could not be played."""
     here = stand(faults=[Fault("trickle", seconds=0.01)])
-    pieces = []
+    pieces: list[bytes] = []
     with raw(here) as connection:
         while len(pieces) < 20:
             pieces.append(connection.recv(65_536))
@@ -506,7 +506,7 @@ def test_near_names_are_offered():
 def test_counting_is_exact_side_by_side(stand):
     """If this failed, `times` would not hold when requests come at once."""
     here = stand(faults=[Fault("error-500", times=3)])
-    answers = []
+    answers: list[httpx.Response] = []
 
     def ask():
         answers.extend(

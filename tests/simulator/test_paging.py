@@ -171,7 +171,7 @@ def test_filters_choose_and_are_carried(stand):
 def test_each_identity_can_be_asked_for(stand, order):
     """If this failed, identities with signs that need escaping could not be found."""
     here = stand(60, order=order)
-    by_identity = {}
+    by_identity: dict[str, list[str]] = {}
     for row in here.service.bindings.values():
         by_identity.setdefault(row["identity"], []).append(row["sid"])
     for identity, expected in by_identity.items():

@@ -34,6 +34,7 @@ def test_foreground_serves_until_a_signal(ending):
         text=True,
     )
     try:
+        assert process.stdout is not None
         url, key, secret = process.stdout.readline().split()
         assert len(httpx.get(f"{url}/v1/Services", auth=(key, secret)).json()["services"]) == 2
         process.send_signal(ending)

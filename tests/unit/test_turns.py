@@ -1,6 +1,7 @@
 """Turns between the scans of a run."""
 
 import threading
+from functools import partial
 
 from etl.sync.turns import Turns
 from tests.acceptance.trial import wait_until
@@ -16,11 +17,14 @@ def test_of_those_who_wait_the_first_to_join_goes_first() -> None:
         with turns.turn(rank):
             order.append(rank)
 
+    def waiting(number: int) -> bool:
+        return len(turns._waiting) == number
+
     threads = [threading.Thread(target=take, args=(rank,)) for rank in reversed(ranks[1:])]
     with turns.turn(ranks[0]):
         for number, thread in enumerate(threads, start=1):
             thread.start()
-            wait_until(lambda number=number: len(turns._waiting) == number)
+            wait_until(partial(waiting, number))
         assert order == []
     for thread in threads:
         thread.join()
