@@ -86,6 +86,12 @@ _SERVER = re.compile(
     r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[0-9a-fA-F:.]+\]|[^/:@?\[\]\s]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?"
 )
 
+_ONE_OF_HOSTS = r"[A-Za-z0-9._-]+(?::\d{1,5})?"
+_HOSTS = re.compile(
+    rf"(?P<login>(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>{_ONE_OF_HOSTS}(?:,{_ONE_OF_HOSTS})+)"
+    r"(?P<database>(?:/[^?]*)?)(?:\?(?P<query>.*))?"
+)
+
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
@@ -257,6 +263,8 @@ class Warehouse(_Section):
             raise ValueError(
                 f"names no file; write {engine}:/// and its path (a database in memory would end with the run)"
             )
+        if engine == "postgresql" and (several := _HOSTS.fullmatch(parts["place"])):
+            return SecretStr(f"{url.partition('://')[0]}://{_as_queries(several)}")
         if engine not in _IN_FILES and not _SERVER.fullmatch(parts["place"]):
             raise ValueError(
                 f"must be {engine}://user:password@host:port/database, with other signs of the password as %40, %3A …"
@@ -601,6 +609,13 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _as_queries(several: re.Match[str]) -> str:
+    """Hosts in libpq's list as SQLAlchemy takes them; each has its own port there."""
+    hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")]
+    query = [*(f"host={host}" for host in hosts), *filter(None, [several["query"]])]
+    return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
 
 def _doubled(values: Iterable[str]) -> list[str]:

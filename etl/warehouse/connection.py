@@ -96,7 +96,9 @@ class Warehouse:
     @property
     def name(self) -> str:
         """Where it is, without the password and without the query, which may hold one too."""
-        return self._pool.url.set(query={}).render_as_string(hide_password=True)
+        url = self._pool.url
+        hosts = {name: value for name, value in url.query.items() if name == "host"}
+        return url.set(query=hosts).render_as_string(hide_password=True)
 
     @property
     def dialect(self) -> str:

@@ -168,6 +168,20 @@ def test_postgresql_a_certificate_that_is_not_trusted_is_told_as_that(
             assert "no encrypted connection" in said
 
 
+def test_of_several_hosts_the_one_that_answers_is_taken(
+    open_on: OpenOn, postgres18_url: str
+) -> None:
+    """After a failover the same line of the configuration has to lead to the other host."""
+    url = sa.make_url(postgres18_url)
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{url.port}"
+    listed = f"postgresql://{url.username}@{hosts}/{url.database}"
+    opened = open_on(f"{listed}?target_session_attrs=read-write")
+    assert migration.upgrade(opened, None)[0] is None
+    assert str(url.port) in opened.name
+    said = complaint(open_on, f"{listed}_nowhere", errors.WarehouseRefused)
+    assert "does not exist on this server" in said
+
+
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
 def test_a_login_that_is_refused_is_not_tried_again(
     open_on: OpenOn, warehouse_url: str, engine_name: str, with_password: sa.URL

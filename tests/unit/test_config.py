@@ -541,6 +541,25 @@ def test_the_short_name_of_postgresql_is_taken(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        ("u:p@h1:5432,h2:5433/db", "u:p@/db?host=h1:5432&host=h2:5433"),
+        ("h1,h2:6432", "/?host=h1:5432&host=h2:6432"),
+        (
+            "u@h1:1,h2:2,h3:3/db?target_session_attrs=primary",
+            "u@/db?host=h1:1&host=h2:2&host=h3:3&target_session_attrs=primary",
+        ),
+    ],
+)
+def test_several_hosts_of_postgresql_are_taken_as_libpq_lists_them(
+    file: Path, written: str, taken: str
+) -> None:
+    """The form that PostgreSQL's own documents show was refused with a hint about the password."""
+    settings = read(file, {**MINIMAL, "warehouse": {"url": f"postgresql://{written}"}})
+    assert settings.warehouse.url.get_secret_value() == f"postgresql://{taken}"
+
+
+@pytest.mark.parametrize(
     ("url", "word"),
     [
         ("", "not a database URL"),
