@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
 from etl.domain.binding import Key, Row
+from etl.errors import ConfigurationError
 from etl.warehouse.engines.contract import Fault, Limits
 from etl.warehouse.tables import CARRIED, scan_seen
 
@@ -25,6 +26,8 @@ _BY_CODE = {
     sqlite3.SQLITE_PERM: Fault.DENIED,
 }
 
+_JOURNALS = ("wal", "delete", "truncate", "persist")
+
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (?, ?{', ?' * len(CARRIED)})"  # noqa: S608 - our own names
 
 
@@ -34,8 +37,9 @@ class Sqlite:
     single_writer: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
+        journal = _journal_of(url)
         engine = sa.create_engine(
-            url,
+            url.difference_update_query(["journal_mode"]),
             connect_args={"check_same_thread": False, "timeout": limits.lock},
             poolclass=sa.pool.StaticPool,
             hide_parameters=True,
@@ -48,10 +52,13 @@ class Sqlite:
 
         @sa.event.listens_for(engine, "begin")
         def _begin(conn: sa.Connection) -> None:
+            if conn.get_execution_options().get("reading"):
+                conn.exec_driver_sql("BEGIN")
+                return
+            if not conn.info.get("journal"):
+                conn.info["journal"] = _keep_journal(conn.connection.driver_connection, journal)
             # At once and for writing, so that two processes queue up here instead of failing half way.
-            conn.exec_driver_sql(
-                "BEGIN" if conn.get_execution_options().get("reading") else "BEGIN IMMEDIATE"
-            )
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
 
         return engine
 
@@ -116,3 +123,29 @@ class Sqlite:
     def fault(self, error: sa.exc.DBAPIError) -> Fault:
         code = getattr(error.orig, "sqlite_errorcode", None)
         return Fault.OTHER if code is None else _BY_CODE.get(code & 0xFF, Fault.OTHER)
+
+
+def _journal_of(url: sa.URL) -> str:
+    mode = str(url.query.get("journal_mode", "wal")).lower()
+    if mode not in _JOURNALS:
+        raise ConfigurationError(
+            f"warehouse.url: journal_mode is one of {', '.join(_JOURNALS)}; correct what follows the ?"
+        )
+    return mode
+
+
+def _keep_journal(connection: Any, mode: str) -> bool:
+    """Whether it was tried; only a warehouse is touched, not a file of another program.
+
+    It does not work while others use the file, or where the file system has no shared memory;
+    then everything goes on by the journal that is there.
+    """
+    ours = "SELECT 1 FROM sqlite_master WHERE name = 'sync_leases'"
+    if connection.execute(ours).fetchone() is None:
+        return False
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    with suppress(sqlite3.OperationalError):
+        connection.execute(f"PRAGMA journal_mode = {mode}").fetchone()
+    connection.execute(f"PRAGMA busy_timeout = {patience}")
+    return True
