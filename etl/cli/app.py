@@ -22,12 +22,20 @@ _COMMANDS = {
         "etl.cli.check",
         "Preflight: configuration, credentials, services, warehouse; lists every finding.",
     ),
+    "services": (
+        "etl.cli.services",
+        "The work list: every service with its rows and its last complete reading.",
+    ),
     "status": (
         "etl.cli.status",
         "Freshness per service, last runs, rejected rows, who holds a lease.",
     ),
     "rejects": ("etl.cli.rejects", "The quarantine: list, retry, discard."),
     "report": ("etl.cli.report", "One self-contained page with charts for people."),
+    "retire": (
+        "etl.cli.services",
+        "Take out services that are gone at Twilio or configured nowhere.",
+    ),
     "purge": ("etl.cli.warehouse", "Remove soft-deleted rows and their history for good."),
     "erase": ("etl.cli.warehouse", "Remove every trace of one identity."),
     "config": ("etl.cli.configuration", "The configuration's schema and the effective settings."),
@@ -36,7 +44,7 @@ _COMMANDS = {
 }
 
 # The commands whose object with `--json` is that of a run, and its mode.
-_MODES = {"sync": "sync", "backfill": "backfill", "rejects retry": "retry"}
+_MODES = {"sync": "sync", "backfill": "backfill", "rejects retry": "retry", "retire": "retire"}
 
 
 class _LazyGroup(click.Group):

@@ -100,15 +100,18 @@ class Group(click.Group):
         self.params = [*self.params, *GLOBAL_OPTIONS]
 
 
-def service_option() -> Callable[[F], F]:
+def service_option(
+    help_text: str = "Only this service (repeat).", *, required: bool = False
+) -> Callable[[F], F]:
     """`--service IS…`, repeatable."""
     return click.option(
         "--service",
         "services",
         multiple=True,
+        required=required,
         metavar="IS…",
         callback=_check_service,
-        help="Only this service (repeat).",
+        help=help_text,
     )
 
 

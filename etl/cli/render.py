@@ -51,7 +51,10 @@ def run_summary(outcome: RunOutcome) -> str:
     totals = outcome.totals
     rows = [
         _scan_line(
-            scan.scope.chat_service_sid or "(account)", scan.scope.label, scan.status, scan.counters
+            scan.scope.chat_service_sid or "(account)",
+            scan.scope.label,
+            outcome.shown_status(scan),
+            scan.counters,
         )
         for scan in outcome.scans
     ]

@@ -86,9 +86,8 @@ def _note_unconfigured(shared: _Shared) -> None:
     everything = {account.name for account in accounts if account.services == "all"}
     if context.holder is None or context.request.mode != "sync" or everything - shared.discovered:
         return
-    listed = {sid for account in accounts if account.services != "all" for sid in account.services}
     lost = context.warehouse.transact(
-        lambda conn: services.record_unconfigured(conn, listed, everything)
+        lambda conn: services.record_unconfigured(conn, shared.claims.listed, everything)
     )
     for sid in lost:
         log.warning("service.unconfigured", chat_service_sid=sid)

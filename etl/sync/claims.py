@@ -39,20 +39,21 @@ class Claims:
         """`accounts` are all of the file; `readers` are the accounts that services belong to."""
         self._accounts = accounts
         self._readers = readers
-        self._listed = {
+        self.listed = {
             sid: account.name
             for account in accounts
             if account.services != "all"
             for sid in account.services
         }
+        """The accounts that name a service, by its SID."""
 
     def reader_of(self, sid: str, found: Mapping[str, Iterable[str]]) -> str:
         """The account that reads a service; `found` are the services of those that were asked.
 
         At least one of them has found it.
         """
-        if sid in self._listed:
-            return self._listed[sid]
+        if sid in self.listed:
+            return self.listed[sid]
         finders = [
             account.name
             for account in self._accounts

@@ -1,7 +1,9 @@
 """The services of an account: to whom they belong, and what becomes of them (contract §4, §5.3)."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -357,3 +359,131 @@ def test_deletes_are_ignored_where_that_is_said(make_trial: MakeTrial) -> None:
     trial.world.remove_service(gone)
     trial.sync()
     assert (active(trial, gone), state_of(trial, gone)) == (30, ("gone", True))
+
+
+# --- the command `retire` ---
+
+
+@ON_BOTH
+def test_retire_takes_out_what_the_guard_has_kept(stocked: Trial) -> None:
+    """A person who knows that a service is gone needs one command, and not a lifted guard for all."""
+    stocked.sync()
+    gone = stocked.services[0].sid
+    stocked.world.remove_service(gone)
+    stocked.sync(expect=5)
+    before = stocked.image()
+    planned = stocked.run("retire", "--service", gone, "--dry-run", "--json")
+    assert (planned.json["dry_run"], planned.json["run_id"]) == (True, None)
+    assert planned.services[gone]["deleted"] == 30
+    assert stocked.image() == before
+    done = stocked.run("retire", "--service", gone, "--json")
+    assert (done.json["mode"], done.json["status"]) == ("retire", "succeeded")
+    assert (done.services[gone]["status"], done.totals["deleted"]) == ("published", 30)
+    assert (active(stocked, gone), state_of(stocked, gone)) == (0, ("gone", True))
+    assert set(freshness(stocked)) == {stocked.services[0].sid}
+    assert stocked.query("SELECT run_id FROM bindings WHERE chat_service_sid = :s LIMIT 1", s=gone)
+    stocked.sync()
+    stocked.assert_equal_to_world()
+
+
+def test_retire_leaves_what_is_alive(make_trial: MakeTrial) -> None:
+    """A slip in a SID must not cost a living service."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    alive = trial.services[0].sid
+    result = trial.run("retire", "--service", alive, "--json", expect=5)
+    assert "alive at Twilio, and account main" in result.services[alive]["error"]["message"]
+    assert (active(trial, alive), state_of(trial, alive)) == (4, ("active", False))
+    trial.run("retire", "--service", "IS" + "f" * 32, expect=2)
+    trial.run("retire", expect=2)
+
+
+@pytest.mark.parametrize("fault", ["forbidden", "empty-404", "gateway-404"])
+def test_retire_needs_twilios_word(make_trial: MakeTrial, fault: str) -> None:
+    """What a proxy says of a service is no proof, for a person either."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    gone = trial.services[0].sid
+    trial.world.remove_service(gone)
+    trial.simulator.faults.add(fault, on="service")
+    result = trial.run("retire", "--service", gone, "--json", expect=4)
+    assert result.services[gone]["status"] == "failed"
+    assert (active(trial, gone), state_of(trial, gone)) == (4, ("active", False))
+
+
+def test_retire_asks_nobody_about_what_is_configured_nowhere(make_trial: MakeTrial) -> None:
+    """A service of which another team takes care now has to leave freshness, alive or not."""
+    trial = make_trial((30, 5))
+    kept, left = trial.services[1].sid, trial.services[0].sid
+    trial.sync()
+    trial.account["services"] = [kept]
+    asked = trial.front.requests
+    result = trial.run("retire", "--service", left, "--json")
+    assert (trial.front.requests, result.totals["deleted"]) == (asked, 30)
+    assert (active(trial, left), state_of(trial, left)) == (0, ("unconfigured", True))
+    assert set(freshness(trial)) == {kept}
+
+
+def test_retire_waits_for_no_run(make_trial: MakeTrial) -> None:
+    """A run that reads the service would publish what has just been taken out."""
+    trial = make_trial((4, 5))
+    trial.sync()
+    left = trial.services[0].sid
+    trial.account["services"] = [trial.services[1].sid]
+    trial.execute(
+        "INSERT INTO sync_leases (chat_service_sid, scope, owner, run_id, host, acquired_at, "
+        "expires_at) VALUES (:s, 'service', 'me', 1, 'host', '2026-01-01', '2999-01-01 00:00:00')",
+        s=left,
+    )
+    result = trial.run("retire", "--service", left, "--json", expect=6)
+    assert result.services[left]["status"] == "locked"
+    assert active(trial, left) == 4
+
+
+# --- the command `services` ---
+
+
+def work_list(trial: Trial, *options: str, expect: int = 0) -> list[dict[str, Any]]:
+    """`services --json`, which is a list."""
+    listed: list[dict[str, Any]] = json.loads(
+        trial.run("services", "--json", *options, expect=expect).out
+    )
+    return listed
+
+
+def test_services_is_the_work_list_biggest_first(make_trial: MakeTrial) -> None:
+    """A scheduler that fans out over a list without a new service would never read it."""
+    trial = make_trial((3, 9))
+    small, large = (service.sid for service in trial.services)
+    before = work_list(trial)
+    assert {(one["chat_service_sid"], one["rows"], one["last_complete_at"]) for one in before} == {
+        (small, 0, None),
+        (large, 0, None),
+    }
+    trial.sync()
+    new = trial.world.add_service(2).sid
+    listed = work_list(trial, "--account", "main")
+    assert [(one["chat_service_sid"], one["rows"]) for one in listed] == [
+        (large, 9),
+        (small, 3),
+        (new, 0),
+    ]
+    assert set(listed[0]) == {"account", "chat_service_sid", "rows", "last_complete_at"}
+    assert listed[0]["last_complete_at"].endswith("Z")
+    assert large in trial.run("services").out
+    trial.world.remove_service(small)
+    assert small not in trial.run("services").out
+    trial.run("services", "--account", "nobody", expect=2)
+
+
+def test_services_lists_what_it_knows_of_an_account_that_cannot_be_asked(
+    make_trial: MakeTrial,
+) -> None:
+    """An hour without the list of services must not stop the reading of those that are known."""
+    trial = make_trial((3, 9))
+    trial.sync()
+    trial.simulator.faults.add("forbidden", on="services")
+    add_block(trial, "chosen", services=[trial.services[0].sid])
+    listed = work_list(trial, expect=3)
+    assert [(one["account"], one["rows"]) for one in listed] == [("main", 9), ("chosen", 3)]
+    trial.run("services", "--account", "main", expect=4)

@@ -1,0 +1,110 @@
+"""What there is to read: every configured or discovered service, for schedulers that fan out."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+
+from etl import errors
+from etl.config import Account, Settings
+from etl.domain.counters import Counters
+from etl.domain.service import Service
+from etl.stopping import Stop
+from etl.sync.claims import Claims, require_own_key
+from etl.sync.context import Request
+from etl.sync.outcome import sentence
+from etl.sync.run import choose_accounts
+from etl.twilio.client import Client
+from etl.twilio.conversations import discover_services
+from etl.warehouse import migration, services
+from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.overview import read_freshness
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Item:
+    """One service to be read."""
+
+    account: str
+    chat_service_sid: str
+    rows: int = 0
+    """Bindings that it had when it was last read."""
+    last_complete_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class WorkList:
+    """The services, biggest first, and the accounts whose list could not be read."""
+
+    items: list[Item]
+    failures: list[errors.EtlError]
+    accounts: int
+
+    @property
+    def exit_code(self) -> int:
+        """3 when some accounts could not be asked, their own code when none could."""
+        if not self.failures:
+            return 0
+        return 3 if len(self.failures) < self.accounts else self.failures[0].exit_code
+
+
+def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> WorkList:
+    """Ask each chosen account for its services; one that cannot be asked is listed as it was known.
+
+    Raises:
+        ConfigurationError: an account is not configured.
+        WarehouseError: the warehouse cannot be reached or is not at the newest revision.
+    """
+    chosen = choose_accounts(settings, Request(accounts=tuple(accounts)))
+    with closing(open_warehouse(settings.warehouse, settings.retry, stop)) as warehouse:
+        known, readers = _read_known(warehouse)
+    found: dict[str, dict[str, Service]] = {}
+    failures: list[errors.EtlError] = []
+    for account in (one for one in settings.accounts if one.services == "all"):
+        try:
+            found[account.name] = _discover(settings, account, stop)
+        except (errors.SourceError, errors.ConfigurationError) as error:
+            if account in chosen:
+                failures.append(error)
+                log.error(  # noqa: TRY400 - a sentence is enough
+                    "account.failed", account=account.name, message=sentence(error)
+                )
+    claims = Claims(settings.accounts, readers)
+    items = [
+        Item(account.name, sid, *known.get(sid, (0, None)))
+        for account in chosen
+        for sid in _services_of(account, found, claims, readers)
+    ]
+    items.sort(key=lambda item: (-item.rows, item.account, item.chat_service_sid))
+    return WorkList(items, failures, len(chosen))
+
+
+def _read_known(warehouse: Warehouse) -> tuple[dict[str, tuple[int, Any]], dict[str, str]]:
+    """What the warehouse has of each service, and the account that it belongs to."""
+    warehouse.read(migration.require_head)
+    lines = warehouse.read(read_freshness)
+    known = {line["chat_service_sid"]: (line["active"], line["last_complete_at"]) for line in lines}
+    return known, warehouse.read(services.read_readers)
+
+
+def _discover(settings: Settings, account: Account, stop: Stop) -> dict[str, Service]:
+    with closing(Client(account, settings.retry, stop)) as client:
+        found = discover_services(client, Counters())
+    require_own_key(account, found, settings.accounts)
+    return {service.sid: service for service in found}
+
+
+def _services_of(
+    account: Account, found: dict[str, dict[str, Service]], claims: Claims, readers: dict[str, str]
+) -> list[str]:
+    if account.services != "all":
+        return list(account.services)
+    if account.name not in found:
+        mine = [sid for sid, reader in readers.items() if reader == account.name]
+        return [sid for sid in mine if sid not in claims.listed]
+    return [sid for sid in found[account.name] if claims.reader_of(sid, found) == account.name]
