@@ -11,7 +11,7 @@ from etl.cli.output import say, say_json
 from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
 from etl.sync.outcome import RunOutcome, sentence
-from etl.sync.rejects import Retried, retry
+from etl.sync.reject_retry import Retried, retry
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.quarantine import Line
@@ -117,9 +117,9 @@ def _describe(outcome: RunOutcome, retried: Sequence[Retried]) -> str:
     if not retried:
         return "no open rejects"
     rows = [
-        (verdict.id, one.scope.chat_service_sid, verdict.sid, verdict.result, verdict.reason)
+        (result.id, one.scope.chat_service_sid, result.sid, result.result, result.reason)
         for one in retried
-        for verdict in one.verdicts
+        for result in one.results
     ]
     parts = [f"run {outcome.run_id}: {outcome.mode} {outcome.status}"]
     if rows:
@@ -131,7 +131,7 @@ def _describe(outcome: RunOutcome, retried: Sequence[Retried]) -> str:
 def _summary(one: Retried) -> str:
     if one.error:
         return f"{one.scope.chat_service_sid}: {one.status}: {sentence(one.error)}"
-    results = [verdict.result for verdict in one.verdicts]
+    results = [result.result for result in one.results]
     counted = (
         f"{results.count(name)} {name}" for name in ("loaded", "gone", "rejected", "unanswered")
     )

@@ -66,9 +66,9 @@ def run_summary(outcome: RunOutcome) -> str:
         table(("service", "scope", "status", *SHOWN), rows),
     ]
     notes = [
-        f"  {scan.scope.chat_service_sid or scan.scope.account}: {describe_in_full(scan.error) if scan.error else scan.kept}"
+        f"  {scan.scope.chat_service_sid or scan.scope.account}: {describe_in_full(scan.error) if scan.error else scan.note}"
         for scan in outcome.scans
-        if scan.error or scan.kept
+        if scan.error or scan.note
     ]
     if notes:
         lines += ["", "not done:", *notes]

@@ -13,6 +13,7 @@ import xxhash
 
 from etl.domain.binding import Key, Reject, Row
 from etl.domain.message_types import normalize_message_types
+from etl.domain.scope import Scope
 from etl.domain.timestamps import normalize_timestamp
 from etl.domain.wire import UNDECODABLE, decode_sids
 
@@ -97,9 +98,21 @@ class Normalizer:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._seed = int.from_bytes(rules.digest()[:8], "big")
+        digest = rules.digest()
+        self.digest = digest.hex()
+        """Changes when any rule changes."""
+        self._seed = int.from_bytes(digest[:8], "big")
         self._message_types: dict[tuple[str, ...], str] = {}
         self._credentials: set[str | None] = {None}
+
+    def stored_identities(self, scope: Scope) -> list[str]:
+        """Return the identities of a scope as the warehouse holds them.
+
+        None where privacy drops them: then none can be absent.
+        """
+        rules = self._rules
+        treated = (rules.treat(rules.identity, identity) for identity in scope.identities)
+        return [identity for identity in treated if identity is not None]
 
     def keys(self, raws: list[bytes]) -> tuple[dict[str, Key], list[Reject]]:
         """Hash rows without looking into them.

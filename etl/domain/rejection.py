@@ -28,6 +28,19 @@ class Rejections:
             Counter(self.active) + Counter(active),
         )
 
+    def merged(self, other: "Rejections") -> "Rejections":
+        """Return both together."""
+        return Rejections(
+            self.taken + other.taken,
+            Counter(self.reasons) + Counter(other.reasons),
+            Counter(self.active) + Counter(other.active),
+        )
+
+    @property
+    def rejected(self) -> int:
+        """Return how many rows were rejected."""
+        return sum(self.reasons.values())
+
     @property
     def may_be_one_fault(self) -> bool:
         """Whether it is worth asking how many bindings are active."""
@@ -55,7 +68,7 @@ def refuse_common_reason(seen: Rejections, active: int, *, whole: bool) -> None:
     """
     reason = common_reason(seen, active, whole=whole)
     if reason is not None:
-        read = seen.taken + sum(seen.reasons.values())
+        read = seen.taken + seen.rejected
         raise RowsRejected(
             f"{seen.reasons[reason]} of {read} rows were rejected for one reason: {reason}; "
             "nothing was published: correct the configuration if that is what is wrong "

@@ -27,6 +27,15 @@ class Scope:
     until: datetime | None = None
 
     @property
+    def named(self) -> dict[str, str]:
+        """Return what names it in the events of the log."""
+        return {
+            "account": self.account,
+            "chat_service_sid": self.chat_service_sid,
+            "scope": self.label,
+        }
+
+    @property
     def dated(self) -> bool:
         """Narrowed by time, which the API cannot do: rows outside are read and passed over."""
         return self.since is not None or self.until is not None

@@ -10,15 +10,15 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
-from etl import errors
 from etl.domain.guard import Absence
 from etl.domain.scope import Scope, in_shard
 from etl.domain.service import Service
+from etl.domain.status import ScanStatus
 from etl.stopping import Stop
-from etl.sync.absence import Census
 from etl.sync.board import Board
 from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
 from etl.sync.context import Context
+from etl.sync.deletes import DeleteBarrier
 from etl.sync.departures import (
     GONE_AT_TWILIO,
     UNPROVEN,
@@ -30,7 +30,6 @@ from etl.sync.departures import (
     take_out,
 )
 from etl.sync.outcome import ScanOutcome, sentence
-from etl.sync.plan import Plan
 from etl.sync.scan import Scan
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
@@ -152,7 +151,7 @@ def _add_unlisted(
             work.departures.append(Departure(scope, outcome, GONE_AT_TWILIO))
         else:
             note = UNPROVEN if absence is Absence.GONE else UNTOLD
-            shared.board.add(ScanOutcome(scope, "skipped", kept=note, ended=True))
+            shared.board.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
 
 
 def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
@@ -197,7 +196,7 @@ def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
             scopes += scope.partitions() if account.partition_by_type else [scope]
         elif in_shard([scope], request.shard):
             note = note_on_reader(reader)
-            shared.board.add(ScanOutcome(scope, "skipped", kept=note, ended=True))
+            shared.board.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
     return in_shard(scopes, request.shard)
 
 
@@ -205,25 +204,30 @@ def _scan_account(shared: _Shared, work: _Work) -> None:
     context, board, client, scopes = shared.context, shared.board, work.client, work.scopes
     for departure in work.departures:
         take_out(context, departure)
-    kind = Plan if context.request.dry_run else Scan
     parts = Counter(scope.chat_service_sid for scope in scopes)
-    census: dict[str, Census] = {sid: Census(number) for sid, number in parts.items()}
+    barriers = {sid: DeleteBarrier(number) for sid, number in parts.items()}
     planned = [
-        kind(context, client, scope, board.add(ScanOutcome(scope)), census[scope.chat_service_sid])
+        Scan(
+            context,
+            client,
+            scope,
+            board.add(ScanOutcome(scope)),
+            barriers[scope.chat_service_sid],
+        )
         for scope in scopes
     ]
     pool = ThreadPoolExecutor(client.account.concurrency, "scan")
     tasks = [
-        pool.submit(_scan, scan, census[scope.chat_service_sid])
+        pool.submit(_scan, scan, barriers[scope.chat_service_sid])
         for scope, scan in zip(scopes, planned, strict=True)
     ]
     _wait_for(tasks, context.stop)
     pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _scan(scan: Scan | Plan, census: Census) -> None:
+def _scan(scan: Scan, barrier: DeleteBarrier) -> None:
     scan.read()
-    for ready in census.hand_in(scan):
+    for ready in barrier.arrive(scan):
         ready.finish()
 
 
@@ -234,8 +238,8 @@ def _failures_noted(board: Board, client: Client) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        status = "interrupted" if isinstance(error, errors.Interrupted) else "failed"
-        board.add(ScanOutcome(Scope(account.name, ""), status, error=error, ended=True))
+        outcome = board.add(ScanOutcome(Scope(account.name, ""), ended=True))
+        outcome.fail(error)
         log.error(  # noqa: TRY400 - the frames go to the debug level
             "account.failed",
             account=account.name,

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from etl.domain.counters import Counters, sum_up
+from etl.domain.status import ScanStatus
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome, ScanOutcome
@@ -59,7 +60,9 @@ class Board:
             dry_run=request.dry_run,
             run_group=request.run_group,
             scans=[
-                scan if scan.ended else replace(scan, status="interrupted", error=left_behind)
+                scan
+                if scan.ended
+                else replace(scan, status=ScanStatus.INTERRUPTED, error=left_behind)
                 for scan in self._scans
             ],
             discovery=sum_up(self._discoveries),

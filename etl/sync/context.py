@@ -61,7 +61,7 @@ class Context:
     trace: Trace = OFF
 
 
-def may_skip(context: Context, client: Client) -> bool:
+def skips_unknown_type(context: Context, client: Client) -> bool:
     """Whether a type that the server does not know is left out in silence: one that nobody asked for by name."""
     return client.account.partition_by_type and not context.request.binding_types
 

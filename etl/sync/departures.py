@@ -12,14 +12,18 @@ import structlog
 
 from etl import errors
 from etl.domain.counters import Counters
-from etl.domain.guard import Absence, Guard
+from etl.domain.guard import Absence
 from etl.domain.scope import Scope
 from etl.domain.service import Service
+from etl.domain.status import DONE, ScanStatus
 from etl.sync.context import Context
+from etl.sync.deletes import DeletePolicy
 from etl.sync.outcome import ScanOutcome, sentence
+from etl.sync.session import ScanSession
+from etl.sync.steps import Absences
 from etl.twilio.client import Client
 from etl.twilio.conversations import find_opened_account, look_up_service
-from etl.warehouse import absences, leases, ledger, quarantine, services, staging
+from etl.warehouse import absences, ledger, quarantine, services, staging
 from etl.warehouse.ledger import Ending
 from etl.warehouse.publishing import Publication, publish_deletes
 
@@ -87,19 +91,16 @@ def take_out(context: Context, departure: Departure) -> None:
         else:
             context.warehouse.transact(_work(context, departure))
     except errors.EtlError as error:
-        outcome.error = error
-        held = isinstance(error, errors.LeaseHeld | errors.LeaseLost)
-        stopped = isinstance(error, errors.Interrupted)
-        outcome.status = "interrupted" if stopped else "locked" if held else "failed"
+        outcome.fail(error)
     finally:
         outcome.ended = True
     log.info(
-        "service.departed" if outcome.status == "published" else "service.kept",
+        "service.departed" if outcome.status in DONE and not outcome.error else "service.kept",
         account=departure.scope.account,
         chat_service_sid=sid,
         status=outcome.status,
         deleted=outcome.counters.deleted,
-        reason=sentence(outcome.error) if outcome.error else outcome.kept,
+        reason=sentence(outcome.error) if outcome.error else outcome.note,
     )
 
 
@@ -112,17 +113,14 @@ def _plan(conn: sa.Connection, context: Context, departure: Departure) -> None:
 
 def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], None]:
     assert context.holder is not None  # noqa: S101 - a dry run plans
-    holder, engine, scope = context.holder.for_scan(), context.warehouse.engine, departure.scope
+    session = ScanSession(context.warehouse, context.holder, departure.scope)
+    scope = departure.scope
     asked = replace(departure.outcome.counters)
 
     def work(conn: sa.Connection) -> None:
-        lapsed = leases.acquire(conn, engine, holder, scope)
-        now = engine.now(conn)
-        others = [one.run_id for one in lapsed if one.run_id != holder.run_id]
-        ledger.close_abandoned(conn, others, scope, now)
-        order = Publication(
-            holder.run_id, ledger.start_scan(conn, holder.run_id, scope, now), scope, (), now
-        )
+        session.open(conn)
+        now = context.warehouse.engine.now(conn)
+        order = Publication(session.holder.run_id, session.scan_id, scope, (), now)
         active = staging.count_active(conn, scope.chat_service_sid)
         _decide(context, departure, active)
         counted = replace(asked)
@@ -131,8 +129,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
         else:
             services.record_held(conn, scope.chat_service_sid, active)
         vars(departure.outcome.counters).update(vars(counted))
-        ledger.finish_scan(conn, order.stage_id, _ending(departure.outcome, counted), now)
-        leases.release(conn, holder, scope)
+        session.finish(conn, _ending(departure.outcome, counted))
 
     return work
 
@@ -140,12 +137,12 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
 def _decide(context: Context, departure: Departure, active: int) -> None:
     """Ask the guard, for which all rows of the service are absent."""
     rules, outcome = context.settings.deletes, departure.outcome
-    guard = Guard(rules.max_fraction, rules.min_rows)
-    guarded = departure.guarded and not context.request.allow_mass_delete
-    outcome.status, outcome.kept, outcome.error = "published", departure.why, None
-    if guarded and rules.mode != "ignore" and guard.refuses(active, active):
+    policy = DeletePolicy(rules, context.request.allow_mass_delete or not departure.guarded)
+    done = ScanStatus.PLANNED if context.holder is None else ScanStatus.PUBLISHED
+    outcome.status, outcome.note, outcome.error = done, departure.why, None
+    if rules.mode != "ignore" and policy.refuses(Absences(active, active)):
         sid = departure.scope.chat_service_sid
-        outcome.status, outcome.kept = "refused", None
+        outcome.status, outcome.note = ScanStatus.REFUSED, None
         outcome.error = errors.DeletesRefused(
             f"{departure.why}; its {active} active bindings are more than deletes.max_fraction "
             "and deletes.min_rows allow: nothing was deleted; take it out by "
@@ -166,7 +163,7 @@ def _delete(conn: sa.Connection, context: Context, departure: Departure, order: 
 
 
 def _ending(outcome: ScanOutcome, counters: Counters) -> Ending:
-    error = sentence(outcome.error) if outcome.error else outcome.kept
+    error = sentence(outcome.error) if outcome.error else outcome.note
     return Ending(outcome.status, counters, error=error)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from etl import errors
 from etl.domain.counters import Counters, sum_up
 from etl.domain.scope import Scope
+from etl.domain.status import DONE, RunStatus, ScanStatus
 
 
 @dataclass
@@ -15,16 +16,20 @@ class ScanOutcome:
     """What came of one scan."""
 
     scope: Scope
-    status: str = "interrupted"
+    status: ScanStatus = ScanStatus.INTERRUPTED
     complete: bool = False
     resumed: bool = False
     counters: Counters = field(default_factory=Counters)
     error: Exception | None = None
-    kept: str | None = None
+    note: str | None = None
     """Why deletes were withheld, though nothing went wrong."""
     ended: bool = False
     expected: int | None = None
     """Rows still to be read when it began, by the last complete reading; None when there was none of late."""
+
+    def fail(self, error: Exception) -> None:
+        """Note what befell the scan."""
+        self.error, self.status, self.complete = error, status_of(error), False
 
     def as_json(self) -> dict[str, Any]:
         """The contract's object of one service."""
@@ -37,7 +42,7 @@ class ScanOutcome:
             "resumed": self.resumed,
             **asdict(self.counters),
             "error": describe(self.error),
-            "note": self.kept,
+            "note": self.note,
         }
 
 
@@ -63,35 +68,35 @@ class RunOutcome:
         return sum_up([self.discovery, *(scan.counters for scan in self.scans)])
 
     @property
-    def status(self) -> str:
+    def status(self) -> RunStatus:
         """The run's status in the ledger."""
         found = {scan.status for scan in self.scans}
-        if self.stopped and ("interrupted" in found or not found):
-            return "interrupted"
-        if "failed" in found:
-            return "partial" if found & {"published", "refused"} else "failed"
-        if "refused" in found:
-            return "refused"
-        if "locked" in found:
-            return "partial" if "published" in found else "locked"
-        return "succeeded"
+        if self.stopped and (ScanStatus.INTERRUPTED in found or not found):
+            return RunStatus.INTERRUPTED
+        if ScanStatus.FAILED in found:
+            return RunStatus.PARTIAL if found & DONE else RunStatus.FAILED
+        if ScanStatus.REFUSED in found:
+            return RunStatus.REFUSED
+        if ScanStatus.LOCKED in found:
+            return RunStatus.PARTIAL if found & DONE else RunStatus.LOCKED
+        return RunStatus.SUCCEEDED
 
     @property
     def exit_code(self) -> int:
         """See the contract's table; of several, the first of 4, 3, 5, 6."""
         found = {scan.status for scan in self.scans}
-        if self.status == "interrupted":
+        if self.status == RunStatus.INTERRUPTED:
             return self.stopped_exit_code or 3
-        if "failed" in found:
+        if ScanStatus.FAILED in found:
             return self._exit_code_of_failure(found)
-        if "refused" in found:
-            return 5
-        return 6 if "locked" in found else 0
+        if ScanStatus.REFUSED in found:
+            return errors.DeletesRefused.exit_code
+        return errors.LeaseHeld.exit_code if ScanStatus.LOCKED in found else 0
 
-    def _exit_code_of_failure(self, found: set[str]) -> int:
-        if found & {"published", "refused"}:
+    def _exit_code_of_failure(self, found: set[ScanStatus]) -> int:
+        if found & DONE:
             return 3
-        causes = [scan.error for scan in self.scans if scan.status == "failed"]
+        causes = [scan.error for scan in self.scans if scan.status == ScanStatus.FAILED]
         if all(isinstance(cause, errors.WarehouseError) for cause in causes):
             return errors.WarehouseError.exit_code
         codes = {errors.exit_code_of(cause) for cause in causes if cause is not None}
@@ -104,7 +109,11 @@ class RunOutcome:
     @property
     def error(self) -> str | None:
         """The first thing that went wrong, in a sentence."""
-        wrong = [scan for scan in self.scans if scan.error is not None and scan.status != "skipped"]
+        wrong = [
+            scan
+            for scan in self.scans
+            if scan.error is not None and scan.status != ScanStatus.SKIPPED
+        ]
         if not wrong:
             return None
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
@@ -129,6 +138,15 @@ class RunOutcome:
     def shown_status(self, scan: ScanOutcome) -> str:
         """A scan's status to the caller: a dry run has published nothing."""
         return "planned" if self.dry_run and scan.status == "published" else scan.status
+
+
+def status_of(error: Exception) -> ScanStatus:
+    """Return what a scan is that ended with this error."""
+    if isinstance(error, errors.Interrupted):
+        return ScanStatus.INTERRUPTED
+    if isinstance(error, errors.LeaseHeld | errors.LeaseLost):
+        return ScanStatus.LOCKED
+    return ScanStatus.SKIPPED if isinstance(error, errors.TypeUnknown) else ScanStatus.FAILED
 
 
 def describe(error: Exception | None) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import structlog
 from etl import config, errors
 from etl.config import Settings
 from etl.domain.scope import Scope
+from etl.domain.status import RunStatus, ScanStatus
 from etl.stopping import Stop
 from etl.sync.accounts import scan_accounts
 from etl.sync.board import Board
@@ -58,7 +59,7 @@ def execute(
             _close_line(
                 warehouse,
                 board.run_id,
-                ledger.Ending("failed", board.totals, error=sentence(error)),
+                ledger.Ending(RunStatus.FAILED, board.totals, error=sentence(error)),
             )
             raise
         _note_unknown_services(request, board)
@@ -80,7 +81,7 @@ def _note_unknown_services(request: Request, board: Board) -> None:
             error = errors.ServiceNotFound(
                 "no configured account has this service; check the SID and `services`"
             )
-            board.add(ScanOutcome(Scope("", sid), "failed", error=error, ended=True))
+            board.add(ScanOutcome(Scope("", sid), ScanStatus.FAILED, error=error, ended=True))
 
 
 def choose_accounts(settings: Settings, request: Request) -> list[config.Account]:

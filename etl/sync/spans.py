@@ -1,6 +1,7 @@
 """What the spans of scans and pages tell."""
 
 from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
 from etl.sync.context import Context
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.telemetry.tracing import Attributes, Trace, of_error
@@ -19,7 +20,7 @@ def end_scan(trace: Trace, outcome: ScanOutcome) -> None:
     trace.note(status=outcome.status, complete=outcome.complete, rows=outcome.counters.fetched)
     if outcome.error is not None:
         trace.note(**of_error(outcome.error))
-    is_well = outcome.error is None or outcome.status in ("published", "skipped")
+    is_well = outcome.error is None or outcome.status in (ScanStatus.PUBLISHED, ScanStatus.SKIPPED)
     trace.end(None if is_well else sentence(outcome.error))
 
 

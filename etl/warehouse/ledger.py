@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.counters import Counters
 from etl.domain.scope import Scope, overlap
+from etl.domain.status import RunStatus, ScanStatus
 from etl.errors import StageLost
 from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
 
@@ -53,7 +54,7 @@ class Progress:
 
 def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
     """Open the run's line; gives its id."""
-    line = {**asdict(begun), "status": "running", "started_at": now, "dry_run": False}
+    line = {**asdict(begun), "status": RunStatus.RUNNING, "started_at": now, "dry_run": False}
     return _insert(conn, sync_runs, line)
 
 
@@ -75,7 +76,7 @@ def start_scan(conn: sa.Connection, run_id: int, scope: Scope, now: datetime) ->
         "account": scope.account,
         "chat_service_sid": scope.chat_service_sid,
         "scope": scope.label,
-        "status": "running",
+        "status": RunStatus.RUNNING,
         "complete": False,
         "resumed": False,
         "started_at": now,
@@ -116,7 +117,8 @@ def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:
     """The counters of a scan that is published: its commit went through, and only the answer to it was lost."""
     names = tuple(asdict(Counters()))
     line = sa.select(*(sync_scans.c[name] for name in names)).where(
-        sync_scans.c.id == scan_id, sync_scans.c.status.in_(("published", "refused"))
+        sync_scans.c.id == scan_id,
+        sync_scans.c.status.in_((ScanStatus.PUBLISHED, ScanStatus.REFUSED)),
     )
     found = conn.execute(line).first()
     return None if found is None else Counters(**found._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
@@ -139,11 +141,11 @@ def close_abandoned(
 ) -> None:
     """Mark what killed runs left as running: their scans of this service, and the runs that hold no lease any more."""
     ended = {
-        "status": "interrupted",
+        "status": ScanStatus.INTERRUPTED,
         "finished_at": now,
         "error": _WITHOUT_A_WORD,
     }
-    running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == "running")
+    running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == ScanStatus.RUNNING)
     conn.execute(
         sa.update(sync_scans)
         .where(running_scans, sync_scans.c.chat_service_sid == scope.chat_service_sid)
@@ -154,7 +156,7 @@ def close_abandoned(
     )
     conn.execute(
         sa.update(sync_runs)
-        .where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == "running", ~holding)
+        .where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == RunStatus.RUNNING, ~holding)
         .values(ended)
     )
 
@@ -165,7 +167,7 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     A live run that is taken for dead here, since it is long without a lease, still writes its own ending.
     """
     ended = {
-        "status": "interrupted",
+        "status": ScanStatus.INTERRUPTED,
         "finished_at": now,
         "error": _WITHOUT_A_WORD,
     }
@@ -175,11 +177,15 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     begun_long_ago = sync_runs.c.started_at < now - timedelta(seconds=lease_seconds)
     conn.execute(
         sa.update(sync_runs)
-        .where(sync_runs.c.status == "running", begun_long_ago, ~alive)
+        .where(sync_runs.c.status == RunStatus.RUNNING, begun_long_ago, ~alive)
         .values(ended)
     )
-    over = sa.exists().where(sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != "running")
-    conn.execute(sa.update(sync_scans).where(sync_scans.c.status == "running", over).values(ended))
+    over = sa.exists().where(
+        sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != RunStatus.RUNNING
+    )
+    conn.execute(
+        sa.update(sync_scans).where(sync_scans.c.status == ScanStatus.RUNNING, over).values(ended)
+    )
 
 
 def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list[str]:
@@ -188,7 +194,7 @@ def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list
         sync_runs.c.finished_at > now - timedelta(days=1)
     )
     rivals = sa.select(sync_runs.c.id, sync_runs.c.host, sync_runs.c.status).where(
-        (sync_runs.c.status == "running") | silent, sync_runs.c.id != (own_run or 0)
+        (sync_runs.c.status == RunStatus.RUNNING) | silent, sync_runs.c.id != (own_run or 0)
     )
     found = conn.execute(rivals.order_by(sync_runs.c.id.desc()).limit(_MOST_RIVALS))
     return [

@@ -10,8 +10,8 @@ T = TypeVar("T")
 AT_ONCE = 1_000
 
 
-def portions(values: Collection[T]) -> Iterator[list[T]]:
-    """The values in order, in lists that fit into any statement."""
+def portions(values: Collection[T], size: int = AT_ONCE) -> Iterator[list[T]]:
+    """Yield the values in order, in lists that fit into any statement."""
     rest = iter(values)
-    while some := list(islice(rest, AT_ONCE)):
+    while some := list(islice(rest, size)):
         yield some

@@ -76,9 +76,10 @@ def test_a_failed_discovery_leaves_its_request_id_in_the_ledger(trial: Trial) ->
 
 
 class Broken(Stop):
-    """Stands for a fault of the program, in a part that every scan uses."""
+    """Stands for a fault of the program, in a part that the run itself uses."""
 
-    def check(self) -> None:
+    @property
+    def requested(self) -> bool:
         raise RuntimeError
 
 

@@ -1,6 +1,6 @@
-"""Pages are fetched in a thread of their own, so that the warehouse's work never stands in the chain's way.
+"""Pages are fetched in a thread of their own, so that the warehouse's work holds up no request.
 
-Pages are handed on in batches and not one by one: each hand-over costs both threads a turn of the interpreter lock.
+They are handed on in batches: each hand-over costs both threads a turn of the interpreter lock.
 """
 
 import threading
@@ -31,27 +31,27 @@ class Batch(NamedTuple):
     """Where the chain goes on; None when this batch is its last."""
 
 
-class Chain:
-    """Walks `steps` ahead of its reader, by no more than one batch."""
+class Prefetcher:
+    """Reads the pages of one chain ahead of whoever takes the batches, by no more than one batch."""
 
-    def __init__(self, steps: Callable[[], Iterator[Step]], counters: Counters, stop: Stop) -> None:
-        self._steps = steps
+    def __init__(self, pages: Callable[[], Iterator[Step]], counters: Counters, stop: Stop) -> None:
+        self._pages = pages
         self._counters = counters
         self._stop = stop
         self._changed = threading.Condition()
-        self._pages: list[Step] = []
+        self._waiting: list[Step] = []
         self._rows = 0
         self._bytes = 0
         self._first_at = 0.0
         self._ended = False
         self._abandoned = False
         self._error: Exception | None = None
-        self.met_a_page_again = False
+        self.saw_a_page_again = False
         """Rows moved while they were read, so the listing proves no absence."""
 
     def __enter__(self) -> Self:
         # A daemon: a socket that never answers must not keep a stopped process alive.
-        threading.Thread(target=self._walk, name="chain", daemon=True).start()
+        threading.Thread(target=self._fetch, name="prefetch", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +60,7 @@ class Chain:
             self._changed.notify_all()
 
     def batches(self) -> Iterator[Batch]:
-        """Batches until the chain ends. What was read before an error or a stop is given first, then that is raised.
+        """Yield batches until the chain ends; what was read before an error or a stop comes first.
 
         Raises:
             SourceError: the chain broke.
@@ -79,7 +79,7 @@ class Chain:
         with self._changed:
             while not (self._is_due() or self._ended or self._stop.requested):
                 self._changed.wait(_LOOK_FOR_STOP_SECONDS)
-            pages, self._pages, self._rows, self._bytes = self._pages, [], 0, 0
+            pages, self._waiting, self._rows, self._bytes = self._waiting, [], 0, 0
             last = self._ended or self._stop.requested
             if not self._ended and last:
                 self._abandoned, self._error = True, self._interruption()
@@ -98,20 +98,20 @@ class Chain:
         return None
 
     def _is_due(self) -> bool:
-        return bool(self._pages) and (
+        return bool(self._waiting) and (
             self._is_full() or time.monotonic() - self._first_at >= _BATCH_SECONDS
         )
 
     def _is_full(self) -> bool:
         return (
             self._rows >= _BATCH_ROWS
-            or len(self._pages) >= _BATCH_PAGES
+            or len(self._waiting) >= _BATCH_PAGES
             or self._bytes >= _BATCH_BYTES
         )
 
-    def _walk(self) -> None:
+    def _fetch(self) -> None:
         try:
-            for step in self._steps():
+            for step in self._pages():
                 if not self._put(step):
                     return
         except Exception as error:  # noqa: BLE001 - carried over to the reader's thread, which raises it
@@ -127,10 +127,10 @@ class Chain:
                 self._changed.wait()
             if self._abandoned:
                 return False
-            if not self._pages:
+            if not self._waiting:
                 self._first_at = time.monotonic()
-            self._pages.append(step)
-            self.met_a_page_again |= step.repeated
+            self._waiting.append(step)
+            self.saw_a_page_again |= step.repeated
             self._rows += len(step.page.rows)
             self._bytes += sum(map(len, step.page.rows))
             self._counters.pages += 1

@@ -1,0 +1,66 @@
+"""Rows of a batch against what the warehouse holds: only what differs is looked into."""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from etl.domain.binding import Key, Reject, Row
+from etl.domain.normalize import Normalizer, split
+from etl.domain.scope import Scope
+from etl.warehouse import staging
+from etl.warehouse.engines.contract import Engine
+from etl.warehouse.staging import Stored
+
+
+class Difference(NamedTuple):
+    """What a batch would change."""
+
+    changed: list[Row]
+    """Rows that are new, have other content, or come back after a delete."""
+    rejects: list[Reject]
+    skipped: frozenset[str]
+    """SIDs of rows that changed outside of the dates asked for."""
+    stored: Mapping[str, Stored]
+    """What the warehouse held of every row whose bytes are new to it."""
+
+    @property
+    def rejected_active(self) -> list[str]:
+        """Return the reasons of those rejects whose binding is active in the warehouse."""
+        if not self.rejects:
+            return []
+        active = {sid for sid, stored in self.stored.items() if stored.active}
+        return [one.reason for one in self.rejects if one.sid in active]
+
+
+def compare(
+    conn: sa.Connection,
+    engine: Engine,
+    normalizer: Normalizer,
+    keys: Collection[Key],
+    scope: Scope,
+    *,
+    first_load: bool = False,
+) -> Difference:
+    """Return how the rows of a batch differ from the warehouse.
+
+    Bytes as they were last time leave nothing but their SID. Where they differ the content
+    decides, and the dates that `scope` asks for. In a first load there is nothing to compare
+    with, and asking costs as much as staging; should a SID be stored all the same, under another
+    service, publishing finds it, since it counts by what is stored then.
+    """
+    fitting, rejects = staging.split_by_room(conn, keys)
+    if not fitting:
+        return Difference([], rejects, frozenset(), {})
+    stored = (
+        staging.take_all_for_new(fitting)
+        if first_load
+        else staging.find_differing(conn, engine, fitting)
+    )
+    rows, bad = split(normalizer.shape(key) for key in fitting if key.sid in stored)
+    changed = [row for row in rows if stored[row.sid] != (row.content_hash, True)]
+    if not scope.dated:
+        return Difference(changed, bad + rejects, frozenset(), stored)
+    asked_for = [row for row in changed if scope.holds(row.date_updated)]
+    skipped = {row.sid for row in changed} - {row.sid for row in asked_for}
+    return Difference(asked_for, bad + rejects, frozenset(skipped), stored)

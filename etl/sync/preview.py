@@ -1,0 +1,186 @@
+"""A dry run's sink: compares like the other one, counts what would change, and writes nothing.
+
+What was seen is kept in a scratch database that vanishes with the run, so that the warehouse is
+only read and memory stays flat.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import msgspec
+import sqlalchemy as sa
+
+from etl import errors
+from etl.domain.binding import Key
+from etl.domain.counters import Counters
+from etl.domain.guard import Sample, draw_sample
+from etl.domain.normalize import Normalizer
+from etl.domain.rejection import Rejections
+from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
+from etl.sync.compare import Difference, compare
+from etl.sync.context import Context
+from etl.sync.prefetch import Batch
+from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
+from etl.warehouse import staging
+from etl.warehouse.ledger import Ending
+from etl.warehouse.publishing import count_taken_out
+
+
+class PreviewSink:
+    """See `Sink`."""
+
+    published: ClassVar[ScanStatus] = ScanStatus.PLANNED
+
+    def __init__(self, context: Context, normalizer: Normalizer, scope: Scope) -> None:
+        self._warehouse = context.warehouse
+        self._normalizer = normalizer
+        self._scope = scope
+        self._identities = normalizer.stored_identities(scope)
+        self._counted = Counters()
+        self._absent = 0
+        self._seen = _SeenSids()
+
+    def open(self) -> Opened:
+        self._seen.open()
+        return Opened()
+
+    def start_over(self) -> None:
+        """Nothing is ever resumed here."""
+
+    def keep(self, batch: Batch) -> Kept:
+        keys, unreadable = self._normalizer.keys(batch.rows)
+        new = [keys[sid] for sid in self._seen.add(keys)]
+        seen = self._count(new).plus(0, [one.reason for one in unreadable], [])
+        return Kept(len(unreadable), seen, next(reversed(keys), None))
+
+    def _count(self, keys: Collection[Key]) -> Rejections:
+        if not keys:
+            return Rejections()
+        found, taken_out = self._warehouse.read(lambda conn: self._compare(conn, keys))
+        self._counted.add(_count_changes(found, taken_out, len(keys)))
+        return Rejections().plus(
+            len(keys) - len(found.rejects),
+            [one.reason for one in found.rejects],
+            found.rejected_active,
+        )
+
+    def _compare(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[Difference, int]:
+        """Return the difference, and how many of the new bindings a hard delete had taken out."""
+        engine = self._warehouse.engine
+        found = compare(conn, engine, self._normalizer, keys, self._scope)
+        new = {row.sid for row in found.changed if found.stored[row.sid].content_hash is None}
+        return found, count_taken_out(conn, engine, [key for key in keys if key.sid in new])
+
+    def count_expected(self) -> int:
+        return self._warehouse.read(
+            lambda conn: staging.count_in_scope(conn, self._scope, self._identities)
+        )
+
+    def list_absent(self, *, proven: bool, parts: int) -> Absences:
+        if not proven:
+            return Absences()
+        missed = self._warehouse.read(self._list_absent)
+        self._absent = missed.absent
+        return missed
+
+    def _list_absent(self, conn: sa.Connection) -> Absences:
+        self._seen.forget_absent()  # when a lost connection lets all of this be done again
+        expected = staging.iterate_active(conn, self._scope, self._identities)
+        absent = sum(self._seen.list_unseen(sids) for sids in expected)
+        return Absences(absent, staging.count_active(conn, self._scope.chat_service_sid))
+
+    def sample_absent(self, limit: int) -> Sample:
+        return draw_sample(self._seen.absent(), limit)
+
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+        """Return what would change; nothing is written."""
+        if decision.deletes:
+            kept = len(decision.alive) + len(decision.unknown)
+            self._counted.deleted = self._absent - kept
+        alive, _ = self._normalizer.keys(list(decision.alive))
+        rejected = self._count(alive.values()).rejected
+        counted = Counters(**vars(counters))
+        counted.add(self._counted)
+        counted.rejected = counters.rejected + rejected
+        return counted
+
+    def abandon(self, ending: Ending, cause: Exception) -> None:
+        """There is nothing to end."""
+
+    def close(self) -> None:
+        self._seen.close()
+
+
+def _count_changes(found: Difference, taken_out: int, rows: int) -> Counters:
+    """Return what the changed rows of a batch of so many would do to the warehouse."""
+    before = [found.stored[row.sid] for row in found.changed]
+    new = sum(one.content_hash is None for one in before)
+    updated = sum(one.active for one in before)
+    return Counters(
+        inserted=new - taken_out,
+        updated=updated,
+        restored=len(before) - new - updated + taken_out,
+        unchanged=rows - len(before) - len(found.skipped) - len(found.rejects),
+    )
+
+
+@contextmanager
+def _naming_the_folder() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as cause:
+        raise errors.ScratchUnusable(
+            "the temporary folder cannot hold what the dry run has seen "
+            f"({getattr(cause, 'sqlite_errorname', type(cause).__name__)}): "
+            "make room there, or name another folder in the environment variable SQLITE_TMPDIR"
+        ) from cause
+
+
+class _SeenSids:
+    """What a dry run has seen, and what it has not, on disk."""
+
+    _db: sqlite3.Connection | None = None
+
+    def open(self) -> None:
+        # The empty name is SQLite's for a private file in the temporary folder.
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("CREATE TABLE seen (sid TEXT PRIMARY KEY) WITHOUT ROWID")
+        self._db.execute("CREATE TABLE absent (sid TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Close the file, by which it vanishes."""
+        if self._db is not None:
+            self._db.close()
+
+    def add(self, sids: Collection[str]) -> list[str]:
+        """Remember SIDs; return those that are new."""
+        query = "INSERT INTO seen SELECT value FROM json_each(?) WHERE true ON CONFLICT DO NOTHING"
+        with _naming_the_folder():
+            return [sid for (sid,) in self._execute(f"{query} RETURNING sid", _listed(sids))]
+
+    def list_unseen(self, sids: Collection[str]) -> int:
+        """Remember which of these were not seen; return how many."""
+        unseen = "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT sid FROM seen)"
+        return self._execute(f"INSERT INTO absent {unseen}", _listed(sids)).rowcount
+
+    def forget_absent(self) -> None:
+        """Begin the list of what was not seen anew."""
+        self._execute("DELETE FROM absent")
+
+    def absent(self) -> Iterator[str]:
+        """Yield what was not seen."""
+        with _naming_the_folder():
+            for (sid,) in self._execute("SELECT sid FROM absent"):
+                yield sid
+
+    def _execute(self, statement: str, *parameters: bytes) -> sqlite3.Cursor:
+        assert self._db is not None  # noqa: S101 - `open` comes first
+        with _naming_the_folder():
+            return self._db.execute(statement, parameters)
+
+
+def _listed(sids: Collection[str]) -> bytes:
+    return msgspec.json.encode(list(sids))

@@ -1,0 +1,104 @@
+"""A scan's lease and its line in the ledger: taken together, ended together."""
+
+from collections.abc import Callable
+
+import sqlalchemy as sa
+import structlog
+
+from etl import errors
+from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
+from etl.sync.outcome import sentence
+from etl.warehouse import leases, ledger, services, staging
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder
+from etl.warehouse.ledger import Ending
+
+log = structlog.get_logger()
+
+
+class ScanSession:
+    """The right to work on a scope, and the line that says what came of it.
+
+    Its verbs take the connection of the transaction they belong to; `abandon` opens its own.
+    """
+
+    def __init__(self, warehouse: Warehouse, holder: Holder, scope: Scope) -> None:
+        self.warehouse = warehouse
+        self.holder = holder.for_scan()
+        self.scope = scope
+        self.scan_id = 0
+
+    def open(self, conn: sa.Connection) -> None:
+        """Take the lease and open the line; what killed runs left open here is closed.
+
+        Raises:
+            LeaseHeld: a live run works on an overlapping scope.
+        """
+        engine = self.warehouse.engine
+        lapsed = leases.acquire(conn, engine, self.holder, self.scope)
+        now = engine.now(conn)
+        killed = [one.run_id for one in lapsed if one.run_id != self.holder.run_id]
+        ledger.close_abandoned(conn, killed, self.scope, now)
+        self.scan_id = ledger.start_scan(conn, self.holder.run_id, self.scope, now)
+
+    def renew(self, conn: sa.Connection) -> None:
+        """Prolong the lease inside the transaction that relies on it.
+
+        Raises:
+            LeaseLost: another run has taken it; the transaction must not be committed.
+        """
+        leases.renew(conn, self.warehouse.engine, self.holder, self.scope)
+
+    def finish(self, conn: sa.Connection, ending: Ending) -> None:
+        """Close the line and give the lease back."""
+        ledger.finish_scan(conn, self.scan_id, ending, self.warehouse.engine.now(conn))
+        leases.release(conn, self.holder, self.scope)
+
+    def abandon(self, ending: Ending, *, discarding: int | None = None, once: bool = False) -> None:
+        """Close the line of a scan that did not publish, and forget the stage `discarding`.
+
+        The warehouse itself may be what failed; then the lease runs out and the next run tidies up.
+        """
+
+        def end(conn: sa.Connection) -> None:
+            leases.enter_gate(conn, self.warehouse.engine, self.scope.chat_service_sid)
+            if self._still_holds_lease(conn):  # else another run may be going on with this stage
+                if discarding is not None:
+                    staging.discard(conn, [discarding])
+                self._record_answers(conn, ending)
+                leases.release(conn, self.holder, self.scope)
+            ledger.finish_scan(conn, self.scan_id, ending, self.warehouse.engine.now(conn))
+
+        self._try_to(end, once=once)
+
+    def note_unopened(self, ending: Ending) -> None:
+        """Write a line for a scan that could not take its lease."""
+
+        def write(conn: sa.Connection) -> None:
+            now = self.warehouse.engine.now(conn)
+            scan_id = ledger.start_scan(conn, self.holder.run_id, self.scope, now)
+            ledger.finish_scan(conn, scan_id, ending, now)
+
+        self._try_to(write)
+
+    def _record_answers(self, conn: sa.Connection, ending: Ending) -> None:
+        """A type that the server does not know is read with that; what answered a page exists."""
+        skipped = ending.status == ScanStatus.SKIPPED
+        if skipped or ending.counters.pages:
+            now = self.warehouse.engine.now(conn)
+            reading = services.Reading(self.scope, now, complete=skipped)
+            services.record_reading(conn, reading, changed=False)
+
+    def _still_holds_lease(self, conn: sa.Connection) -> bool:
+        try:
+            self.renew(conn)
+        except errors.LeaseLost:
+            return False
+        return True
+
+    def _try_to(self, write: Callable[[sa.Connection], None], *, once: bool = False) -> None:
+        try:
+            self.warehouse.transact(write, once=once)
+        except errors.EtlError as error:
+            log.warning("ledger.unwritten", run_id=self.holder.run_id, reason=sentence(error))

@@ -1,0 +1,56 @@
+"""Where a scan's rows go: into the warehouse, or into the numbers of a dry run.
+
+A sink compares each batch and keeps what publishing will need: `WarehouseSink` in the stage of its
+scan, `PreviewSink` in a scratch file. It opens the transactions; the order of its verbs is that of
+`scan.py`.
+"""
+
+from typing import ClassVar, Protocol
+
+from etl.domain.counters import Counters
+from etl.domain.guard import Sample
+from etl.domain.status import ScanStatus
+from etl.sync.prefetch import Batch
+from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
+from etl.warehouse.ledger import Ending
+
+
+class Sink(Protocol):
+    """One scan's way into the warehouse. Used by one thread at a time."""
+
+    published: ClassVar[ScanStatus]
+    """What a scan is whose rows have gone all the way."""
+
+    def open(self) -> Opened:
+        """Begin, or find where an interrupted scan of the same scope can be resumed.
+
+        Raises:
+            LeaseHeld: a live run works on an overlapping scope.
+        """
+
+    def start_over(self) -> None:
+        """Forget what was resumed: its link is no longer good."""
+
+    def keep(self, batch: Batch) -> Kept:
+        """Compare a batch and keep what publishing will need."""
+
+    def count_expected(self) -> int:
+        """Return how many active bindings a complete reading has to see."""
+
+    def list_absent(self, *, proven: bool, parts: int) -> Absences:
+        """Write down which bindings were not seen, if the reading proves something by that.
+
+        `parts` tells of how many the service consists that this run reads.
+        """
+
+    def sample_absent(self, limit: int) -> Sample:
+        """Draw up to `limit` of those that still stand on the list."""
+
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+        """Make what was kept the current truth, in one transaction; return all counters."""
+
+    def abandon(self, ending: Ending, cause: Exception) -> None:
+        """End a scan that does not publish; unless its cause forbids it, it can be resumed."""
+
+    def close(self) -> None:
+        """Release what only this process needed."""

@@ -1,0 +1,60 @@
+"""What each step of a scan hands to the next one: frozen values, in the order of the steps."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from etl.domain.rejection import Rejections
+
+
+class Opened(NamedTuple):
+    """Where a scan begins."""
+
+    link: str | None = None
+    """Where an interrupted scan stopped; None for the first page."""
+    fetched: int = 0
+    """Rows that it had read."""
+
+
+class Kept(NamedTuple):
+    """What came of a batch."""
+
+    unreadable: int
+    """Rows whose SID cannot be read."""
+    rejections: Rejections
+    last_sid: str | None
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is known once the last page is read."""
+
+    complete: bool
+    """From the first page to the last in one go, and no page came twice."""
+    resumed: bool
+    unreadable: int
+    rejections: Rejections
+    last_sid: str | None
+    """A binding that this run has just listed."""
+
+
+class Absences(NamedTuple):
+    """Bindings that a scan did not see and may delete, and what they are measured against."""
+
+    absent: int = 0
+    active: int = 0
+    """Active rows of the whole service, whatever part of it was read."""
+
+
+@dataclass(frozen=True)
+class DeleteDecision:
+    """What is to be done about the absent bindings of a scan."""
+
+    deletes: bool = False
+    """Those that the scan has listed go, save what is alive or unknown."""
+    refused: str | None = None
+    note: str | None = None
+    """Why absent bindings stay, though nothing was refused."""
+    alive: tuple[bytes, ...] = field(default=(), repr=False)
+    """Raw rows that the listing missed and the API returned when asked."""
+    unknown: tuple[str, ...] = ()
+    """SIDs that the API said nothing of; they are left for the next run."""

@@ -1,0 +1,299 @@
+"""A scan's way into the warehouse: each batch staged in a transaction, all published in one.
+
+A crash at any instant leaves the published tables whole: what is staged is either resumed by the
+next run or thrown away.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from datetime import datetime
+from typing import ClassVar
+
+import sqlalchemy as sa
+import structlog
+
+from etl import errors
+from etl.domain.binding import Key, Reject
+from etl.domain.counters import Counters
+from etl.domain.guard import Sample, draw_sample
+from etl.domain.normalize import Normalizer
+from etl.domain.rejection import Rejections
+from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
+from etl.sync.compare import compare
+from etl.sync.context import Context
+from etl.sync.prefetch import Batch
+from etl.sync.session import ScanSession
+from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
+from etl.warehouse import absences, leases, ledger, quarantine, services, staging
+from etl.warehouse.ledger import Ending, Progress
+from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
+
+log = structlog.get_logger()
+
+# After these, resuming at the stored link would meet the same again.
+_NOT_RESUMABLE = (
+    errors.MalformedPage,
+    errors.ForeignLink,
+    errors.RepeatedLink,
+    errors.NotTheApi,
+    errors.RequestRefused,
+    errors.RowsRejected,
+)
+
+
+class WarehouseSink:
+    """See `Sink`."""
+
+    published: ClassVar[ScanStatus] = ScanStatus.PUBLISHED
+
+    def __init__(self, context: Context, normalizer: Normalizer, scope: Scope) -> None:
+        assert context.holder is not None  # noqa: S101 - a dry run uses `PreviewSink`
+        self._context = context
+        self._warehouse = context.warehouse
+        self._engine = context.warehouse.engine
+        self._session = ScanSession(context.warehouse, context.holder, scope)
+        self._normalizer = normalizer
+        self._scope = scope
+        self._identities = normalizer.stored_identities(scope)
+        self._progress = Progress(0, "", 0, 0)
+        self._is_first_load = False
+        self._absent = 0
+        self._rank = context.turns.join()
+        self._log = log.bind(run_id=context.holder.run_id, **scope.named)
+
+    # open
+
+    def open(self) -> Opened:
+        self._warehouse.transact(self._open)
+        return Opened(self._progress.next_link or None, self._progress.fetched)
+
+    def _open(self, conn: sa.Connection) -> None:
+        self._session.open(conn)
+        self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
+        stored = self._find_progress(conn)
+        # What is stored keeps the age of its last batch, so that a link that always fails grows too
+        # old to be tried.
+        self._progress = stored or self._save_first_progress(conn)
+        older = ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id)
+        staging.discard(conn, older)
+
+    def _find_progress(self, conn: sa.Connection) -> Progress | None:
+        if self._context.request.fresh:
+            return None
+        seconds = self._context.settings.run.resume_within_seconds
+        horizon = ledger.resume_horizon(self._engine.now(conn), seconds)
+        return ledger.find_progress(conn, self._scope, self._normalizer.digest, horizon)
+
+    def _save_first_progress(self, conn: sa.Connection) -> Progress:
+        progress = Progress(self._session.scan_id, "", 0, 0)
+        now = self._engine.now(conn)
+        ledger.save_progress(conn, self._scope, self._normalizer.digest, progress, now)
+        return progress
+
+    def start_over(self) -> None:
+        def forget(conn: sa.Connection) -> Progress:
+            self._session.renew(conn)
+            staging.discard(conn, [self._progress.stage_id])
+            return self._save_first_progress(conn)
+
+        self._progress = self._warehouse.transact(forget)
+
+    # keep
+
+    def keep(self, batch: Batch) -> Kept:
+        keys, unreadable = self._normalizer.keys(batch.rows)
+        progress = replace(
+            self._progress,
+            # The last batch does not move the link: should the process die before it publishes,
+            # these pages are read again.
+            next_link=batch.next_link or self._progress.next_link,
+            pages=self._progress.pages + batch.pages,
+            fetched=self._progress.fetched + len(batch.rows),
+        )
+        with self._turn():
+            seen = self._warehouse.transact(
+                lambda conn: self._keep(conn, keys.values(), unreadable, progress)
+            )
+        self._progress = progress
+        self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows))
+        return Kept(len(unreadable), seen, next(reversed(keys), None))
+
+    def _turn(self) -> AbstractContextManager[None]:
+        """Where all rows are new, the program's own work is what takes time."""
+        return self._context.turns.turn(self._rank) if self._is_first_load else nullcontext()
+
+    def _keep(
+        self,
+        conn: sa.Connection,
+        keys: Collection[Key],
+        unreadable: Sequence[Reject],
+        progress: Progress,
+    ) -> Rejections:
+        # The lease comes first: a stage that is gone may have been published by whoever took it.
+        self._session.renew(conn)
+        if ledger.require_progress(conn, progress.stage_id) >= progress.pages:
+            return Rejections()  # the commit went through, and only the answer to it was lost
+        now = self._engine.now(conn)
+        seen = self._stage(conn, keys, unreadable, progress.pages, now)
+        ledger.move_progress(conn, progress, now)
+        return seen
+
+    def _stage(
+        self,
+        conn: sa.Connection,
+        keys: Collection[Key],
+        unreadable: Sequence[Reject],
+        batch: int,
+        now: datetime,
+    ) -> Rejections:
+        found = compare(
+            conn,
+            self._engine,
+            self._normalizer,
+            keys,
+            self._scope,
+            first_load=self._is_first_load,
+        )
+        sids = [key.sid for key in keys]
+        if found.skipped:  # what a dated scan did not ask for does not count as seen
+            sids = [sid for sid in sids if sid not in found.skipped]
+        stage_id = self._progress.stage_id
+        staging.stage_batch(conn, self._engine, stage_id, batch, sids, found.changed)
+        rejects = [*unreadable, *found.rejects]
+        quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
+        return Rejections().plus(
+            len(keys) - len(found.rejects), [one.reason for one in rejects], found.rejected_active
+        )
+
+    # what was not seen
+
+    def count_expected(self) -> int:
+        return self._warehouse.read(
+            lambda conn: staging.count_in_scope(conn, self._scope, self._identities)
+        )
+
+    def list_absent(self, *, proven: bool, parts: int) -> Absences:
+        missed = self._warehouse.transact(lambda conn: self._list_absent(conn, proven, parts))
+        self._absent = missed.absent
+        return missed
+
+    def _list_absent(self, conn: sa.Connection, proven: bool, parts: int) -> Absences:
+        self._session.renew(conn)
+        absent = 0
+        if proven:
+            absent = absences.list_absent(
+                conn, self._engine, self._scope, self._identities, self._progress.stage_id
+            )
+        if not absent and (parts == 1 or self._is_first_load):
+            return Absences()  # nobody will ask how many are active
+        return Absences(absent, staging.count_active(conn, self._scope.chat_service_sid))
+
+    def sample_absent(self, limit: int) -> Sample:
+        def draw(conn: sa.Connection) -> Sample:
+            """Another part may have published since the list was made."""
+            self._session.renew(conn)
+            stage_id = self._progress.stage_id
+            absences.drop_outdated(conn, self._scope, self._identities, stage_id)
+            return draw_sample(absences.iterate(conn, stage_id), limit)
+
+        return self._warehouse.transact(draw)
+
+    # publish
+
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+        return self._warehouse.transact(
+            lambda conn: self._publish(conn, reading, decision, counters)
+        )
+
+    def _publish(
+        self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, counters: Counters
+    ) -> Counters:
+        published = ledger.find_publication(conn, self._session.scan_id)
+        if published is not None:
+            return published  # the commit went through, and only the answer to it was lost
+        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
+        self._session.renew(conn)
+        ledger.require_progress(conn, self._progress.stage_id)
+        now = self._engine.now(conn)
+        rejected = self._take_back(conn, decision, now)
+        changes = self._publish_stage(conn, reading, decision, now)
+        counted = replace(counters, **changes, rejected=counters.rejected + rejected)
+        self._discard_stages(conn)
+        self._session.finish(conn, _ending(reading, decision, counted))
+        self._record_reading(conn, reading, decision, changes, now)
+        return counted
+
+    def _record_reading(
+        self,
+        conn: sa.Connection,
+        reading: Reading,
+        decision: DeleteDecision,
+        changes: Mapping[str, int],
+        now: datetime,
+    ) -> None:
+        held = self._absent - len(decision.alive) if decision.refused else 0
+        changed = any(number for name, number in changes.items() if name != "unchanged")
+        services.record_reading(
+            conn, services.Reading(self._scope, now, reading.complete, held), changed=changed
+        )
+
+    def _take_back(self, conn: sa.Connection, decision: DeleteDecision, now: datetime) -> int:
+        """Publish the living as the API returned them, and leave the unknown for the next run."""
+        if not decision.alive and not decision.unknown:
+            return 0
+        alive, _ = self._normalizer.keys(list(decision.alive))
+        absences.drop(conn, self._progress.stage_id, [*alive, *decision.unknown])
+        seen = self._stage(conn, alive.values(), [], self._progress.pages + 1, now)
+        self._log.info("absences.taken_back", alive=len(alive), unknown=len(decision.unknown))
+        return seen.rejected
+
+    def _publish_stage(
+        self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, now: datetime
+    ) -> dict[str, int]:
+        run_id, stage_id = self._session.holder.run_id, self._progress.stage_id
+        order = Publication(run_id, stage_id, self._scope, self._identities, now)
+        seen, repeated = staging.count_met(conn, self._engine, stage_id)
+        if repeated:
+            staging.drop_superseded(conn, self._engine, stage_id)
+        changes = publish_staged(conn, self._engine, order)
+        mode = self._context.settings.deletes.mode
+        deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
+        quarantine.resolve(
+            conn, self._engine, run_id, self._scope, stage_id, now, complete=reading.complete
+        )
+        rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
+        unchanged = max(0, seen - sum(changes) - rejected)
+        return {**changes._asdict(), "deleted": deleted, "unchanged": unchanged}
+
+    def _discard_stages(self, conn: sa.Connection) -> None:
+        """What an interrupted scan has staged of this service is older than the truth now."""
+        stage_id = self._progress.stage_id
+        outdated = ledger.overlapping_stages(conn, self._scope, besides=stage_id)
+        if outdated:
+            self._log.warning("scan.outdated", stages=len(outdated))
+        staging.discard(conn, [stage_id, *outdated])
+
+    # when it does not go well
+
+    def abandon(self, ending: Ending, cause: Exception) -> None:
+        if self._session.scan_id:
+            stage_id = self._progress.stage_id if isinstance(cause, _NOT_RESUMABLE) else None
+            once = isinstance(cause, errors.WarehouseUnreachable)
+            self._session.abandon(ending, discarding=stage_id, once=once)
+        elif ending.status == ScanStatus.LOCKED:
+            self._session.note_unopened(ending)
+
+    def close(self) -> None:
+        pass
+
+
+def _ending(reading: Reading, decision: DeleteDecision, counted: Counters) -> Ending:
+    return Ending(
+        status=ScanStatus.REFUSED if decision.refused else ScanStatus.PUBLISHED,
+        counters=counted,
+        error=decision.refused or decision.note,
+        complete=reading.complete,
+        resumed=reading.resumed,
+    )
