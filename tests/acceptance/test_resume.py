@@ -55,13 +55,10 @@ def long(make_trial: MakeTrial) -> Trial:
 
 def test_a_killed_scan_goes_on(long: Trial) -> None:
     """Reading a million rows again because a node was drained would never come to an end."""
+    left = 130 - stored_pages(long)
     [told] = long.sync().json["services"]
-    assert (told["resumed"], told["complete"], told["pages"], told["inserted"]) == (
-        True,
-        False,
-        30,
-        130,
-    )
+    assert (told["resumed"], told["complete"]) == (True, False)
+    assert (told["pages"], told["inserted"]) == (left, 130)
     assert [(scan["status"], bool(scan["resumed"])) for scan in long.query("SELECT * FROM sync_scans ORDER BY id")] == [
         ("interrupted", False), ("published", True),
     ]  # fmt: skip

@@ -9,6 +9,7 @@ from etl import errors
 from etl.cli import render
 from etl.domain.counters import Counters
 from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
 from etl.sync.outcome import RunOutcome, ScanOutcome
 
 BEGAN = datetime(2026, 11, 23, 9, 42, 0, 123456, tzinfo=UTC)
@@ -31,7 +32,10 @@ def scan(
     status: str, number: int = 0, error: Exception | None = None, **counted: int
 ) -> ScanOutcome:
     return ScanOutcome(
-        Scope("main", f"IS{number:032x}"), status, counters=Counters(**counted), error=error
+        Scope("main", f"IS{number:032x}"),
+        ScanStatus(status),
+        counters=Counters(**counted),
+        error=error,
     )
 
 
