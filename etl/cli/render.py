@@ -53,7 +53,7 @@ def run_summary(outcome: RunOutcome) -> str:
         _scan_line(
             scan.scope.chat_service_sid or "(account)",
             scan.scope.label,
-            outcome.shown_status(scan),
+            scan.status,
             scan.counters,
         )
         for scan in outcome.scans

@@ -130,14 +130,8 @@ class RunOutcome:
             "dry_run": self.dry_run,
             "run_group": self.run_group,
             "totals": asdict(self.totals),
-            "services": [
-                {**scan.as_json(), "status": self.shown_status(scan)} for scan in self.scans
-            ],
+            "services": [scan.as_json() for scan in self.scans],
         }
-
-    def shown_status(self, scan: ScanOutcome) -> str:
-        """A scan's status to the caller: a dry run has published nothing."""
-        return "planned" if self.dry_run and scan.status == "published" else scan.status
 
 
 def status_of(error: Exception) -> ScanStatus:
@@ -146,6 +140,8 @@ def status_of(error: Exception) -> ScanStatus:
         return ScanStatus.INTERRUPTED
     if isinstance(error, errors.LeaseHeld | errors.LeaseLost):
         return ScanStatus.LOCKED
+    if isinstance(error, errors.DeletesRefused):
+        return ScanStatus.REFUSED
     return ScanStatus.SKIPPED if isinstance(error, errors.TypeUnknown) else ScanStatus.FAILED
 
 

@@ -80,19 +80,13 @@ def _retire(context: Context, line: "sa.Row[Any]") -> ScanOutcome:
         for account in readers:
             _require_gone(context, account, outcome)
     except errors.EtlError as error:
-        outcome.error, outcome.ended = error, True
-        outcome.status = _status_of(error)
+        outcome.fail(error)
+        outcome.ended = True
         return outcome
     if line.account in {account.name for account in readers}:
         departure = replace(departure, why=_GONE, state=services.GONE)
     take_out(context, departure)
     return outcome
-
-
-def _status_of(error: errors.EtlError) -> str:
-    if isinstance(error, errors.Interrupted):
-        return "interrupted"
-    return "refused" if isinstance(error, errors.DeletesRefused) else "failed"
 
 
 def _readers(settings: Settings, sid: str) -> list[config.Account]:
