@@ -2,8 +2,8 @@
 
     python -m tests.acceptance.crashing
 
-Each line on standard input is `{"arguments": […], "at": N or null}`; each answer is the exit code. One process serves all of a
-trial's crashes, so that the program is loaded once and not for every N.
+Each line on standard input is `{"arguments": […], "at": N or null}`, with `"batch_pages": N` for batches of so few pages; each answer
+is the exit code. One process serves all of a trial's crashes, so that the program is loaded once and not for every N.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.cli.app import run
+from etl.sync import chain
 from etl.sync import run as _loaded_beforehand  # noqa: F401
 from etl.warehouse import migration as _too  # noqa: F401
 
@@ -49,6 +50,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
+        chain._BATCH_PAGES = order.get("batch_pages", chain._BATCH_PAGES)
         print(crash(order["arguments"], order["at"]), flush=True)  # noqa: T201
 
 
