@@ -9,7 +9,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_05"
+HEAD = "20261125_06"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -39,6 +39,20 @@ def _content() -> list[sa.Column[str]]:
         sa.Column("url", text(), comment="URL of the binding, as given."),
         sa.Column("extra", json_text(), comment="JSON object of fields that the API sent and this table has no column for."),
     ]  # fmt: skip
+
+
+def _index(*columns: str) -> sa.Index:
+    """An index, except on DuckDB.
+
+    There, after a kill, the rows that come back from its log are missing in every index but those
+    of keys, once somebody has opened and closed the file; the next change of one of them then ends
+    the process (seen with 1.5.6).
+    """
+    return sa.Index(None, *columns).ddl_if(callable_=_is_not_duckdb)
+
+
+def _is_not_duckdb(*_: object, dialect: sa.Dialect, **__: object) -> bool:
+    return dialect.name != "duckdb"
 
 
 def _sid(*, primary: bool = False) -> sa.Column[str]:
@@ -96,7 +110,7 @@ bindings = sa.Table(
     sa.Column("changed_at", UtcDateTime(), nullable=False, comment="When its content last changed here: insert, update, delete, restore."),
     sa.Column("deleted_at", UtcDateTime(), comment="NULL while active."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that last changed it."),
-    sa.Index(None, "chat_service_sid"),
+    _index("chat_service_sid"),
     comment="One row per binding SID: the current truth.",
 )  # fmt: skip
 
@@ -112,7 +126,7 @@ binding_versions = sa.Table(
     sa.Column("valid_to", UtcDateTime(), nullable=False, comment="Until when."),
     sa.Column("change", code(16), nullable=False, comment="What ended it: updated, deleted or restored."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that ended it."),
-    sa.Index(None, "sid", "id"),
+    _index("sid", "id"),
     comment="The images that are past.",
 )  # fmt: skip
 
@@ -150,8 +164,8 @@ sync_scans = sa.Table(
     sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs."),
     sa.Column("error", text(), comment="One sentence, when something went wrong, or why deletes were withheld."),
     sa.Column("twilio_request_id", code(64), comment="RQ… of the request that failed, for Twilio's support."),
-    sa.Index(None, "run_id"),
-    sa.Index(None, "status", "chat_service_sid"),
+    _index("run_id"),
+    _index("status", "chat_service_sid"),
     comment="One row per run and scope.",
 )  # fmt: skip
 

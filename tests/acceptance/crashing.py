@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.cli.app import run
-from etl.sync import chain
+from etl.sync import prefetch
 from etl.sync import run as _loaded_beforehand  # noqa: F401
 from etl.warehouse import migration as _too  # noqa: F401
 
@@ -50,7 +50,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
-        chain._BATCH_PAGES = order.get("batch_pages", chain._BATCH_PAGES)
+        prefetch._BATCH_PAGES = order.get("batch_pages", prefetch._BATCH_PAGES)
         print(crash(order["arguments"], order["at"]), flush=True)  # noqa: T201
 
 

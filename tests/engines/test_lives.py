@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from etl.sync import chain
+from etl.sync import prefetch
 from tests.acceptance.crashing import CRASHED
 from tests.acceptance.trial import CONTENT, Trial, plain
 from tests.engines.lives import KNOWN_TYPES, Ask, Life, Present, check_history, image
@@ -183,7 +183,7 @@ def fates_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[int, int], Fates]:
     """So many lives on a fresh warehouse: `fates_on(20, seed)`."""
-    monkeypatch.setattr(chain, "_BATCH_PAGES", BATCH_PAGES)
+    monkeypatch.setattr(prefetch, "_BATCH_PAGES", BATCH_PAGES)
 
     def make(lives: int, seed: int) -> Fates:
         print("seed", seed)  # noqa: T201 - shown when a life goes wrong

@@ -1,5 +1,6 @@
 """MariaDB, SQLite and DuckDB go wrong in the middle of a run: conflicts, killed sessions, held files, full disks (§5.1)."""
 
+import json
 import resource
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from etl.simulator.replies import Reply
+from tests.acceptance.crashing import CRASHED
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
 from tests.engines import strike
@@ -295,3 +297,22 @@ def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
         other.stdin.write("\n")
         other.stdin.close()
     assert trial.sync().totals["inserted"] == 40
+
+
+@pytest.mark.parametrize("at", [40, 50])
+def test_duckdb_a_run_that_is_killed_and_a_reader_after_it_leave_the_file_usable(
+    trial_on: Callable[..., Trial], duckdb_url: str, at: int
+) -> None:
+    """What came back from the log was missing in the indexes, and from then on every run ended with a fatal error."""
+    trial = trial_on(duckdb_url, (40,))
+    order = {"arguments": ["sync", "--config", str(trial.write_config())], "at": at}
+    crashing = [sys.executable, "-m", "tests.acceptance.crashing"]
+    said = subprocess.run(
+        crashing, input=json.dumps(order) + "\n", stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert int(said.stdout) == CRASHED
+    begun = trial.query("SELECT status FROM sync_scans")
+    assert begun == [{"status": "running"}], "the scan has to be begun by this step, and not over"
+    trial.expire_leases()
+    trial.sync()
+    trial.assert_equal_to_world()

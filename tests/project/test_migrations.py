@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,11 @@ def test_the_released_migrations_make_what_they_made(dialect: str) -> None:
     statements = [one for one in sql.split(";\n") if "version_num" not in one]
     digest = hashlib.sha256("\n".join(" ".join(statements).split()).encode()).hexdigest()
     assert digest == RELEASED[dialect], "compare with `migrate --sql` of 0.1.0"
+
+
+def test_duckdb_has_no_indexes_but_those_of_keys() -> None:
+    """After a kill they miss rows, and the next change of one ends the process (DuckDB 1.5)."""
+    there: set[str] = set()
+    for verb, name in re.findall(r"(CREATE|DROP) INDEX (\w+)", migration.print_sql("duckdb")):
+        there = there | {name} if verb == "CREATE" else there - {name}
+    assert there == set()
