@@ -11,6 +11,9 @@ from etl.warehouse.connection import Warehouse
 
 V0_1 = "20261123_02"
 
+Rows = dict[str, list[dict[str, Any]]]
+"""All tables, each row by its columns."""
+
 # The tables of 0.1.0, and what each row of them is known by.
 _TABLES = {
     "bindings": "sid",
@@ -82,7 +85,7 @@ def make(warehouse: Warehouse, revision: str = V0_1) -> None:
     warehouse.transact(_fill)
 
 
-def rows(conn: sa.Connection) -> dict[str, list[dict[str, Any]]]:
+def rows(conn: sa.Connection) -> Rows:
     """All that the tables hold, with times as the points in time that they mean."""
     return {
         table: [
@@ -91,6 +94,13 @@ def rows(conn: sa.Connection) -> dict[str, list[dict[str, Any]]]:
         ]
         for table, key in _TABLES.items()
     }
+
+
+def assert_kept(before: Rows, after: Rows) -> None:
+    """Columns may be added; not a value is another."""
+    for table, kept in before.items():
+        for old, new in zip(kept, after[table], strict=True):
+            assert old.items() <= new.items()
 
 
 def _meaning(name: str, value: Any) -> Any:

@@ -10,9 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from etl import errors
-from etl.warehouse import migration, tables
+from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.trial import Trial
+from tests.engines import released
 from tests.engines.test_migrations import differences, table_names
 from tests.servers.mariadb import MariaDBServer
 
@@ -49,29 +50,38 @@ def empty(warehouse_url: str, open_on: Callable[..., Warehouse]) -> Warehouse:
     return open_on(warehouse_url)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
-def test_a_migration_goes_on_from_wherever_it_stopped(empty: Warehouse, engine_name: str) -> None:
-    """MariaDB takes no DDL back: who was stopped half way could never migrate that database again."""
+def until_it_ends(warehouse: Warehouse, work: Callable[[], object]) -> int:
+    """Do it again and again, each time one statement further; returns how often it broke off."""
     for number in count(1):
         try:
-            with breaking_before(empty, number):
-                migration.upgrade(empty, None)
-        except Broken:
-            with pytest.raises(errors.WarehouseOutdated, match="bindings-etl migrate"):
-                empty.read(migration.require_head)
-        else:
-            break
-    assert number > len(tables.metadata.tables)
-    migration.upgrade(empty, None)
-    assert_whole(empty, engine_name)
-    for number in count(1):
-        try:
-            with breaking_before(empty, number):
-                migration.downgrade(empty, "base")
+            with breaking_before(warehouse, number):
+                work()
         except Broken:
             continue
-        break
+        return number - 1
+    raise AssertionError
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
+def test_a_migration_goes_on_from_wherever_it_stopped(
+    empty: Warehouse, engine_name: str, full: bool
+) -> None:
+    """MariaDB takes no DDL back: who was stopped half way could never migrate that database again."""
+    before = {}
+    if full:
+        released.make(empty)
+        before = empty.read(released.rows)
+    with pytest.raises(Broken), breaking_before(empty, 4):
+        migration.upgrade(empty, None)
+    with pytest.raises(errors.WarehouseOutdated, match="bindings-etl migrate"):
+        empty.read(migration.require_head)
+    assert until_it_ends(empty, lambda: migration.upgrade(empty, None)) > 10
+    assert_whole(empty, engine_name)
+    if full:
+        released.assert_kept(before, empty.read(released.rows))
+    until_it_ends(empty, lambda: migration.downgrade(empty, "base"))
     assert table_names(empty) == {migration.VERSION_TABLE}
 
 
