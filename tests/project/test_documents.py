@@ -163,3 +163,16 @@ def test_version_is_told_in_a_blink() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout
     assert re.fullmatch(r"bindings-etl \d+\.\d+\.\d+\n0 False\n", told)
+
+
+def test_the_architecture_names_what_exists() -> None:
+    """A walk through the code that meets a name nobody finds is worse than none."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    modules = sorted((ROOT / "etl").rglob("*.py"))
+    code = "\n".join(module.read_text(encoding="utf-8") for module in modules)
+    named = set(re.findall(r"`([^`\s]+)`", page))
+    for name in named:
+        if "/" in name:
+            assert (ROOT / name).exists(), name
+        elif re.fullmatch(r"[A-Za-z_]+(\.[a-z_]+)?", name) and not (ROOT / name).exists():
+            assert name.rpartition(".")[2] in code, name
