@@ -10,6 +10,7 @@ from functools import partial
 import sqlalchemy as sa
 import structlog
 
+from etl import errors
 from etl.domain.guard import Absence
 from etl.domain.scope import Scope, in_shard
 from etl.domain.service import Service
@@ -85,9 +86,14 @@ def _note_unconfigured(shared: _Shared) -> None:
     everything = {account.name for account in accounts if account.services == "all"}
     if context.holder is None or context.request.mode != "sync" or everything - shared.discovered:
         return
-    lost = context.warehouse.transact(
-        lambda conn: services.record_unconfigured(conn, shared.claims.listed, everything)
-    )
+    try:
+        lost = context.warehouse.transact(
+            lambda conn: services.record_unconfigured(conn, shared.claims.listed, everything),
+            once=shared.board.has_lost_the_warehouse,
+        )
+    except errors.WarehouseError as error:  # what the scans came to is told all the same
+        log.warning("services.unrecorded", reason=sentence(error))
+        return
     for sid in lost:
         log.warning("service.unconfigured", chat_service_sid=sid)
 

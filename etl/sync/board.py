@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from etl.domain.counters import Counters, sum_up
 from etl.domain.status import ScanStatus
+from etl.errors import WarehouseUnreachable
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome, ScanOutcome
@@ -34,6 +35,11 @@ class Board:
     def scans(self) -> Sequence[ScanOutcome]:
         """All of them, in the order in which they came up."""
         return tuple(self._scans)
+
+    @property
+    def has_lost_the_warehouse(self) -> bool:
+        """Whether a scan has given it up, after all its tries."""
+        return any(isinstance(scan.error, WarehouseUnreachable) for scan in self._scans)
 
     def add_discovery(self) -> Counters:
         """The services of an account are asked for; gives where to count that."""

@@ -175,7 +175,10 @@ def _close_line(
 
 @contextmanager
 def _heartbeat(context: Context) -> Iterator[None]:
-    """Prolongs the leases while no batch is due."""
+    """Prolongs the leases while no batch is due, and breaks off what no longer moves.
+
+    Were a scan that waits in vain kept alive, each later run would find its service locked.
+    """
     holder, warehouse = context.holder, context.warehouse
     if holder is None:
         yield
@@ -193,7 +196,14 @@ def _heartbeat(context: Context) -> Iterator[None]:
             ) as error:  # the scans find out for themselves, inside their own transactions
                 log.warning("lease.unrenewed", run_id=holder.run_id, reason=sentence(error))
 
-    threading.Thread(target=beat, name="heartbeat", daemon=True).start()
+    def watch() -> None:
+        while not ended.wait(holder.lease_seconds / 3):
+            if number := warehouse.cut_off_silent(holder.lease_seconds):
+                log.warning("connection.cut", run_id=holder.run_id, connections=number)
+
+    # Two threads: the heartbeat works with the warehouse as well, and may be what no longer moves.
+    for work in (beat, watch):
+        threading.Thread(target=work, name="heartbeat", daemon=True).start()
     try:
         yield
     finally:

@@ -3,8 +3,9 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -17,6 +18,7 @@ from etl.warehouse import ledger
 from etl.warehouse.engines import engine_for
 from etl.warehouse.engines.contract import Engine, Fault, Limits
 from etl.warehouse.engines.reaching import Unreached
+from etl.warehouse.signs import Signs
 
 T = TypeVar("T")
 log = structlog.get_logger()
@@ -82,6 +84,7 @@ class Warehouse:
         policy: config.Retry,
         stop: Stop,
         limits: Limits,
+        signs: Signs,
     ) -> None:
         self.engine = engine
         self._pool = pool
@@ -90,6 +93,7 @@ class Warehouse:
         self._turn = threading.RLock() if engine.single_writer else None
         self._places = threading.Semaphore(limits.connections)
         self._longest_line = limits.statement
+        self._signs = signs
         self.own_run: int | None = None
         """The run that works here, which is never in its own way."""
 
@@ -149,6 +153,10 @@ class Warehouse:
         """One connection in one transaction, for Alembic."""
         with self._connected() as conn, conn.execution_options(migrating=True).begin():
             yield conn
+
+    def cut_off_silent(self, seconds: float) -> int:
+        """End connections whose server gave no sign of life for so long; tells how many."""
+        return self._signs.cut_off(max(seconds, _SHORTEST_IDLE))
 
     def close(self) -> None:
         """Give all connections back."""
@@ -210,8 +218,20 @@ class Warehouse:
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:
-        with self._exclusive(), translated(self.engine, self.name), self._connect() as conn:
+        with (
+            self._exclusive(),
+            translated(self.engine, self.name),
+            self._connect() as conn,
+            self._watched(conn),
+        ):
             yield conn
+
+    def _watched(self, conn: sa.Connection) -> AbstractContextManager[None]:
+        """Where a server is at the other end, `cut_off_silent` may end this connection."""
+        if self.engine.single_writer:
+            return nullcontext()
+        driver: Any = conn.connection.driver_connection
+        return self._signs.awaited(driver.fileno())
 
     def _connect(self) -> sa.Connection:
         try:
@@ -239,9 +259,11 @@ def open_warehouse(
     """
     url = sa.make_url(settings.url.get_secret_value())
     engine = engine_for(url)
-    limits = limits_of(policy, lease_seconds)
+    signs = Signs()
+    limits = replace(limits_of(policy, lease_seconds), sign=signs.give)
     pool = engine.open(url, settings.database_schema, limits)
-    return Warehouse(engine, pool, policy, stop, limits)
+    sa.event.listen(pool, "after_cursor_execute", signs.give)
+    return Warehouse(engine, pool, policy, stop, limits, signs)
 
 
 def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
@@ -252,7 +274,7 @@ def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
     """
     one_try = min(policy.timeout_seconds, policy.max_total_seconds)
     return Limits(
-        silence=max(_SHORTEST_SILENCE, min(one_try, lease_seconds)),
+        silence=max(_SHORTEST_SILENCE, min(one_try, lease_seconds / 2)),
         lock=max(_SHORTEST_LOCK, one_try),
         idle=max(_SHORTEST_IDLE, lease_seconds),
         connections=_MOST_CONNECTIONS,

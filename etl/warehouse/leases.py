@@ -115,13 +115,16 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
-    """Prolong every lease of this run, when no batch is due."""
+    """Prolong every lease of this run, when no batch is due.
+
+    One that a transaction of the run has locked is passed over: that transaction prolongs it.
+    """
     expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
-    conn.execute(
-        sa.update(sync_leases)
-        .where(sync_leases.c.run_id == holder.run_id)
-        .values(expires_at=expires_at)
-    )
+    mine = sync_leases.c.run_id == holder.run_id
+    if not engine.single_writer:
+        free = sa.select(sync_leases.c.owner).where(mine).with_for_update(skip_locked=True)
+        mine &= sync_leases.c.owner.in_(list(conn.scalars(free)))
+    conn.execute(sa.update(sync_leases).where(mine).values(expires_at=expires_at))
 
 
 def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:

@@ -139,16 +139,23 @@ class Frost:
         self._place = urlsplit(target)
         self._newest = 0
         self._frozen = 0
+        self._dripping: set[asyncio.StreamWriter] = set()
+        self._clients: set[asyncio.StreamWriter] = set()
 
     def fall(self, *, on_all: bool = False) -> None:
         """From now on nothing passes through the connections that stand, not even their end."""
         self._frozen = 10**9 if on_all else self._newest
+
+    def drip(self) -> None:
+        """From now on answers come byte by byte through the connections that stand."""
+        self._dripping = set(self._clients)
 
     async def handler(
         self, listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         """One connection."""
         number = self._newest = listener.connections
+        self._clients.add(writer)
         upstream_reader, upstream = await asyncio.open_connection(
             self._place.hostname, self._place.port
         )
@@ -166,6 +173,10 @@ class Frost:
             data = await reader.read(65536)
             while number <= self._frozen:
                 await asyncio.sleep(0.01)
+            while writer in self._dripping and len(data) > 1:
+                writer.write(data[:1])
+                data = data[1:]
+                await asyncio.sleep(1)
             writer.write(data)
             await writer.drain()
 

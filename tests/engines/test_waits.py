@@ -114,6 +114,49 @@ def test_a_database_that_falls_silent_in_mid_run_costs_one_more_try(
 
 @ON_EACH_KIND
 @pytest.mark.slow
+def test_a_scan_that_does_not_move_for_as_long_as_a_lease_is_broken_off(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
+    """Answers of a byte a second are no silence, and kept a service locked for ever."""
+    address = sa.make_url(warehouse_url)
+    frost = Frost(f"//{address.host}:{address.port}")
+    with listening(frost.handler) as proxy:
+        through = address.set(port=proxy.port).render_as_string(hide_password=False)
+        trial = trial_on(through, (30,))
+        trial.settings["run"] = {"lease_seconds": 3}
+        with strike.before("INSERT INTO bindings", lambda _conn: frost.drip()):
+            result = trial.sync()
+        assert "connection.cut" in result.err
+        assert "transaction.retried" in result.err
+        trial.assert_equal_to_world()
+
+
+@ON_EACH_KIND
+@pytest.mark.slow
+def test_publishing_may_take_longer_than_a_lease(
+    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str
+) -> None:
+    """What the server says it works on is neither cut off nor taken over, however long it takes."""
+    trial = trial_on(warehouse_url, (1,))
+    trial.settings["run"] = {"lease_seconds": 1}
+    if engine_name == "mariadb":
+        trial.execute("CREATE TRIGGER slow BEFORE INSERT ON bindings FOR EACH ROW DO SLEEP(8)")
+    else:
+        trial.execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(8); RETURN NEW; END $$"
+        )
+        trial.execute(
+            "CREATE TRIGGER slow BEFORE INSERT ON bindings FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    result = trial.sync()
+    assert "connection.cut" not in result.err
+    assert "transaction.retried" not in result.err
+    trial.assert_equal_to_world()
+
+
+@ON_EACH_KIND
+@pytest.mark.slow
 def test_a_database_that_falls_silent_for_good_ends_the_run(
     trial_on: Callable[..., Trial], warehouse_url: str
 ) -> None:

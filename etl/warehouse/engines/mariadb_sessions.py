@@ -31,11 +31,18 @@ class Session(pymysql.connections.Connection):
     """None until it stands: greeting and login have the driver's own limit."""
     again: "Callable[[], Session] | None" = None
     """Opens another connection to the same place, to ask how this one is doing."""
+    sign: Callable[[], None] = staticmethod(lambda: None)
+    """See `Limits`."""
 
     def attend(self, patience: float, again: "Callable[[], Session]") -> None:
         """From now on ask, after so many seconds of silence, whether an answer may still come."""
         self.patience, self.again = patience, again
         self._read_timeout = patience * _PIECES
+
+    def fileno(self) -> int:
+        """Of the socket."""
+        number: int = self._sock.fileno()  # type: ignore[attr-defined]
+        return number
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         """Every statement, COMMIT and ping is sent by this; the driver reads the answer next."""
@@ -64,7 +71,10 @@ class Session(pymysql.connections.Connection):
                     cursor.execute(_END, [number])
         except pymysql.err.Error:
             return False
-        return bool(found and found[0])
+        at_work = bool(found and found[0])
+        if at_work:
+            self.sign()
+        return at_work
 
 
 def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
@@ -78,6 +88,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
     session = Session(**{**times, **parameters})
     with session.cursor() as cursor:
         cursor.execute(preparation(session.get_server_info(), limits))  # type: ignore[no-untyped-call]
+    session.sign = limits.sign
     session.attend(limits.silence, again)
     return session
 

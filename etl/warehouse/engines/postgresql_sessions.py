@@ -34,6 +34,8 @@ class Session(psycopg.Connection[Any]):
     """The application's name in each of its transactions; by it the server knows this session."""
     again: "Callable[[], Session] | None" = None
     """Opens another connection to the same place, to ask how this one is doing."""
+    sign: Callable[[], None] = staticmethod(lambda: None)
+    """See `Limits`."""
 
     def wait(self, gen: Generator[Any, Any, T], *rest: Any, **options: Any) -> T:
         """Every wait of the driver comes through here, those of COPY and COMMIT too."""
@@ -71,7 +73,10 @@ class Session(psycopg.Connection[Any]):
                     other.execute(_END, [found[1]])
         except psycopg.Error:
             return False
-        return bool(found and found[0])
+        at_work = bool(found and found[0])
+        if at_work:
+            self.sign()
+        return at_work
 
 
 def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
@@ -85,7 +90,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
 
     session.patience = limits.silence
     session.tag = f"{_PROGRAM} {uuid.uuid4().hex[:12]}"
-    session.again = again
+    session.again, session.sign = again, limits.sign
     return session
 
 
