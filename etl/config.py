@@ -1,7 +1,7 @@
-"""The configuration file: its shape, its rules, and how it is read (contract §3).
+"""The configuration file: its shape, its rules, and how it is read (config.example.yaml).
 
 All faults of a file come out together in one `ConfigurationError`, each with its path. Plain pydantic does this;
-pydantic-settings would add reading of the environment by key, which the contract does not want, and 0.03 s of every start.
+pydantic-settings would add reading of the environment by key, which nobody wants here, and 0.03 s of every start.
 """
 
 import ipaddress
@@ -43,7 +43,7 @@ HostPart = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 _LARGEST_FILE_BYTES = 16 * 2**20
 _MERGE = "tag:yaml.org,2002:merge"
 _HOLDS_ITSELF = "what an alias (*) brings in holds itself"
-# A wait that clocks and sockets can still count; "for ever" is not among them (contract §5.7).
+# A wait that clocks and sockets can still count; "for ever" is not among them (docs/promises.md §7).
 LONGEST_SECONDS = 366 * 86_400
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
 _SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}

@@ -1,4 +1,4 @@
-"""What others are told once a run is over, whatever came of it (contract §5.15, §6)."""
+"""What others are told once a run is over, whatever came of it (docs/alerts.md; docs/promises.md §15)."""
 
 import os
 import time

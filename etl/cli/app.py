@@ -108,7 +108,7 @@ app = _LazyGroup(
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; gives the exit code of the contract."""
+    """Run one command line; return its exit code."""
     common = Common()
     output.start_anew()
     as_json = "--json" in arguments

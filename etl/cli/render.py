@@ -29,7 +29,7 @@ def failed_run(
     dry_run: bool,
     run_group: str | None = None,
 ) -> dict[str, Any]:
-    """The contract's object for a run that could not begin."""
+    """Return the object of `--json` for a run that could not begin."""
     return {
         "run_id": None,
         "mode": mode,

@@ -1,4 +1,4 @@
-"""May the absent bindings of a scan be deleted? (contract §5.3)"""
+"""May the absent bindings of a scan be deleted? (docs/promises.md §3)"""
 
 import random
 from collections.abc import Iterable, Mapping

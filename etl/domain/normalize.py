@@ -1,4 +1,4 @@
-"""One raw row of a page into one row of the warehouse, or a reject with its reason (contract §4, §5.4)."""
+"""One raw row of a page into one row of the warehouse, or a reject with its reason (docs/warehouse.md; docs/promises.md §4)."""
 
 import hashlib
 import hmac

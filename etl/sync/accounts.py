@@ -38,7 +38,7 @@ from etl.warehouse import services
 
 log = structlog.get_logger()
 
-# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, the contract 10. A database that hangs as well
+# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, and 10 are promised. A database that hangs as well
 # is left behind by the command line.
 _PATIENCE_AFTER_STOP_SECONDS = 7.0
 

@@ -1,6 +1,6 @@
 """From "not seen" to "gone": the guard, then the API's own word for each absent binding.
 
-See contract §5.3.
+See docs/promises.md §3.
 """
 
 import threading

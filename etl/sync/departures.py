@@ -1,4 +1,4 @@
-"""Services that are gone: what their account no longer lists is asked for by its SID, and taken out (contract §5.3).
+"""Services that are gone: what their account no longer lists is asked for by its SID, and taken out (docs/promises.md §3).
 
 ask (no transaction: the API, by SID) ─► take out (one transaction per service: lease, guard, deletes, ledger)
 """

@@ -1,4 +1,4 @@
-"""The runs of one group added up, as if they had been one run (contract §2, `status --run-group`)."""
+"""The runs of one group added up, as if they had been one run (README, Commands, `status --run-group`)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What came of a run, and what that means to the caller (contract §2)."""
+"""What came of a run, and what that means to the caller (README, Commands)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,7 @@ class ScanOutcome:
         self.error, self.status, self.complete = error, status_of(error), False
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's object of one service."""
+        """Return the object of one service for `--json`."""
         return {
             "account": self.scope.account,
             "chat_service_sid": self.scope.chat_service_sid or None,
@@ -83,7 +83,7 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """See the contract's table; of several, the first of 4, 3, 5, 6."""
+        """Return the exit code (README, Exit codes); of several, the first of 4, 3, 5, 6."""
         found = {scan.status for scan in self.scans}
         if self.status == RunStatus.INTERRUPTED:
             return self.stopped_exit_code or 3
@@ -120,7 +120,7 @@ class RunOutcome:
         return f"{wrong[0].scope.chat_service_sid or wrong[0].scope.account}: {describe_in_full(wrong[0].error)}{more}"
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's object."""
+        """Return the object of the run for `--json`."""
         return {
             "run_id": self.run_id,
             "mode": self.mode,
@@ -146,7 +146,7 @@ def status_of(error: Exception) -> ScanStatus:
 
 
 def describe(error: Exception | None) -> dict[str, Any] | None:
-    """An error as the contract's `--json` shows it."""
+    """Return an error as `--json` shows it."""
     if error is None:
         return None
     return {

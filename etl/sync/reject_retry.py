@@ -68,7 +68,7 @@ class Retried(ScanOutcome):
         return any(result.result == "unanswered" for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
-        """The contract's object of one service, and each of its rejects."""
+        """Return the object of one service for `--json`, and each of its rejects."""
         return {**super().as_json(), "rejects": [asdict(result) for result in self.results]}
 
 

@@ -1,4 +1,4 @@
-"""Services that a person takes out: gone at Twilio, or configured nowhere (contract §2, `retire`)."""
+"""Services that a person takes out: gone at Twilio, or configured nowhere (README, Commands, `retire`)."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing

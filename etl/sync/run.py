@@ -1,4 +1,4 @@
-"""A run: which scopes there are, all their scans side by side, and the ledger around them (contract §5)."""
+"""A run: which scopes there are, all their scans side by side, and the ledger around them (docs/promises.md)."""
 
 import socket
 import threading

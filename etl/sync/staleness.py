@@ -1,4 +1,4 @@
-"""Which services were not read completely for too long (contract §2, `status --max-age`)."""
+"""Which services were not read completely for too long (README, Commands, `status --max-age`)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

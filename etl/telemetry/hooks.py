@@ -1,4 +1,4 @@
-"""The result of a run, posted to whoever waits for it: dead man's switches, chats, incident tools (contract §3, §5.15)."""
+"""The result of a run, posted to whoever waits for it: dead man's switches, chats, incident tools (config.example.yaml; docs/promises.md §15)."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What is told to others gets so much time and no more (contract §5.15)."""
+"""What is told to others gets so much time and no more (docs/promises.md §15)."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The figures of a run under the names that dashboards hold on to (contract §6), as Prometheus text and as a file."""
+"""The figures of a run under the names that dashboards hold on to (docs/alerts.md), as Prometheus text and as a file."""
 
 import os
 import uuid
@@ -13,7 +13,7 @@ _CHANGES = ("inserted", "updated", "unchanged", "deleted", "restored", "rejected
 
 Labels = tuple[tuple[str, str], ...]
 Document = Mapping[str, Any]
-"""The contract's object of a run, as `--json` prints it."""
+"""The object of a run, as `--json` prints it."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The spans of a run: run → scan → page, batch, publish (contract §6). When nobody asked for them, nothing is loaded and nothing is done.
+"""The spans of a run: run → scan → page, batch, publish (docs/alerts.md). When nobody asked for them, nothing is loaded and nothing is done.
 
 A span tells how long something took, of which account and service, and under which request id of Twilio's; never an identity or an
 endpoint.

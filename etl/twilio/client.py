@@ -44,7 +44,7 @@ _NETWORK_ERRORS = (
 
 
 class Leniency:
-    """One listing's odd 401s and 404s amid good pages: slips of the API (contract §5.7)."""
+    """One listing's odd 401s and 404s amid good pages: slips of the API (docs/promises.md §7)."""
 
     def __init__(self) -> None:
         self._good_pages = _GOOD_PAGES_FOR_A_SLIP

@@ -29,7 +29,7 @@ class Answer:
 
     @property
     def passing(self) -> bool:
-        """Whether the same request may well succeed later (contract §5.7)."""
+        """Whether the same request may well succeed later (docs/promises.md §7)."""
         return self.status in (408, 429) or self.status >= 500
 
 

@@ -1,4 +1,4 @@
-"""A chain of pages, and what a next link may never do (contract §5.6, §5.7; docs/api.md §2).
+"""A chain of pages, and what a next link may never do (docs/promises.md §6, §7; docs/api.md §2).
 
 The link is followed as an opaque string. It is taken apart only to see where it leads, never to be put together again: tokens
 hold `.`, `:`, `_` and `=`, and rebuilding has broken two public clients (docs/api.md §2.4).

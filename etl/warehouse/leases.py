@@ -1,4 +1,4 @@
-"""Who works on which scope of which service, until when (contract §5.8).
+"""Who works on which scope of which service, until when (docs/promises.md §8).
 
 A lease is a row with an owner and an expiry, by the warehouse's own clock. Two scopes of one service exclude each other unless
 their binding types are disjoint. A killed process frees its leases by not renewing them.

@@ -1,4 +1,4 @@
-"""The one truth about the warehouse's tables (contract §4). Migrations rebuild exactly this; a test holds them to it.
+"""The one truth about the warehouse's tables (docs/warehouse.md). Migrations rebuild exactly this; a test holds them to it.
 
 The comments are the data dictionary: `docs/warehouse.md` and the engines' catalogues get them from here.
 """

@@ -1,4 +1,4 @@
-"""The tables of the contract."""
+"""The tables."""
 
 import sqlalchemy as sa
 from alembic import op

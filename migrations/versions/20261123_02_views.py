@@ -1,4 +1,4 @@
-"""The views of the contract."""
+"""The views."""
 
 from alembic import op
 from etl_frozen.views_0_1 import COMMENTS, bodies

@@ -1,4 +1,4 @@
-"""Nothing that names a person or opens a door is ever told: not in output, not in logs, not in the ledger (contract §5.6)."""
+"""Nothing that names a person or opens a door is ever told: not in output, not in logs, not in the ledger (docs/promises.md §6)."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""A crash at any instant leaves every service old or new, and the next run puts everything right (contract §5.1, §5.8)."""
+"""A crash at any instant leaves every service old or new, and the next run puts everything right (docs/promises.md §1, §8)."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Deletes need proof (contract §5.3): the guard, the API's own word for each absent binding, and what never proves absence."""
+"""Deletes need proof (docs/promises.md §3): the guard, the API's own word for each absent binding, and what never proves absence."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a caller learns for every way a run can end: exit code, the JSON object, the ledger (contract §2)."""
+"""What a caller learns for every way a run can end: exit code, the JSON object, the ledger (README, Commands)."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ ERROR = {
 
 
 def assert_shape(document: dict[str, Any], *, began: bool = True) -> None:
-    """The object holds what the contract names, of the right type; more is allowed."""
+    """The object holds what the README names, of the right type; more is allowed."""
     assert_types(document, RUN | ({} if began else {"run_id": type(None)}))
     assert_types(document["totals"], COUNTERS)
     for name in ("started_at", "finished_at"):
@@ -143,7 +143,7 @@ def test_empty_services_are_published(make_trial: MakeTrial) -> None:
     "fault", ["error-503", "forbidden", "service-404", "html-200", "no-list", "loop"]
 )
 def test_one_service_that_fails_costs_one_service(make_trial: MakeTrial, fault: str) -> None:
-    """The other services are published, the failed one stays exactly as it was, and exit code 3 tells (contract §5.5)."""
+    """The other services are published, the failed one stays exactly as it was, and exit code 3 tells (docs/promises.md §5)."""
     trial = make_trial((30, 20, 25), max_page_size=10)
     trial.settings["retry"]["attempts"] = 2
     trial.sync()

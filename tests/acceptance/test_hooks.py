@@ -1,4 +1,4 @@
-"""`hooks`: others are told how a run ended, and nothing about them can harm the run (contract §3, §5.15)."""
+"""`hooks`: others are told how a run ended, and nothing about them can harm the run (config.example.yaml; docs/promises.md §15)."""
 
 import asyncio
 import json
@@ -97,7 +97,7 @@ def test_success_goes_to_the_one_and_failure_to_the_others(
 
 
 def test_no_identity_and_no_endpoint_is_told(make_trial: MakeTrial, receiver: Receiver) -> None:
-    """Chats and switches belong to others; what people's devices are called is not for them (contract §5.14)."""
+    """Chats and switches belong to others; what people's devices are called is not for them (docs/promises.md §14)."""
     trial = make_trial((30,))
     hook(trial, receiver)
     row = next(iter(trial.services[0].bindings.values()))
@@ -157,7 +157,7 @@ def test_what_is_not_taken_is_posted_once_more_and_then_told(
 
 
 def test_nobody_there_costs_a_warning(make_trial: MakeTrial) -> None:
-    """The run is published and 0, whatever became of the hook (contract §5.15)."""
+    """The run is published and 0, whatever became of the hook (docs/promises.md §15)."""
     trial = make_trial((3,))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

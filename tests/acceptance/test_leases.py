@@ -1,4 +1,4 @@
-"""One run at a time per service, by a lease in the warehouse that a killed process frees by itself (contract §5.8)."""
+"""One run at a time per service, by a lease in the warehouse that a killed process frees by itself (docs/promises.md §8)."""
 
 import signal
 import threading

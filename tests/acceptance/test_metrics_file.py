@@ -1,4 +1,4 @@
-"""`--metrics-file`: the names that dashboards hold on to, whatever came of the run (contract §5.15, §6)."""
+"""`--metrics-file`: the names that dashboards hold on to, whatever came of the run (docs/alerts.md; docs/promises.md §15)."""
 
 import time
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_went_well_tells_all(make_trial: MakeTrial, path: Path) -> None:
-    """Every name of the contract, with the values that ledger and warehouse show."""
+    """Every name that dashboards hold on to, with the values that ledger and warehouse show."""
     trial = make_trial((30, 12))
     one, other = trial.services
     trial.sync()
@@ -209,7 +209,7 @@ def test_a_dry_run_writes_no_figures(trial: Trial, path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_costs_a_warning(trial: Trial, tmp_path: Path) -> None:
-    """Telemetry never fails a run (contract §5.15)."""
+    """Telemetry never fails a run (docs/promises.md §15)."""
     result = trial.sync("--metrics-file", str(tmp_path / "missing" / "x.prom"))
     assert "telemetry.undelivered" in result.err
     assert "No such file or directory" in result.err

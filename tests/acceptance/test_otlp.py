@@ -1,4 +1,4 @@
-"""OpenTelemetry: what a collector gets, and what a collector that is down or hangs can do to a run (contract §5.15, §6)."""
+"""OpenTelemetry: what a collector gets, and what a collector that is down or hangs can do to a run (docs/alerts.md; docs/promises.md §15)."""
 
 import gzip
 import re
@@ -163,7 +163,7 @@ def test_a_failure_is_seen_where_it_was(make_trial: MakeTrial, collector: Collec
 
 
 def test_no_identity_and_no_endpoint_goes_out(make_trial: MakeTrial, collector: Collector) -> None:
-    """Traces are read by many, and kept by others (contract §5.14)."""
+    """Traces are read by many, and kept by others (docs/promises.md §14)."""
     trial = make_trial((30,))
     service = trial.services[0]
     row = next(iter(service.bindings.values()))
@@ -277,7 +277,7 @@ def test_a_protocol_that_is_not_spoken_is_named(
 def test_a_collector_that_refuses_costs_a_warning(
     make_trial: MakeTrial, collector: Collector
 ) -> None:
-    """The run is whole whatever its collector says (contract §5.15)."""
+    """The run is whole whatever its collector says (docs/promises.md §15)."""
     collector.status = 400
     trial = make_trial((3,))
     result = trial.sync()
@@ -290,7 +290,7 @@ def test_a_collector_that_refuses_costs_a_warning(
 def test_a_collector_in_trouble_costs_five_seconds_in_all(
     make_trial: MakeTrial, collector: Collector, monkeypatch: pytest.MonkeyPatch, manner: str
 ) -> None:
-    """Spans are sent on the way too; neither there nor at the end may the run wait for them (contract §5.15)."""
+    """Spans are sent on the way too; neither there nor at the end may the run wait for them (docs/promises.md §15)."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     collector.status = 500
     trial = make_trial((250,), max_page_size=50)

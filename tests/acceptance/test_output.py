@@ -1,4 +1,4 @@
-"""What comes out where, and what becomes of a command whose output nobody takes (contract §2)."""
+"""What comes out where, and what becomes of a command whose output nobody takes (README, Commands)."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One bad row costs one row (contract §5.4): it goes whole into quarantine, the others load, and it is not absent."""
+"""One bad row costs one row (docs/promises.md §4): it goes whole into quarantine, the others load, and it is not absent."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A long load that is killed goes on where it was; nothing is lost and nothing doubled (contract §5.1, §5.3)."""
+"""A long load that is killed goes on where it was; nothing is lost and nothing doubled (docs/promises.md §1, §3)."""
 
 import signal
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The services of an account: to whom they belong, and what becomes of them (contract §4, §5.3)."""
+"""The services of an account: to whom they belong, and what becomes of them (docs/warehouse.md; docs/promises.md §3)."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Asked to stop, a run ends soon, leaves nothing half, and the next one goes on (contract §2, 130 and 143)."""
+"""Asked to stop, a run ends soon, leaves nothing half, and the next one goes on (README, Commands, 130 and 143)."""
 
 import signal
 import threading
@@ -143,7 +143,7 @@ def test_a_database_that_hangs_does_not_keep_a_stopped_run(
     with hanging(trial):
         gate.open()
         process.send_signal(signal.SIGTERM)
-        process.wait(20)  # the contract says 10; a minute and more is what a driver would take
+        process.wait(20)  # 10 are promised; a minute and more is what a driver would take
     result = trial.wait_for(process, expect=143)
     assert result.json["status"] == "interrupted"
     [told] = result.json["services"]

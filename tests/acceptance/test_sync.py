@@ -1,4 +1,4 @@
-"""The main job: what a run promises (contract §5.1, §5.2), over real HTTP; SQLite, and PostgreSQL where the engine matters."""
+"""The main job: what a run promises (docs/promises.md §1, §2), over real HTTP; SQLite, and PostgreSQL where the engine matters."""
 
 import shutil
 import sqlite3

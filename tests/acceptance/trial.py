@@ -221,7 +221,7 @@ class Trial:
 
 
 def expected_row(binding: Mapping[str, Any]) -> dict[str, Any]:
-    """A binding of the world as `bindings` has to show it, by the contract's words."""
+    """A binding of the world as `bindings` has to show it, in the words of docs/warehouse.md."""
     names = binding["message_types"]
     return {
         **{name: binding.get(name) for name in CONTENT},

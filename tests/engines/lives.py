@@ -1,6 +1,6 @@
 """Random lives of services, and a model of what the warehouse has to hold of each.
 
-The model shares no code with the program: it knows the world, what was asked for, and the contract. A life is one service; all
+The model shares no code with the program: it knows the world, what was asked for, and what is promised. A life is one service; all
 lives of a trial are read by the same runs, so that many cost little more than one.
 """
 

@@ -1,4 +1,4 @@
-"""Leases on every engine: who works on what, until when, and what a process does that has lost its lease (contract §5.8)."""
+"""Leases on every engine: who works on what, until when, and what a process does that has lost its lease (docs/promises.md §8)."""
 
 import threading
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a scan does to `bindings` and `binding_versions`, the same on every engine (contract §4, §5.1 to §5.3)."""
+"""What a scan does to `bindings` and `binding_versions`, the same on every engine (docs/warehouse.md; docs/promises.md §1 to §3)."""
 
 import threading
 from collections.abc import Callable

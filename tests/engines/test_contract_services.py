@@ -1,4 +1,4 @@
-"""What is known of each service, and the figures that are kept of it, on every engine (contract §4)."""
+"""What is known of each service, and the figures that are kept of it, on every engine (docs/warehouse.md)."""
 
 import re
 import threading

@@ -1,4 +1,4 @@
-"""What analysts read: the content of each view, the same on every engine (contract §4)."""
+"""What analysts read: the content of each view, the same on every engine (docs/warehouse.md)."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""The whole program over HTTP on every engine: hard texts and times, and the same content everywhere (contract §4, §5.10)."""
+"""The whole program over HTTP on every engine: hard texts and times, and the same content everywhere (docs/warehouse.md; docs/promises.md §10)."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Random lives on every engine: whatever happens at Twilio and to the program, the warehouse tells it as it was (contract §5)."""
+"""Random lives on every engine: whatever happens at Twilio and to the program, the warehouse tells it as it was (docs/promises.md)."""
 
 import itertools
 import json

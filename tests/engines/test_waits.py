@@ -1,4 +1,4 @@
-"""Every wait in the database ends, and says what was waited for (contract §5.7)."""
+"""Every wait in the database ends, and says what was waited for (docs/promises.md §7)."""
 
 import subprocess
 import sys

@@ -120,13 +120,13 @@ def sections(page: Path) -> set[str]:
 
 def test_references_to_sections_lead_somewhere() -> None:
     """A fact whose source is not in the repository cannot be checked."""
-    known = {"docs/api.md": sections(ROOT / "docs/api.md")}
+    known = {f"docs/{name}.md": sections(ROOT / f"docs/{name}.md") for name in ("api", "promises")}
     lost = [
         f"{path.relative_to(ROOT)}: {paper} §{number}"
         for room in ("etl", "tests", "docs", "benchmarks", "migrations")
         for path in sorted((ROOT / room).rglob("*.py"))
         for paper, numbers in re.findall(
-            r"(docs/\S+\.md|\bfacts) ((?:§[\d.]*\d(?:, | and | to )?)+)",
+            r"(docs/\S+\.md|\bfacts|\bcontract) ((?:§[\d.]*\d(?:, | and | to )?)+)",
             path.read_text(encoding="utf-8"),
         )
         for number in re.findall(r"§([\d.]*\d)", numbers)
@@ -176,3 +176,16 @@ def test_the_architecture_names_what_exists() -> None:
             assert (ROOT / name).exists(), name
         elif re.fullmatch(r"[A-Za-z_]+(\.[a-z_]+)?", name) and not (ROOT / name).exists():
             assert name.rpartition(".")[2] in code, name
+
+
+def test_each_promise_names_the_tests_that_hold_it() -> None:
+    """A promise that no test holds is a wish."""
+    tests = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")
+    )
+    page = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    for promise in page.split("\n## ")[1:]:
+        named = re.findall(r"`(test_\w+)`", promise)
+        assert named, promise.splitlines()[0]
+        for name in named:
+            assert f"def {name}(" in tests, name

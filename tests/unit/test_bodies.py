@@ -1,4 +1,4 @@
-"""Bodies of answers: whole or refused, however they are packed, and never larger than there is room for (contract §5.7, §5.9)."""
+"""Bodies of answers: whole or refused, however they are packed, and never larger than there is room for (docs/promises.md §7, §9)."""
 
 import gzip
 import tracemalloc

@@ -1,4 +1,4 @@
-"""The configuration file: every setting, every rule, every fault in one message (contract §3)."""
+"""The configuration file: every setting, every rule, every fault in one message (config.example.yaml)."""
 
 import json
 import re
@@ -106,7 +106,7 @@ def test_the_schema_names_every_setting() -> None:
 
 
 def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
-    """The operator mends a file once, not once per fault (contract §2, exit 2)."""
+    """The operator mends a file once, not once per fault (README, Commands, exit 2)."""
     document = {
         "accounts": [
             {

@@ -192,7 +192,7 @@ def test_20001_blames_the_page_size_only_where_it_may(message: str) -> None:
 
 @pytest.mark.parametrize("status", [408, 429, *range(500, 512), 520, 522, 524, 529, 599])
 def test_what_passes_is_tried_again(status: int) -> None:
-    """429 and 5xx are retried (contract §5.7), also those that a content network makes up."""
+    """429 and 5xx are retried (docs/promises.md §7), also those that a content network makes up."""
     assert answer(status).passing
 
 
@@ -286,7 +286,7 @@ def test_an_odd_request_id_is_not_repeated(value: str) -> None:
     st.integers(300, 599), st.sampled_from([20001, 20003, 20404, 20429, 70051, None]), st.booleans()
 )
 def test_no_message_holds_text_of_the_body(status: int, code: int | None, as_html: bool) -> None:
-    """A body may quote the request, and with it an identity (contract §5.6)."""
+    """A body may quote the request, and with it an identity (docs/promises.md §6)."""
     body = (
         NGINX
         if as_html

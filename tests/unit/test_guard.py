@@ -1,4 +1,4 @@
-"""The guard before the deletes (contract §5.3)."""
+"""The guard before the deletes (docs/promises.md §3)."""
 
 import random
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`${…}` inside the strings of a configuration (contract §3)."""
+"""`${…}` inside the strings of a configuration (config.example.yaml)."""
 
 import os
 import threading
@@ -38,7 +38,7 @@ def fill(node: Any) -> tuple[Any, list[tuple[str, str]]]:
     ],
 )
 def test_placeholders_are_filled(text: str, filled: str) -> None:
-    """A form of the contract that is not filled would be sent to the API as a password."""
+    """A documented form that is not filled would be sent to the API as a password."""
     assert fill(text) == (filled, [])
 
 

@@ -1,4 +1,4 @@
-"""Where a next link may lead (contract §5.6, docs/api.md §2.4, §2.8)."""
+"""Where a next link may lead (docs/promises.md §6, docs/api.md §2.4, §2.8)."""
 
 from urllib.parse import urlsplit
 
@@ -198,7 +198,7 @@ def test_what_is_no_url_is_refused(link: str) -> None:
     ],
 )
 def test_a_refusal_repeats_nothing_of_the_link(link: str) -> None:
-    """Filters hold identities, a host may be anything; and the message goes to logs and the ledger (contract §5.6)."""
+    """Filters hold identities, a host may be anything; and the message goes to logs and the ledger (docs/promises.md §6)."""
     with pytest.raises(ForeignLink) as refusal:
         follow(link)
     assert "ada" not in str(refusal.value)

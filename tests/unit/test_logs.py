@@ -1,4 +1,4 @@
-"""Logs: what is in them, and what never may be (contract §5.6)."""
+"""Logs: what is in them, and what never may be (docs/promises.md §6)."""
 
 import io
 import json

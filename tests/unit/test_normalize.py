@@ -1,4 +1,4 @@
-"""From a raw row to a row of the warehouse, or to a reject with its reason (contract §4, §5.4)."""
+"""From a raw row to a row of the warehouse, or to a reject with its reason (docs/warehouse.md; docs/promises.md §4)."""
 
 import hmac
 import json
@@ -419,7 +419,7 @@ def test_of_a_sid_that_comes_twice_the_last_counts() -> None:
 
 
 def test_bad_rows_leave_the_others_alone() -> None:
-    """One bad row costs one row (contract §5.4)."""
+    """One bad row costs one row (docs/promises.md §4)."""
     normalizer = Normalizer(RULES)
     keys, unreadable = normalizer.keys(
         [raw(sid="BS" + "1" * 32), b"{}", raw(date_created="?"), raw(sid="BS" + "2" * 32), b"null"]

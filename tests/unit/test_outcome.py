@@ -1,4 +1,4 @@
-"""What a run ends with: status, exit code and JSON (contract §2)."""
+"""What a run ends with: status, exit code and JSON (README, Commands)."""
 
 import json
 from datetime import UTC, datetime
@@ -185,7 +185,7 @@ def test_a_run_that_could_not_begin_has_the_same_shape() -> None:
 
 
 def test_a_foreign_error_is_told_by_its_class_only() -> None:
-    """Its text may quote a row, and `error` goes to the ledger and to standard output (contract §5.6)."""
+    """Its text may quote a row, and `error` goes to the ledger and to standard output (docs/promises.md §6)."""
     outcome = run(scan("failed", error=ValueError("row of ada@example.com")))
     assert "ada" not in f"{outcome.as_json()} {outcome.error} {render.run_summary(outcome)}"
     assert "ValueError" in str(outcome.error)

@@ -1,4 +1,4 @@
-"""When a scan is rejected as a whole (contract §5.4)."""
+"""When a scan is rejected as a whole (docs/promises.md §4)."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Trying again: bounded in number and in time, and given up when the run stops (contract §5.7)."""
+"""Trying again: bounded in number and in time, and given up when the run stops (docs/promises.md §7)."""
 
 import types
 from collections.abc import Callable

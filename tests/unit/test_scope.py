@@ -175,7 +175,7 @@ def test_spans_compare_as_times_do(moment: datetime, since: datetime, until: dat
 
 @given(st.lists(scopes, max_size=20), st.integers(1, 50))
 def test_shards_are_disjoint_and_complete(all_scopes: list[Scope], count: int) -> None:
-    """A scope in no shard is never read again, one in two is read twice (contract §5.10)."""
+    """A scope in no shard is never read again, one in two is read twice (docs/promises.md §10)."""
     parts = [in_shard(all_scopes, Shard(index, count)) for index in range(count)]
     assert sorted(scope.label for part in parts for scope in part) == sorted(
         scope.label for scope in all_scopes

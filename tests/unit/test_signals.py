@@ -1,4 +1,4 @@
-"""Signals: how often, and after what, they end a command (contract §2)."""
+"""Signals: how often, and after what, they end a command (README, Commands)."""
 
 import signal
 import subprocess

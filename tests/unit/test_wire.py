@@ -261,7 +261,7 @@ def test_nesting_without_end_costs_one_row(style: str) -> None:
     ],
 )
 def test_a_row_that_cannot_be_decoded_costs_one_row(row: bytes) -> None:
-    """One bad row costs one row (contract §5.4), and with its SID known it is not taken for absent."""
+    """One bad row costs one row (docs/promises.md §4), and with its SID known it is not taken for absent."""
     rows = decode_page(with_row(row), "bindings").rows
     assert rows[1] == row
     assert decode_sids(rows) == ["first", "BS1", "last"]
