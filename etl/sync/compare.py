@@ -46,8 +46,8 @@ def compare(
 
     Bytes as they were last time leave nothing but their SID. Where they differ the content
     decides, and the dates that `scope` asks for. In a first load there is nothing to compare
-    with, and asking costs as much as staging; should a SID be stored all the same, under another
-    service, publishing finds it, since it counts by what is stored then.
+    with, and asking costs as much as staging. Should a SID be stored under another service,
+    publishing finds it, since it counts by what is stored then.
     """
     fitting, rejects = staging.split_by_room(conn, keys)
     if not fitting:
@@ -55,7 +55,7 @@ def compare(
     stored = (
         staging.take_all_for_new(fitting)
         if first_load
-        else staging.find_differing(conn, engine, fitting)
+        else staging.find_differing(conn, engine, fitting, scope.chat_service_sid)
     )
     rows, bad = split(normalizer.shape(key) for key in fitting if key.sid in stored)
     changed = [row for row in rows if stored[row.sid] != (row.content_hash, True)]

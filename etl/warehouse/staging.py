@@ -41,9 +41,16 @@ _decode = msgspec.json.Decoder(dict[str, str | None]).decode
 _NOTHING = Stored(None, active=False)
 
 
-def find_differing(conn: sa.Connection, engine: Engine, keys: Collection[Key]) -> dict[str, Stored]:
-    """Of a batch, the SIDs that are new, deleted, or came with other bytes than last time, with what is stored of them."""
-    found = _decode(conn.scalar(_differing(engine), engine.parameters(keys)) or "{}")
+def find_differing(
+    conn: sa.Connection, engine: Engine, keys: Collection[Key], service: str
+) -> dict[str, Stored]:
+    """Returns what is stored of the SIDs of a batch that are new, deleted or came with other bytes.
+
+    Looked up within a service, PostgreSQL reads an index that holds what is asked, and no row.
+    A SID that is stored under another service then looks new; publishing counts it as it is.
+    """
+    batch = {**engine.parameters(keys), "chat_service_sid": service}
+    found = _decode(conn.scalar(_differing(engine), batch) or "{}")
     return {
         sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()
     }
@@ -68,7 +75,10 @@ def _differing(engine: Engine) -> sa.Select[Any]:
     is_active = sa.case((bindings.c.deleted_at.is_(None), "+"), else_="-")
     lookup = sa.select(
         bindings.c.source_hash.concat(is_active).concat(bindings.c.content_hash)
-    ).where(bindings.c.sid == batch.c.sid)
+    ).where(
+        bindings.c.chat_service_sid == sa.bindparam("chat_service_sid"),
+        bindings.c.sid == batch.c.sid,
+    )
     found = sa.select(
         batch.c.sid, batch.c.source_hash, lookup.scalar_subquery().label("stored")
     ).subquery("found")

@@ -3,13 +3,16 @@
 The comments are the data dictionary: `docs/warehouse.md` and the engines' catalogues get them from here.
 """
 
+from collections.abc import Collection
+from typing import Any
+
 import sqlalchemy as sa
 
 from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_06"
+HEAD = "20261125_07"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -41,18 +44,29 @@ def _content() -> list[sa.Column[str]]:
     ]  # fmt: skip
 
 
-def _index(*columns: str) -> sa.Index:
-    """An index, except on DuckDB.
+_SERVERS = frozenset({"postgresql", "mysql", "mariadb"})
+_ALL_BUT_DUCKDB = _SERVERS | {"sqlite"}
+
+
+def _index(*columns: str, engines: Collection[str] = _ALL_BUT_DUCKDB, **options: Any) -> sa.Index:
+    """An index, on the engines where it is worth its cost (docs/warehouse.md); never on DuckDB.
 
     There, after a kill, the rows that come back from its log are missing in every index but those
     of keys, once somebody has opened and closed the file; the next change of one of them then ends
     the process (seen with 1.5.6).
     """
-    return sa.Index(None, *columns).ddl_if(callable_=_is_not_duckdb)
+
+    def is_one(*_: object, dialect: sa.Dialect, **__: object) -> bool:
+        return dialect.name in engines
+
+    return sa.Index(None, *columns, info={"engines": engines}, **options).ddl_if(callable_=is_one)
 
 
-def _is_not_duckdb(*_: object, dialect: sa.Dialect, **__: object) -> bool:
-    return dialect.name != "duckdb"
+def _by_identity(engines: Collection[str]) -> sa.Index:
+    """Of texts of any length: PostgreSQL hashes them, MariaDB takes what they begin with."""
+    start = {"identity": 64}
+    hashed = {"postgresql_using": "hash"}
+    return _index("identity", engines=engines, mysql_length=start, mariadb_length=start, **hashed)
 
 
 def _sid(*, primary: bool = False) -> sa.Column[str]:
@@ -99,6 +113,11 @@ COUNTERS = {
     "rejected": "Rows put into quarantine.",
 }
 
+# Where a service's rows are found, compared and counted without a look at the rows themselves: after
+# years they lie anywhere in the table, and a batch of 5,000 is 5,000 pages.
+_COMPARED = ("source_hash", "content_hash", "deleted_at")
+_IS_DELETED = sa.text("deleted_at IS NOT NULL")
+
 bindings = sa.Table(
     "bindings",
     metadata,
@@ -110,7 +129,11 @@ bindings = sa.Table(
     sa.Column("changed_at", UtcDateTime(), nullable=False, comment="When its content last changed here: insert, update, delete, restore."),
     sa.Column("deleted_at", UtcDateTime(), comment="NULL while active."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that last changed it."),
-    _index("chat_service_sid"),
+    _index("chat_service_sid", engines=_ALL_BUT_DUCKDB - {"postgresql"}),
+    _index("chat_service_sid", "sid", engines={"postgresql"}, postgresql_include=_COMPARED),
+    _by_identity(_SERVERS),
+    _index("changed_at"),
+    _index("deleted_at", "sid", postgresql_where=_IS_DELETED, sqlite_where=_IS_DELETED),
     comment="One row per binding SID: the current truth.",
 )  # fmt: skip
 
@@ -127,6 +150,8 @@ binding_versions = sa.Table(
     sa.Column("change", code(16), nullable=False, comment="What ended it: updated, deleted or restored."),
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that ended it."),
     _index("sid", "id"),
+    _by_identity(_ALL_BUT_DUCKDB),
+    _index("change", "valid_to"),
     comment="The images that are past.",
 )  # fmt: skip
 
@@ -145,6 +170,7 @@ sync_runs = sa.Table(
     sa.Column("host", name(255), nullable=False, comment="Where it ran."),
     sa.Column("run_group", name(128), comment="What --run-group said: a name that runs share which belong together."),
     sa.Column("shard", code(16), comment="What --shard said, I/N; NULL for all services."),
+    _index("status"),
     comment="One row per run.",
 )  # fmt: skip
 

@@ -76,7 +76,9 @@ class Press:
     def stage(self, conn: sa.Connection, batch: Sequence[Sent]) -> None:
         """Compare a batch and put by what differs."""
         keys, _ = self._normalizer.keys([msgspec.json.encode(one) for one in batch])
-        stored = staging.find_differing(conn, self.warehouse.engine, keys.values())
+        stored = staging.find_differing(
+            conn, self.warehouse.engine, keys.values(), self.scope.chat_service_sid
+        )
         rows, rejects = split(
             self._normalizer.shape(key) for key in keys.values() if key.sid in stored
         )

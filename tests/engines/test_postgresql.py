@@ -14,7 +14,7 @@ from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.views import COMMENTS
 from tests.acceptance.trial import Trial
-from tests.engines.press import Press, sent
+from tests.engines.press import SERVICE, Press, sent
 
 POSTGRESQL = ["postgresql18", "postgresql16"]
 every_postgresql = pytest.mark.parametrize("engine_name", POSTGRESQL, indirect=True)
@@ -403,7 +403,9 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
     keys, _ = press._normalizer.keys([json.dumps(sent(number)).encode() for number in range(3000)])
     sa.event.listen(sa.Engine, "before_cursor_execute", explain)
     try:
-        warehouse.read(lambda conn: staging.find_differing(conn, warehouse.engine, keys.values()))
+        warehouse.read(
+            lambda conn: staging.find_differing(conn, warehouse.engine, keys.values(), SERVICE)
+        )
         warehouse.read(
             lambda conn: absences.list_absent(conn, warehouse.engine, press.scope, [], 1)
         )
