@@ -36,7 +36,7 @@ _COMMANDS = {
         "etl.cli.services",
         "Take out services that are gone at Twilio or configured nowhere.",
     ),
-    "purge": ("etl.cli.warehouse", "Remove soft-deleted rows and their history for good."),
+    "purge": ("etl.cli.warehouse", "Remove what is old for good."),
     "erase": ("etl.cli.warehouse", "Remove every trace of one identity."),
     "config": ("etl.cli.configuration", "The configuration's schema and the effective settings."),
     "simulate": ("etl.cli.simulation", "The API simulator on a loopback port."),

@@ -3,16 +3,26 @@
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 import click
 
 from etl.cli import render
-from etl.cli.options import Command, Common, parse_age, parse_identity, parse_moment
-from etl.cli.output import say, tell
+from etl.cli.options import (
+    Command,
+    Common,
+    json_option,
+    parse_age,
+    parse_identity,
+    parse_moment,
+)
+from etl.cli.output import say, say_json, tell
 from etl.config import Settings
 from etl.stopping import Stop
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse, open_warehouse
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 @click.command("migrate", cls=Command, short_help="Bring the warehouse to the newest revision.")
@@ -53,31 +63,52 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
     return 0
 
 
-@click.command(
-    "purge", cls=Command, short_help="Remove soft-deleted rows and their history for good."
-)
-@click.option(
-    "--deleted-before",
-    required=True,
-    metavar="AGE|TIME",
-    callback=lambda _c, _p, value: _parse_cutoff(value),
-    help="An age such as 30d, 12h or 4w, or an ISO 8601 time such as 2026-11-01 (UTC).",
-)
-@click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
-@click.pass_obj
-def purge(common: Common, deleted_before: datetime, dry_run: bool) -> None:
-    """Remove what was deleted before a moment, for good.
+def _cutoff_option(name: str, what: str) -> Callable[[F], F]:
+    return click.option(
+        name,
+        metavar="AGE|TIME",
+        callback=lambda _c, _p, value: None if value is None else _parse_cutoff(value),
+        help=f"{what} An age such as 30d, 12h or 4w, or an ISO 8601 time (UTC).",
+    )
 
-    Soft-deleted rows with their history, the history of hard-deleted SIDs, and resolved rejects.
+
+@click.command("purge", cls=Command, short_help="Remove what is old for good.")
+@_cutoff_option("--deleted-before", "Soft-deleted rows with their history, resolved rejects.")
+@_cutoff_option("--versions-before", "Past images, also of bindings that exist.")
+@_cutoff_option("--runs-before", "Lines of the ledger that no freshness rests on.")
+@click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
+@json_option()
+@click.pass_obj
+def purge(
+    common: Common,
+    deleted_before: datetime | None,
+    versions_before: datetime | None,
+    runs_before: datetime | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Remove what is older than asked for, for good, in portions; name at least one kind.
+
+    It may be broken off and begun again, and runs may go on beside it.
     """
     from etl.sync import removal
+    from etl.warehouse.purging import Cutoffs
 
+    cutoffs = Cutoffs(deleted_before, versions_before, runs_before)
+    asked_for = {name: moment for name, moment in vars(cutoffs).items() if moment}
+    if not asked_for:
+        raise click.UsageError("give --deleted-before, --versions-before or --runs-before")
     counted = _in_warehouse(
-        common,
-        lambda _settings, warehouse: removal.purge(warehouse, deleted_before, dry_run=dry_run),
+        common, lambda _settings, warehouse: removal.purge(warehouse, cutoffs, dry_run=dry_run)
     )
+    if as_json:
+        say_json(render.to_json({"dry_run": dry_run, "removed": counted}))
+        return
     done = "would be removed" if dry_run else "removed"
-    say(f"deleted before {deleted_before:%Y-%m-%d %H:%M:%S} UTC, {done}:\n{_describe(counted)}")
+    moments = ", ".join(
+        f"{name} before {at:%Y-%m-%d %H:%M:%S} UTC" for name, at in asked_for.items()
+    )
+    say(f"{moments}, {done}:\n{_describe(counted)}")
 
 
 @click.command("erase", cls=Command, short_help="Remove every trace of one identity.")

@@ -1,9 +1,8 @@
-"""What operators take out of the warehouse for good: old deleted rows, and every trace of one identity."""
+"""What operators take out for good: what is old, and every trace of one identity."""
 
 import socket
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
 
 import sqlalchemy as sa
 import structlog
@@ -11,31 +10,53 @@ import structlog
 from etl.config import Settings
 from etl.domain.normalize import Rules
 from etl.domain.scope import Scope
-from etl.warehouse import leases, ledger, retention, services
+from etl.warehouse import leases, ledger, purging, retention, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
+from etl.warehouse.purging import Cutoffs, Leaving
 from etl.warehouse.tables import bindings
 
 log = structlog.get_logger()
 
 
-def purge(warehouse: Warehouse, deleted_before: datetime, *, dry_run: bool) -> dict[str, int]:
-    """Take out what was deleted before a moment; gives how many rows, by table."""
-    removal = retention.deleted_before(deleted_before)
-    if dry_run:
-        return warehouse.read(lambda conn: retention.count(conn, removal))
+def purge(warehouse: Warehouse, cutoffs: Cutoffs, *, dry_run: bool) -> dict[str, int]:
+    """Take out what is older than the cutoffs, a portion a transaction; returns how many rows.
 
-    def take_out(conn: sa.Connection) -> dict[str, int]:
-        touched = services.holding(conn, bindings.c.deleted_at < deleted_before)
+    Each portion leaves the warehouse whole, so that a purge which is broken off may begin again.
+    """
+    if dry_run:
+        return warehouse.read(lambda conn: purging.count(conn, cutoffs))
+    counted = dict.fromkeys((one.table.name for one in purging.leaving(cutoffs)), 0)
+    for one in purging.leaving(cutoffs):
+        for part in _by_service(warehouse, one) if one.table is bindings else [one]:
+            counted[one.table.name] += _remove_in_portions(warehouse, part)
+    log.info("warehouse.purged", **counted)
+    return counted
+
+
+def _by_service(warehouse: Warehouse, one: Leaving) -> list[Leaving]:
+    """Rows of `bindings` leave service by service, so that one gate at a time is held."""
+    sids = warehouse.read(lambda conn: services.holding(conn, one.rows))
+    return [one.confined_to(bindings.c.chat_service_sid == sid) for sid in sids]
+
+
+def _remove_in_portions(warehouse: Warehouse, one: Leaving) -> int:
+    def remove(conn: sa.Connection) -> int:
+        if one.table is not bindings:
+            return purging.remove_some(conn, one)
+        touched = services.holding(conn, one.rows)
         for sid in touched:  # before their rows are locked, as a run that publishes does
             leases.enter_gate(conn, warehouse.engine, sid)
-        counted = retention.remove(conn, removal)
+        number = purging.remove_some(conn, one)
         services.recount(conn, warehouse.engine, touched)
-        return counted
+        return number
 
-    counted = warehouse.transact(take_out)
-    log.info("warehouse.purged", deleted_before=f"{deleted_before:%Y-%m-%dT%H:%M:%SZ}", **counted)
-    return counted
+    total, number = 0, one.at_once
+    while number >= one.at_once:
+        number = warehouse.transact(remove)
+        log.debug("portion.purged", table=one.table.name, rows=number)
+        total += number
+    return total
 
 
 def erase(

@@ -1,8 +1,7 @@
-"""What leaves the warehouse for good: what is old, and every trace of one identity."""
+"""Every trace of one identity, found and taken out for good."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -26,15 +25,6 @@ Removal = Sequence[tuple[sa.Table, sa.ColumnElement[bool]]]
 """Which rows leave, in the order in which they have to; a table may stand there several times."""
 
 
-def deleted_before(moment: datetime) -> Removal:
-    """Soft-deleted rows, the history of all SIDs that were gone by then, and rejects that were resolved by then."""
-    return [
-        (bindings, bindings.c.deleted_at < moment),
-        (binding_versions, binding_versions.c.sid.in_(_gone_before(moment))),
-        (rejected_bindings, rejected_bindings.c.resolved_at < moment),
-    ]
-
-
 def count(conn: sa.Connection, removal: Removal) -> dict[str, int]:
     """Returns how many rows would leave, by table."""
     counted = {table.name: 0 for table, _ in removal}
@@ -50,21 +40,6 @@ def remove(conn: sa.Connection, removal: Removal) -> dict[str, int]:
     for table, rows in removal:
         conn.execute(sa.delete(table).where(rows))
     return counted
-
-
-def _gone_before(moment: datetime) -> sa.Select[Any]:
-    """SIDs whose past ended before `moment` and that keep no row; the same before and after the others' rows are removed."""
-    staying = (bindings.c.sid == binding_versions.c.sid) & (
-        bindings.c.deleted_at.is_(None) | (bindings.c.deleted_at >= moment)
-    )
-    gone = (
-        sa.select(binding_versions.c.sid)
-        .where(~sa.exists().where(staying))
-        .group_by(binding_versions.c.sid)
-        .having(sa.func.max(binding_versions.c.valid_to) < moment)
-    )
-    # Once more: MySQL takes the table that it deletes from only out of a derived table.
-    return sa.select(gone.subquery("gone").c.sid)
 
 
 @dataclass(frozen=True)

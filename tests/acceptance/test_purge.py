@@ -139,6 +139,36 @@ def test_what_is_no_age_and_no_time_is_refused(trial: Trial, cutoff: str) -> Non
     assert trial.run("purge", f"--deleted-before={cutoff}", expect=2).out == ""
 
 
+def test_json_says_what_leaves_and_what_left(trial: Trial) -> None:
+    """A scheduler that watches what is purged reads numbers, and one object also when nothing leaves."""
+    trial.sync()
+    delete_some(trial, 3)
+    cutoffs = ("--deleted-before", "0h", "--versions-before", "0h", "--runs-before", "0h", "--json")
+    planned = trial.run("purge", *cutoffs, "--dry-run").json
+    assert planned["dry_run"] is True
+    assert planned["removed"] == {
+        "bindings": 3, "binding_versions": 3, "rejected_bindings": 0, "sync_scans": 2, "sync_runs": 1,
+    }  # fmt: skip
+    assert trial.run("purge", *cutoffs).json == {**planned, "dry_run": False}
+    assert set(trial.run("purge", *cutoffs).json["removed"].values()) == {0}
+
+
+def test_freshness_survives_the_purge_of_the_ledger(trial: Trial) -> None:
+    """A service would be told as never read, and its scheduler would sound the alarm."""
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    trial.account["partition_by_type"] = False
+    trial.sync()
+    trial.sync()
+    before = trial.query("SELECT * FROM service_freshness ORDER BY 1, 2")
+    trial.run("purge", "--runs-before", "0h")
+    assert trial.query("SELECT * FROM service_freshness ORDER BY 1, 2") == before
+    assert all(one["last_complete_at"] for one in before)
+    trial.run("status", "--max-age", "1h")
+    trial.sync()
+    trial.assert_equal_to_world()
+
+
 def test_a_cutoff_is_needed(trial: Trial) -> None:
     """With a default, a bare `purge` would take out rows by accident."""
     assert trial.run("purge", expect=2).out == ""
@@ -158,8 +188,7 @@ def test_the_readme_s_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) ->
     people = "SELECT count(*) AS n FROM {} WHERE identity IS NOT NULL OR endpoint IS NOT NULL"
     assert trial.query(people.format("binding_versions")) != [{"n": 0}]
     trial.run("rejects", "discard")
-    trial.run("purge", "--deleted-before", "0d")
-    trial.execute("DELETE FROM binding_versions")
+    trial.run("purge", "--deleted-before", "0d", "--versions-before", "0d")
     assert trial.query(people.format("binding_versions")) == [{"n": 0}]
     assert trial.query(people.format("bindings")) == [{"n": 0}]
     assert trial.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 0}]

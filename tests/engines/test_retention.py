@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,10 +15,19 @@ from etl.domain.binding import Reject, Row
 from etl.domain.scope import Scope
 from etl.stopping import Stop
 from etl.sync import removal
-from etl.warehouse import leases, ledger, migration, quarantine, retention, staging
+from etl.warehouse import (
+    leases,
+    ledger,
+    migration,
+    purging,
+    quarantine,
+    retention,
+    staging,
+)
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.publishing import Publication, publish_staged
+from etl.warehouse.purging import Cutoffs, Leaving
 from etl.warehouse.tables import (
     binding_versions,
     bindings,
@@ -25,6 +35,8 @@ from etl.warehouse.tables import (
     scan_seen,
     scan_staged,
     sync_leases,
+    sync_runs,
+    sync_scans,
 )  # fmt: skip
 
 SERVICE = "IS" + "1" * 32
@@ -62,7 +74,7 @@ def current(number: int, **fields: Any) -> dict[str, Any]:
 
 
 def past(number: int, valid_to: datetime, **fields: Any) -> dict[str, Any]:
-    return content(number, valid_from=OLD, valid_to=valid_to, change="deleted", **fields)
+    return content(number, valid_from=OLD, valid_to=valid_to, **{"change": "deleted", **fields})
 
 
 def staged(number: int, **fields: Any) -> dict[str, Any]:
@@ -115,9 +127,9 @@ def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
             past(5, OLD), past(6, OLD), past(6, YOUNG), past(7, CUTOFF),
         ],
     )  # fmt: skip
-    planned = removal.purge(warehouse, CUTOFF, dry_run=True)
+    planned = removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=True)
     assert left(warehouse, bindings) == [sid(1), sid(2), sid(3), sid(4)]
-    assert removal.purge(warehouse, CUTOFF, dry_run=False) == planned == {
+    assert removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=False) == planned == {
         "bindings": 1, "binding_versions": 3, "rejected_bindings": 0,
     }  # fmt: skip
     assert left(warehouse, bindings) == [sid(1), sid(3), sid(4)]
@@ -130,7 +142,85 @@ def test_purge_takes_out_what_is_old_and_gone(warehouse: Warehouse) -> None:
         sid(6),
         sid(7),
     ]
-    assert sum(removal.purge(warehouse, CUTOFF, dry_run=False).values()) == 0
+    assert sum(removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=False).values()) == 0
+
+
+def test_purge_leaves_in_portions(warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portion that is chosen anew for each statement, or a last one that is passed over, leaves rows behind."""
+    monkeypatch.setattr(purging, "AT_ONCE", 2)
+    monkeypatch.setattr(purging, "_HISTORIES_AT_ONCE", 2)
+    small = partial(Leaving, at_once=2)
+    monkeypatch.setattr(purging, "Leaving", lambda *one: small(*one[:2]))
+    fill(
+        warehouse,
+        bindings=[current(number, deleted_at=OLD) for number in range(5)] + [current(5)],
+        binding_versions=[past(number, OLD) for number in range(8) for _ in range(3)],
+    )
+    reject(warehouse, *(Reject(sid(number), "bad", "{}") for number in range(3)))
+    warehouse.transact(lambda conn: quarantine.close_open(conn, (), OLD))
+    planned = removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=True)
+    assert planned == {"bindings": 5, "binding_versions": 21, "rejected_bindings": 3}
+    assert removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=False) == planned
+    assert left(warehouse, bindings) == [sid(5)]
+    assert left(warehouse, binding_versions) == [sid(5)] * 3
+
+
+def test_purge_takes_out_past_images_by_age_alone(warehouse: Warehouse) -> None:
+    """History is asked about for a year or two; older images only make the table large."""
+    versions = [past(1, OLD, change="updated"), past(1, YOUNG), past(2, OLD), past(3, CUTOFF)]
+    fill(warehouse, bindings=[current(1), current(2, deleted_at=OLD)], binding_versions=versions)
+    cutoffs = Cutoffs(versions=CUTOFF)
+    assert removal.purge(warehouse, cutoffs, dry_run=True) == {"binding_versions": 2}
+    assert removal.purge(warehouse, cutoffs, dry_run=False) == {"binding_versions": 2}
+    assert left(warehouse, binding_versions) == [sid(1), sid(3)]
+    assert left(warehouse, bindings) == [sid(1), sid(2)]
+
+
+def test_an_image_that_two_cutoffs_reach_is_counted_once(warehouse: Warehouse) -> None:
+    """The plan of a dry run and what is done after it have to be the same numbers."""
+    fill(warehouse, binding_versions=[past(1, OLD), past(2, OLD, change="updated"), past(2, YOUNG)])
+    cutoffs = Cutoffs(deleted=CUTOFF, versions=CUTOFF)
+    planned = removal.purge(warehouse, cutoffs, dry_run=True)
+    assert planned["binding_versions"] == 2
+    assert removal.purge(warehouse, cutoffs, dry_run=False) == planned
+
+
+def test_purge_leaves_the_ledger_what_freshness_rests_on(warehouse: Warehouse) -> None:
+    """Without the last complete reading of a service nobody could say how old its data is."""
+    times = {"started_at": OLD, "finished_at": OLD}
+    run = {"mode": "sync", "status": "succeeded", "dry_run": False, "version": "0", "host": "h"}
+    scan = {
+        "account": "main", "chat_service_sid": SERVICE, "scope": "service", "status": "published",
+        "complete": True, "resumed": False, **times,
+    }  # fmt: skip
+    fill(
+        warehouse,
+        sync_runs=[{**run, **times, "id": one} for one in (1, 2, 3, 5)]
+        + [{**run, **times, "id": 4, "status": "running", "finished_at": None}]
+        + [{**run, "id": 6, "started_at": YOUNG}],
+        sync_scans=[
+            {**scan, "id": 1, "run_id": 1},
+            {**scan, "id": 2, "run_id": 2},
+            {**scan, "id": 3, "run_id": 3, "complete": False},
+            {**scan, "id": 4, "run_id": 4, "status": "running", "complete": False},
+            {**scan, "id": 5, "run_id": 5, "scope": "type:apn"},
+            {**scan, "id": 6, "run_id": 5, "scope": "identity:#0"},
+            {**scan, "id": 7, "run_id": 3, "complete": False, "chat_service_sid": OTHER_SERVICE},
+        ],
+        scan_progress=[{
+            "stage_id": 7, "account": "main", "chat_service_sid": OTHER_SERVICE, "scope": "service",
+            "rules": "", "next_link": "", "pages": 1, "fetched": 1, "updated_at": OLD,
+        }],
+    )  # fmt: skip
+    planned = removal.purge(warehouse, Cutoffs(runs=CUTOFF), dry_run=True)
+    assert planned == {"sync_scans": 3, "sync_runs": 1}
+    assert removal.purge(warehouse, Cutoffs(runs=CUTOFF), dry_run=False) == planned
+
+    def ids(table: sa.Table) -> list[int]:
+        return warehouse.read(lambda conn: sorted(conn.scalars(sa.select(table.c.id))))
+
+    assert ids(sync_scans) == [2, 4, 5, 7]
+    assert ids(sync_runs) == [2, 3, 4, 5, 6]
 
 
 def test_purge_takes_out_rejects_that_were_resolved_long_ago(warehouse: Warehouse) -> None:
@@ -139,7 +229,7 @@ def test_purge_takes_out_rejects_that_were_resolved_long_ago(warehouse: Warehous
     (first, second, _) = warehouse.read(quarantine.read_open)
     warehouse.transact(lambda conn: quarantine.close(conn, [first.id], OLD))
     warehouse.transact(lambda conn: quarantine.close(conn, [second.id], YOUNG))
-    assert removal.purge(warehouse, CUTOFF, dry_run=False)["rejected_bindings"] == 1
+    assert removal.purge(warehouse, Cutoffs(CUTOFF), dry_run=False)["rejected_bindings"] == 1
     assert left(warehouse, rejected_bindings) == [sid(2), sid(3)]
 
 
