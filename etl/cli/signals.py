@@ -17,7 +17,8 @@ _EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _EXIT_CODE_OF_DEADLINE = 3
 
 
-# The contract gives a run 10 s from the signal to its end. Whatever still hangs by then, in the database or on a socket, is left.
+# A run is promised to end within 10 s of the signal. Whatever still hangs by then, in the database
+# or on a socket, is left.
 _PATIENCE_SECONDS = 9.0
 _LOOK_SECONDS = 0.25
 

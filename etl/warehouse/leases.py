@@ -59,15 +59,12 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     conn.execute(
         sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(labels - {scope.label}))
     )
-    if (
-        scope.label in labels
-    ):  # not deleted and inserted again: DuckDB takes no key twice in one transaction
-        conn.execute(
-            sa.update(sync_leases)
-            .where(mine, sync_leases.c.scope == scope.label)
-            .values(_row(holder, scope, now))
-        )
-    else:
+    same = mine & (sync_leases.c.scope == scope.label)
+    if scope.label in labels:
+        # Not deleted and inserted again: DuckDB takes no key twice in one transaction.
+        conn.execute(sa.update(sync_leases).where(same).values(_row(holder, scope, now)))
+    # Whoever let it expire may have given it back at this very moment.
+    if conn.scalar(sa.select(sync_leases.c.owner).where(same)) is None:
         conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
     return [Lapsed(other.run_id) for other in in_the_way]
 

@@ -208,3 +208,22 @@ def test_of_many_who_ask_at_once_exactly_one_wins(
         assert [run_id for _, run_id in live(warehouse)] == [winner]
         for scope in scopes:
             warehouse.transact(partial(leases.release, holder=holder(winner), scope=scope))
+
+
+def test_a_lease_that_is_given_back_as_it_is_taken_over_is_held(warehouse: Warehouse) -> None:
+    """A scan that holds nothing would find out at its first batch, and its whole run would be lost."""
+    if warehouse.engine.single_writer:
+        pytest.skip("one connection: there is no such moment")
+    slow, taker = holder(1, lease_seconds=-1), holder(2)
+    acquire(warehouse, slow)
+    taken = threading.Thread(target=acquire, args=(warehouse, taker))
+
+    def give_back(conn: sa.Connection) -> None:
+        leases.release(conn, slow, WHOLE)
+        taken.start()
+        taken.join(timeout=0.5)  # it waits for this transaction
+
+    warehouse.transact(give_back)
+    taken.join()
+    renew(warehouse, taker)
+    assert live(warehouse) == [("service", 2)]
