@@ -140,7 +140,10 @@ class Account(_Section):
         default=100, ge=1, le=1000, description="Follows the server down when it allows less."
     )
     concurrency: int = Field(
-        default=4, ge=1, le=64, description="Requests in flight for this account."
+        default=4,
+        ge=1,
+        le=64,
+        description="Requests in flight for this account, all its shards (--shard) together.",
     )
     partition_by_type: bool = Field(
         default=False, description="One chain of pages per known binding type."

@@ -17,6 +17,7 @@ from etl.config import Settings
 from etl.errors import EtlError, WarehouseError, exit_code_of
 from etl.stopping import Stop
 from etl.sync.context import Request
+from etl.sync.division import Division
 from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
@@ -210,11 +211,14 @@ class Aftermath:
             line
             for line in lines
             if line["chat_service_sid"] in read
-            or (
-                is_watched(line)
-                and self._request.is_about(line["account"], line["chat_service_sid"])
-            )
+            or (is_watched(line) and self._is_ours(line["account"], line["chat_service_sid"]))
         ]
+
+    def _is_ours(self, account: str, chat_service_sid: str) -> bool:
+        division = Division(self._request.shard, self.settings.accounts if self.settings else ())
+        return division.takes(account, chat_service_sid) and self._request.is_about(
+            account, chat_service_sid
+        )
 
 
 def _write(path: Path, figures: "Future[list[metrics.Metric]]") -> None:

@@ -23,7 +23,8 @@ from etl.cli.options import (
 from etl.cli.output import say, say_json, tell_failure
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
-from etl.domain.scope import KNOWN_TYPES, Shard
+from etl.domain.scope import KNOWN_TYPES
+from etl.domain.shard import Shard
 from etl.errors import OutputLost
 from etl.stopping import Stop
 from etl.sync.board import Board
@@ -37,6 +38,14 @@ log = structlog.get_logger()
 _LONGEST_TYPES = 120
 
 
+_shard_option = click.option(
+    "--shard",
+    metavar="I/N",
+    callback=lambda _c, _p, value: _shard(value),
+    help="Only part I (0…N-1) of N; all parts together keep to each account's concurrency.",
+)
+
+
 @click.command("sync", cls=Command, short_help="One scheduled run over every configured service.")
 @service_option()
 @click.option(
@@ -48,12 +57,7 @@ _LONGEST_TYPES = 120
 @json_option()
 @click.option("--allow-mass-delete", is_flag=True, help="Lift the delete guard for this run.")
 @click.option("--fresh", is_flag=True, help="Do not go on where an interrupted scan stopped.")
-@click.option(
-    "--shard",
-    metavar="I/N",
-    callback=lambda _c, _p, value: _shard(value),
-    help="Only part I (0…N-1) of N equal parts.",
-)
+@_shard_option
 @run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
 @click.pass_obj
@@ -104,6 +108,7 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
     "--dry-run", is_flag=True, help="Read and compare, print what would change, write nothing."
 )
 @json_option()
+@_shard_option
 @run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
 @click.pass_obj

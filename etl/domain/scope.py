@@ -4,7 +4,6 @@ Everything that decides about deletes reads it from here.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
@@ -110,27 +109,6 @@ def overlap(one: str, other: str) -> bool:
     """Whether two scopes of one service, by label, may hold the same binding. Only disjoint types keep them apart."""
     mine, theirs = types_in(one), types_in(other)
     return not (mine and theirs and mine.isdisjoint(theirs))
-
-
-@dataclass(frozen=True)
-class Shard:
-    """Part `index` of `count` equal parts of all scans, by a stable hash."""
-
-    index: int
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-    def takes(self, scope: Scope) -> bool:
-        """The same answer on every host and in every year."""
-        name = f"{scope.chat_service_sid} {scope.label}".encode()
-        return int.from_bytes(hashlib.sha256(name).digest()[:8], "big") % self.count == self.index
-
-
-def in_shard(scopes: Sequence[Scope], shard: Shard | None) -> list[Scope]:
-    """The scopes that this process is to read."""
-    return [scope for scope in scopes if shard is None or shard.takes(scope)]
 
 
 def _text(moment: datetime, between: str = " ") -> str:

@@ -12,7 +12,7 @@ import structlog
 
 from etl import errors
 from etl.domain.guard import Absence
-from etl.domain.scope import Scope, in_shard
+from etl.domain.scope import Scope
 from etl.domain.service import Service
 from etl.domain.status import ScanStatus
 from etl.stopping import Stop
@@ -82,13 +82,16 @@ def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> 
 
 def _note_unconfigured(shared: _Shared) -> None:
     """What no account of the file reads any more, once all that might read it were asked."""
-    context, accounts = shared.context, shared.context.settings.accounts
-    everything = {account.name for account in accounts if account.services == "all"}
-    if context.holder is None or context.request.mode != "sync" or everything - shared.discovered:
+    context = shared.context
+    everything = [one for one in context.settings.accounts if one.services == "all"]
+    names = {account.name for account in everything}
+    elsewhere = {account.name for account in everything if not context.division.share(account)}
+    unknown = names - elsewhere - shared.discovered
+    if context.holder is None or context.request.mode != "sync" or unknown:
         return
     try:
         lost = context.warehouse.transact(
-            lambda conn: services.record_unconfigured(conn, shared.claims.listed, everything),
+            lambda conn: services.record_unconfigured(conn, shared.claims.listed, names, elsewhere),
             once=shared.board.has_lost_the_warehouse,
         )
     except errors.WarehouseError as error:  # what the scans came to is told all the same
@@ -130,7 +133,11 @@ def _work_of(shared: _Shared, client: Client, found: _Found) -> _Work:
     }
     request = shared.context.request
     chosen = [
-        sid for sid in unlisted if sid not in listed and request.is_about(client.account.name, sid)
+        sid
+        for sid in unlisted
+        if sid not in listed
+        and request.is_about(client.account.name, sid)
+        and shared.context.division.takes(client.account.name, sid)
     ]
     if chosen and client.account.services == "all" and request.mode == "sync":
         _add_unlisted(shared, work, chosen, found[client.account.name])
@@ -192,7 +199,12 @@ def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
     """What this account reads; what another one reads is told."""
     account, request = client.account, shared.context.request
     sids = found[account.name] if account.services == "all" else account.services
-    chosen = [sid for sid in sids if not request.services or sid in request.services]
+    chosen = [
+        sid
+        for sid in sids
+        if (not request.services or sid in request.services)
+        and shared.context.division.takes(account.name, sid)
+    ]
     scopes = []
     for scope in (request.scope_of(account.name, sid) for sid in chosen):
         reader = account.name
@@ -200,10 +212,10 @@ def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
             reader = shared.claims.reader_of(scope.chat_service_sid, found)
         if reader == account.name:
             scopes += scope.partitions() if account.partition_by_type else [scope]
-        elif in_shard([scope], request.shard):
+        else:
             note = note_on_reader(reader)
             shared.board.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
-    return in_shard(scopes, request.shard)
+    return scopes
 
 
 def _scan_account(shared: _Shared, work: _Work) -> None:

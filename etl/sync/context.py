@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 
 from etl.config import Settings
 from etl.domain.normalize import Rules
-from etl.domain.scope import Scope, Shard, in_shard
+from etl.domain.scope import Scope
+from etl.domain.shard import Shard
 from etl.stopping import Stop
+from etl.sync.division import Division
 from etl.sync.turns import Turns
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
@@ -40,10 +43,8 @@ class Request:
 
     def is_about(self, account: str, chat_service_sid: str) -> bool:
         """Whether a service that an earlier run has read belongs to what was asked for."""
-        return (
-            (not self.accounts or account in self.accounts)
-            and (not self.services or chat_service_sid in self.services)
-            and bool(in_shard([self.scope_of(account, chat_service_sid)], self.shard))
+        return (not self.accounts or account in self.accounts) and (
+            not self.services or chat_service_sid in self.services
         )
 
 
@@ -59,6 +60,11 @@ class Context:
     """None in a dry run, which holds no lease and writes nothing."""
     turns: Turns = field(default_factory=Turns)
     trace: Trace = OFF
+
+    @cached_property
+    def division(self) -> Division:
+        """What of the run is this process's."""
+        return Division(self.request.shard, self.settings.accounts)
 
 
 def skips_unknown_type(context: Context, client: Client) -> bool:

@@ -60,7 +60,7 @@ class DeleteBarrier:
     its own rows, a small part that is emptied would be refused although the service hardly
     shrinks. So the sum is judged against the rows that were active before any part published. A
     part that misses nothing is published at once; a part that failed deletes nothing and counts
-    for nothing. Parts that other processes read (`--shard`) are not seen from here.
+    for nothing. All parts of a service are read by one process, also with `--shard`.
     """
 
     def __init__(self, parts: int) -> None:

@@ -18,6 +18,7 @@ from etl.stopping import Stop
 from etl.sync.accounts import scan_accounts
 from etl.sync.board import Board
 from etl.sync.context import Context, Request
+from etl.sync.division import Division
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
@@ -46,7 +47,7 @@ def execute(
         )
         clients = [
             opened.enter_context(closing(Client(account, settings.retry, stop)))
-            for account in accounts
+            for account in Division(request.shard, settings.accounts).own(accounts)
         ]
         board.sizes = warehouse.read(_require_head_and_recall_sizes)
         holder = None if request.dry_run else start_run(settings, request, warehouse)

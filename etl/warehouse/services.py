@@ -98,14 +98,27 @@ def record_held(conn: sa.Connection, sid: str, held: int) -> None:
 
 
 def record_unconfigured(
-    conn: sa.Connection, listed: Collection[str], accounts_of_all: Collection[str]
+    conn: sa.Connection,
+    listed: Collection[str],
+    accounts_of_all: Collection[str],
+    elsewhere: Collection[str] = (),
 ) -> list[str]:
-    """Note which services no account of the configuration reads any more; returns them."""
+    """Note which services no account of the configuration reads any more; returns them.
+
+    Of the accounts of all, those `elsewhere` are asked by other processes. They did not take over
+    a service that was last seen before they were last asked.
+    """
     lines = conn.execute(sa.select(services).where(services.c.state == ACTIVE)).all()
+    asked_at = [
+        max((line.last_seen_at for line in lines if line.account == account), default=None)
+        for account in elsewhere
+    ]
     lost = [
         line.chat_service_sid
         for line in lines
-        if line.account not in accounts_of_all and line.chat_service_sid not in listed
+        if line.account not in accounts_of_all
+        and line.chat_service_sid not in listed
+        and all(asked is not None and asked > line.last_seen_at for asked in asked_at)
     ]
     for sid in lost:
         _update(conn, sid, {"state": UNCONFIGURED})

@@ -7,7 +7,7 @@ from subprocess import Popen
 
 import pytest
 
-from etl.domain.scope import Scope, Shard
+from etl.domain.shard import Shard, Spread
 from etl.simulator.replies import Reply, error
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Result, Trial, changes, plain, wait_until
@@ -271,7 +271,7 @@ def test_a_type_that_is_refused_half_way_has_failed(make_trial: MakeTrial) -> No
 
 @pytest.mark.parametrize(("parts", "partition"), [(1, False), (2, False), (3, True), (7, False)])
 def test_shards_together_are_the_whole(make_trial: MakeTrial, parts: int, partition: bool) -> None:
-    """Each service (or partition) belongs to exactly one shard, whatever their number."""
+    """Each service belongs to exactly one shard, whatever their number."""
     trial = make_trial((12, 9, 5, 0), max_page_size=10)
     trial.account["partition_by_type"] = partition
     told = [
@@ -308,7 +308,8 @@ def test_a_shard_that_dies_is_done_by_its_next_start(
     """Four processes share one warehouse; one is killed anywhere, the others do not wait for it, and its part is done later."""
     trial = make_trial((40, 90, 70, 30, 50, 60), max_page_size=10, url=postgres18_url, latency_ms=5)
     service, page = trial.services[1].sid, Random(seed).randrange(9)
-    victim = next(part for part in range(4) if Shard(part, 4).takes(Scope("main", service)))
+    spread = Spread(trial.world.account_sid, 4, 4)
+    victim = next(part for part in range(4) if spread.takes(Shard(part, 4), service))
     processes: dict[int, Popen[str]] = {}
 
     def watch(request: Request) -> Reply | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.domain.scope import KNOWN_TYPES, Scope, Shard, in_shard, overlap, types_in
+from etl.domain.scope import KNOWN_TYPES, Scope, overlap, types_in
 
 SERVICE = Scope("main", "IS" + "a" * 32)
 MAY = datetime(2023, 5, 4, 9, 42, tzinfo=UTC)
@@ -171,40 +171,3 @@ def test_spans_compare_as_times_do(moment: datetime, since: datetime, until: dat
     assert scope.holds(moment.isoformat(sep=" ", timespec="microseconds")) is (
         since <= moment < until
     )
-
-
-@given(st.lists(scopes, max_size=20), st.integers(1, 50))
-def test_shards_are_disjoint_and_complete(all_scopes: list[Scope], count: int) -> None:
-    """A scope in no shard is never read again, one in two is read twice (docs/promises.md §10)."""
-    parts = [in_shard(all_scopes, Shard(index, count)) for index in range(count)]
-    assert sorted(scope.label for part in parts for scope in part) == sorted(
-        scope.label for scope in all_scopes
-    )
-    assert all(sum(scope in part for part in parts) == 1 for scope in all_scopes)
-
-
-def test_without_a_shard_everything_is_read() -> None:
-    """The usual run has no shard."""
-    assert in_shard([SERVICE], None) == [SERVICE]
-    assert in_shard([SERVICE], Shard(0, 1)) == [SERVICE]
-
-
-def test_shards_are_the_same_on_every_host() -> None:
-    """Python's own hash differs from process to process; two hosts would then read one service and neither another."""
-    services = [Scope("main", f"IS{number:032x}") for number in range(12)]
-    assert [
-        next(index for index in range(3) if Shard(index, 3).takes(scope)) for scope in services
-    ] == [
-        1,
-        1,
-        2,
-        1,
-        2,
-        0,
-        0,
-        2,
-        1,
-        0,
-        0,
-        1,
-    ]

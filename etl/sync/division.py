@@ -1,0 +1,45 @@
+"""What of a run is this process's: services, and a share of each account's concurrency (docs/promises.md §12)."""
+
+from collections.abc import Iterable, Sequence
+
+from etl.config import Account
+from etl.domain.shard import Shard, Spread
+
+
+class Division:
+    """The work of a run among its shards; without `--shard` all of it is here."""
+
+    def __init__(self, shard: Shard | None, accounts: Sequence[Account]) -> None:
+        """`accounts` are all of the file, whatever was chosen of them."""
+        self._shard = shard
+        self._spreads = {account.name: _spread(account, accounts) for account in accounts}
+
+    def own(self, accounts: Iterable[Account]) -> list[Account]:
+        """The accounts that this process asks, each with its share of the concurrency."""
+        shares = [(account, self.share(account)) for account in accounts]
+        return [
+            account.model_copy(update={"concurrency": share}) for account, share in shares if share
+        ]
+
+    def share(self, account: Account) -> int:
+        """How many requests to this account, which is one of the file, this process may have in flight."""
+        if self._shard is None:
+            return account.concurrency
+        return self._spreads[account.name].share(self._shard)
+
+    def takes(self, account: str, chat_service_sid: str) -> bool:
+        """Whether this process reads a service; one of an account that is no longer in the file has a shard too."""
+        spread = self._spreads.get(account) or Spread(account, 1, 1)
+        return self._shard is None or spread.takes(self._shard, chat_service_sid)
+
+
+def _spread(account: Account, accounts: Iterable[Account]) -> Spread:
+    """Blocks that may find the same services are asked by the same shards, which then agree on who reads what."""
+    if account.services != "all":
+        return Spread(account.name, account.concurrency, account.concurrency)
+    alike = [
+        one.concurrency
+        for one in accounts
+        if one.services == "all" and one.account_sid == account.account_sid
+    ]
+    return Spread(account.account_sid, account.concurrency, min(alike))

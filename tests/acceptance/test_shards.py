@@ -1,0 +1,97 @@
+"""`--shard`: processes that share the work ask no more of an account than it is meant to bear (docs/promises.md §12)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from etl.config import load
+from etl.domain.shard import Shard
+from etl.simulator import World
+from etl.sync.division import Division
+from tests.acceptance.trial import Trial
+
+MakeTrial = Callable[..., Trial]
+
+
+def shards_with_a_share(trial: Trial, count: int) -> set[int]:
+    """Which of so many shards may ask the trial's account."""
+    accounts = load(trial.write_config()).accounts
+    return {
+        index
+        for index in range(count)
+        if Division(Shard(index, count), accounts).share(accounts[0])
+    }
+
+
+def test_a_shard_without_a_share_asks_nothing(make_trial: MakeTrial) -> None:
+    """Its list of services alone would be a request in flight beyond what the account may bear."""
+    trial = make_trial((12, 9, 5, 7), max_page_size=10)
+    trial.account["concurrency"] = 2
+    having = shards_with_a_share(trial, 5)
+    assert len(having) == 2
+    for index in range(5):
+        trial.simulator.requests.clear()
+        result = trial.backfill("--shard", f"{index}/5")
+        assert bool(len(trial.simulator.requests)) == (index in having)
+        assert result.json["status"] == "succeeded"
+    trial.assert_equal_to_world()
+
+
+def test_parts_of_a_service_stay_in_one_shard(make_trial: MakeTrial) -> None:
+    """The guard judges a service as a whole: parts apart, each below its limits, would together be emptied."""
+    trial = make_trial((40, 40, 40), max_page_size=50)
+    trial.account["partition_by_type"] = True
+    for index in range(3):
+        read = trial.sync("--shard", f"{index}/3").json["services"]
+        parts = [entry["chat_service_sid"] for entry in read]
+        assert all(parts.count(sid) == 4 for sid in parts)
+    trial.assert_equal_to_world()
+
+
+def test_the_guard_sees_a_service_whole_however_it_is_cut_up(make_trial: MakeTrial) -> None:
+    """15 of each type are fewer than `min_rows`, all of them are more; a shard that saw one type alone would delete them."""
+    trial = make_trial((200,), max_page_size=100)
+    trial.account["partition_by_type"] = True
+    trial.sync()
+    trial.services[0].delete(60)
+    codes = [trial.sync("--shard", f"{index}/4", expect=None).code for index in range(4)]
+    assert sorted(codes) == [0, 0, 0, 5]
+    assert trial.query("SELECT count(*) AS n FROM active_bindings") == [{"n": 200}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [4, 8])
+def test_all_processes_together_keep_to_the_concurrency(
+    make_trial: MakeTrial, postgres18_url: str, count: int
+) -> None:
+    """Four shards with `concurrency: 4` once had 14 requests in flight; the customer's live traffic got the 429s."""
+    trial = make_trial((30,) * 12, url=postgres18_url, max_page_size=10, latency_ms=20)
+    api: Any = trial.front._app
+    trial.account |= {"concurrency": 4, "partition_by_type": True}
+    processes = [
+        trial.start("sync", "--json", "--shard", f"{part}/{count}") for part in range(count)
+    ]
+    results = [trial.wait_for(process) for process in processes]
+    assert sum(result.totals["inserted"] for result in results) == 12 * 30
+    assert 2 <= api.most_in_flight <= 4
+    trial.assert_equal_to_world()
+
+
+def test_what_is_configured_nowhere_is_told_by_shards_too(make_trial: MakeTrial) -> None:
+    """No shard asks all accounts, so each would wait for ever for the word of the others."""
+    trial = make_trial((4,))
+    left, other = World(seed=8), World(seed=9)
+    blocks = [trial.account | {"concurrency": 1}]
+    for name, world in (("left", left), ("other", other)):
+        world.add_service(3)
+        trial.simulator.worlds.append(world)
+        keys = {"account_sid": world.account_sid, "api_key": world.api_key}
+        blocks.append(blocks[0] | keys | {"name": name, "api_secret": world.api_secret})
+    trial.settings["accounts"] = blocks
+    trial.sync()
+    trial.settings["accounts"] = [block for block in blocks if block["name"] != "left"]
+    for index in [*range(7), *range(7)]:
+        trial.sync("--shard", f"{index}/7")
+    states = {line["account"]: line["state"] for line in trial.query("SELECT * FROM services")}
+    assert states == {"main": "active", "other": "active", "left": "unconfigured"}
