@@ -26,11 +26,12 @@ def normalize_timestamp(text: str) -> str:
     if _is_plain(text):
         datetime.fromisoformat(text)
         return f"{text[:10]} {text[11:19]}.000000"
-    return _format(_parse_iso(text) or _parse_rfc2822(text))
+    return format_utc(_parse_iso(text) or _parse_rfc2822(text))
 
 
-def _format(moment: datetime) -> str:
-    return f"{moment.replace(tzinfo=None).isoformat(sep=' ', timespec='microseconds')}"
+def format_utc(moment: datetime) -> str:
+    """Return a moment in UTC as a `Row` holds it."""
+    return moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
 
 
 def _parse_iso(text: str) -> datetime | None:

@@ -1,10 +1,12 @@
 """The runs of one group added up, as if they had been one run (README, Commands, `status --run-group`)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from etl.domain.counters import COUNTER_NAMES
+from etl.warehouse import changed_fields
 
 Line = Mapping[str, Any]
 
@@ -91,6 +93,7 @@ def _services(scans: Sequence[Line]) -> list[dict[str, Any]]:
             "complete": bool(last["complete"]),
             "resumed": bool(last["resumed"]),
             **_sum_up(one_by_one),
+            "changed_fields": _sum_fields(one_by_one),
             **_error_or_note(last),
         }
         for one_by_one in tries.values()
@@ -131,6 +134,13 @@ def _without_scans(runs: Sequence[Line], scans: Sequence[Line]) -> set[str]:
         and not ends.get(run["id"], set()) & _BLAMED[run["status"]]
         and last_of_shard.get((run["mode"], run["shard"]), run["id"]) == run["id"]
     }
+
+
+def _sum_fields(scans: Sequence[Line]) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for scan in scans:
+        found.update(changed_fields.decode(scan["changed_fields"]))
+    return dict(found)
 
 
 def _sum_up(lines: Sequence[Line]) -> dict[str, int]:

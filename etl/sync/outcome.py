@@ -1,6 +1,6 @@
 """What came of a run, and what that means to the caller (README, Commands)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,8 @@ class ScanOutcome:
     ended: bool = False
     expected: int | None = None
     """Rows still to be read when it began, by the last complete reading; None when there was none of late."""
+    changed_fields: Mapping[str, int] = field(default_factory=dict)
+    """In how many of the updated rows each content column differed."""
 
     def fail(self, error: Exception) -> None:
         """Note what befell the scan."""
@@ -41,6 +43,7 @@ class ScanOutcome:
             "complete": self.complete,
             "resumed": self.resumed,
             **asdict(self.counters),
+            "changed_fields": dict(self.changed_fields),
             "error": describe(self.error),
             "note": self.note,
         }

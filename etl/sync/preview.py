@@ -5,9 +5,10 @@ only read and memory stays flat.
 """
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -24,9 +25,19 @@ from etl.sync.compare import Difference, compare
 from etl.sync.context import Context
 from etl.sync.prefetch import Batch
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
-from etl.warehouse import staging
-from etl.warehouse.ledger import Ending
+from etl.warehouse import changed_fields, staging
+from etl.warehouse.engines.contract import Engine
+from etl.warehouse.ledger import Ending, Published
 from etl.warehouse.publishing import count_taken_out
+
+
+class _Planned(NamedTuple):
+    """What a batch would do."""
+
+    found: Difference
+    taken_out: int
+    """How many of its new bindings a hard delete had taken out."""
+    changed_fields: Mapping[str, int]
 
 
 class PreviewSink:
@@ -40,6 +51,7 @@ class PreviewSink:
         self._scope = scope
         self._identities = normalizer.stored_identities(scope)
         self._counted = Counters()
+        self._changed_fields: Counter[str] = Counter()
         self._absent = 0
         self._seen = _SeenSids()
 
@@ -59,20 +71,21 @@ class PreviewSink:
     def _count(self, keys: Collection[Key]) -> Rejections:
         if not keys:
             return Rejections()
-        found, taken_out = self._warehouse.read(lambda conn: self._compare(conn, keys))
+        found, taken_out, fields = self._warehouse.read(lambda conn: self._plan(conn, keys))
         self._counted.add(_count_changes(found, taken_out, len(keys)))
+        self._changed_fields.update(fields)
         return Rejections().plus(
             len(keys) - len(found.rejects),
             [one.reason for one in found.rejects],
             found.rejected_active,
         )
 
-    def _compare(self, conn: sa.Connection, keys: Collection[Key]) -> tuple[Difference, int]:
-        """Return the difference, and how many of the new bindings a hard delete had taken out."""
+    def _plan(self, conn: sa.Connection, keys: Collection[Key]) -> _Planned:
         engine = self._warehouse.engine
         found = compare(conn, engine, self._normalizer, keys, self._scope)
         new = {row.sid for row in found.changed if found.stored[row.sid].content_hash is None}
-        return found, count_taken_out(conn, engine, [key for key in keys if key.sid in new])
+        taken_out = count_taken_out(conn, engine, [key for key in keys if key.sid in new])
+        return _Planned(found, taken_out, _count_fields(conn, engine, found, keys))
 
     def count_expected(self) -> int:
         return self._warehouse.read(
@@ -95,7 +108,7 @@ class PreviewSink:
     def sample_absent(self, limit: int) -> Sample:
         return draw_sample(self._seen.absent(), limit)
 
-    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
         """Return what would change; nothing is written."""
         if decision.deletes:
             kept = len(decision.alive) + len(decision.unknown)
@@ -105,13 +118,21 @@ class PreviewSink:
         counted = Counters(**vars(counters))
         counted.add(self._counted)
         counted.rejected = counters.rejected + rejected
-        return counted
+        return Published(counted, self._changed_fields)
 
     def abandon(self, ending: Ending, cause: Exception) -> None:
         """There is nothing to end."""
 
     def close(self) -> None:
         self._seen.close()
+
+
+def _count_fields(
+    conn: sa.Connection, engine: Engine, found: Difference, keys: Collection[Key]
+) -> dict[str, int]:
+    updated = {row.sid: row for row in found.changed if found.stored[row.sid].active}
+    replaced = [key for key in keys if key.sid in updated]
+    return changed_fields.count_planned(conn, engine, replaced, updated)
 
 
 def _count_changes(found: Difference, taken_out: int, rows: int) -> Counters:

@@ -129,6 +129,7 @@ def _retry_place(context: Context, scope: Scope) -> Retried:
 class _Published(NamedTuple):
     counters: Counters
     results: list[RejectResult]
+    changed_fields: Mapping[str, int]
 
 
 class _RejectRetry:
@@ -160,7 +161,8 @@ class _RejectRetry:
             self._fail(error)
         else:
             self._retried.status = ScanStatus.PUBLISHED
-            self._retried.counters, self._retried.results = published
+            self._retried.counters, self._retried.results = published.counters, published.results
+            self._retried.changed_fields = published.changed_fields
             self._log.info("rejects.retried", **vars(published.counters))
 
     def _open(self, conn: sa.Connection) -> list[Line]:
@@ -202,7 +204,7 @@ class _RejectRetry:
         rejects = self._stage(conn, alive, now)
         run_id, stage_id = self._session.holder.run_id, self._session.scan_id
         order = Publication(run_id, stage_id, self._scope, (), now)
-        changes = publish_staged(conn, self._engine, order)
+        changes, fields = publish_staged(conn, self._engine, order)
         # What an interrupted scan has staged of this service is older than what is published here.
         outdated = ledger.overlapping_stages(conn, self._scope) if any(changes) else []
         staging.discard(conn, [stage_id, *outdated])
@@ -215,11 +217,12 @@ class _RejectRetry:
             rejected=sum(result.result == "rejected" for result in results),
             **changes._asdict(),
         )
-        ending = Ending(ScanStatus.PUBLISHED, counted, error=_note_on_unanswered(results))
+        note = _note_on_unanswered(results)
+        ending = Ending(ScanStatus.PUBLISHED, counted, error=note, changed_fields=fields)
         self._session.finish(conn, ending)
         reading = service_table.Reading(self._scope, now)
         service_table.record_reading(conn, reading, changed=any(changes))
-        return _Published(counted, results)
+        return _Published(counted, results, fields)
 
     def _stage(self, conn: sa.Connection, alive: Sequence[bytes], now: datetime) -> list[Reject]:
         rejects: list[Reject] = []

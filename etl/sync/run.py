@@ -20,6 +20,7 @@ from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.division import Division
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
+from etl.sync.updates import warn_of_unusual_updates
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
 from etl.warehouse import leases, ledger, migration, services
@@ -65,6 +66,7 @@ def execute(
             raise
         _note_unknown_services(request, board)
         outcome = board.outcome(request, stop)
+        warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
     return outcome
 

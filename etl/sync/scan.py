@@ -164,7 +164,9 @@ class Scan:
     def _publish(self, reading: Reading, decision: DeleteDecision) -> None:
         outcome = self._outcome
         with self._trace.child("publish"):
-            counted = self._sink.publish(reading, decision, outcome.counters)
+            counted, outcome.changed_fields = self._sink.publish(
+                reading, decision, outcome.counters
+            )
         vars(outcome.counters).update(vars(counted))
         outcome.status = self._sink.published
         if decision.refused:

@@ -12,7 +12,7 @@ from etl.domain.guard import Sample
 from etl.domain.status import ScanStatus
 from etl.sync.prefetch import Batch
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
-from etl.warehouse.ledger import Ending
+from etl.warehouse.ledger import Ending, Published
 
 
 class Sink(Protocol):
@@ -46,7 +46,7 @@ class Sink(Protocol):
     def sample_absent(self, limit: int) -> Sample:
         """Draw up to `limit` of those that still stand on the list."""
 
-    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
         """Make what was kept the current truth, in one transaction; return all counters."""
 
     def abandon(self, ending: Ending, cause: Exception) -> None:

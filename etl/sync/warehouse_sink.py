@@ -27,7 +27,7 @@ from etl.sync.prefetch import Batch
 from etl.sync.session import ScanSession
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.warehouse import absences, leases, ledger, quarantine, services, staging
-from etl.warehouse.ledger import Ending, Progress
+from etl.warehouse.ledger import Ending, Progress, Published
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
 
 log = structlog.get_logger()
@@ -202,14 +202,14 @@ class WarehouseSink:
 
     # publish
 
-    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Counters:
+    def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
         return self._warehouse.transact(
             lambda conn: self._publish(conn, reading, decision, counters)
         )
 
     def _publish(
         self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, counters: Counters
-    ) -> Counters:
+    ) -> Published:
         published = ledger.find_publication(conn, self._session.scan_id)
         if published is not None:
             return published  # the commit went through, and only the answer to it was lost
@@ -218,12 +218,13 @@ class WarehouseSink:
         ledger.require_progress(conn, self._progress.stage_id)
         now = self._engine.now(conn)
         rejected = self._take_back(conn, decision, now)
-        changes = self._publish_stage(conn, reading, decision, now)
+        changes, fields = self._publish_stage(conn, reading, decision, now)
         counted = replace(counters, **changes, rejected=counters.rejected + rejected)
+        published = Published(counted, fields)
         self._discard_stages(conn)
-        self._session.finish(conn, _ending(reading, decision, counted))
+        self._session.finish(conn, _ending(reading, decision, published))
         self._record_reading(conn, reading, decision, changes, now)
-        return counted
+        return published
 
     def _record_reading(
         self,
@@ -251,13 +252,13 @@ class WarehouseSink:
 
     def _publish_stage(
         self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, now: datetime
-    ) -> dict[str, int]:
+    ) -> tuple[dict[str, int], Mapping[str, int]]:
         run_id, stage_id = self._session.holder.run_id, self._progress.stage_id
         order = Publication(run_id, stage_id, self._scope, self._identities, now)
         seen, repeated = staging.count_met(conn, self._engine, stage_id)
         if repeated:
             staging.drop_superseded(conn, self._engine, stage_id)
-        changes = publish_staged(conn, self._engine, order)
+        changes, fields = publish_staged(conn, self._engine, order)
         mode = self._context.settings.deletes.mode
         deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
         quarantine.resolve(
@@ -265,7 +266,7 @@ class WarehouseSink:
         )
         rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
         unchanged = max(0, seen - sum(changes) - rejected)
-        return {**changes._asdict(), "deleted": deleted, "unchanged": unchanged}
+        return {**changes._asdict(), "deleted": deleted, "unchanged": unchanged}, fields
 
     def _discard_stages(self, conn: sa.Connection) -> None:
         """What an interrupted scan has staged of this service is older than the truth now."""
@@ -289,11 +290,11 @@ class WarehouseSink:
         pass
 
 
-def _ending(reading: Reading, decision: DeleteDecision, counted: Counters) -> Ending:
+def _ending(reading: Reading, decision: DeleteDecision, published: Published) -> Ending:
     return Ending(
         status=ScanStatus.REFUSED if decision.refused else ScanStatus.PUBLISHED,
-        counters=counted,
         error=decision.refused or decision.note,
         complete=reading.complete,
         resumed=reading.resumed,
+        **published._asdict(),
     )

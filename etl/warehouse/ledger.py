@@ -1,16 +1,17 @@
 """What was done when: `sync_runs`, `sync_scans`, and where an unfinished scan can go on."""
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
-from etl.domain.counters import Counters
+from etl.domain.counters import COUNTER_NAMES, Counters
 from etl.domain.scope import Scope, overlap
 from etl.domain.status import RunStatus, ScanStatus
 from etl.errors import StageLost
+from etl.warehouse import changed_fields
 from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
 
 # The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
@@ -40,6 +41,15 @@ class Ending:
     complete: bool = False
     resumed: bool = False
     twilio_request_id: str | None = None
+    changed_fields: Mapping[str, int] = field(default_factory=dict)
+
+
+class Published(NamedTuple):
+    """What a scan has published."""
+
+    counters: Counters
+    changed_fields: Mapping[str, int]
+    """In how many of the updated rows each content column differed."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ def finish_scan(conn: sa.Connection, scan_id: int, ending: Ending, now: datetime
         "finished_at": now,
         "error": ending.error,
         "twilio_request_id": ending.twilio_request_id,
+        "changed_fields": changed_fields.encode(ending.changed_fields),
         **asdict(ending.counters),
     }
     conn.execute(sa.update(sync_scans).where(sync_scans.c.id == scan_id).values(values))
@@ -113,15 +124,18 @@ def read_group(
     return found[0], found[1]
 
 
-def find_publication(conn: sa.Connection, scan_id: int) -> Counters | None:
-    """The counters of a scan that is published: its commit went through, and only the answer to it was lost."""
-    names = tuple(asdict(Counters()))
-    line = sa.select(*(sync_scans.c[name] for name in names)).where(
+def find_publication(conn: sa.Connection, scan_id: int) -> Published | None:
+    """What a scan has published: its commit went through, and only the answer to it was lost."""
+    line = sa.select(sync_scans.c.changed_fields, *(sync_scans.c[name] for name in COUNTER_NAMES))
+    line = line.where(
         sync_scans.c.id == scan_id,
         sync_scans.c.status.in_((ScanStatus.PUBLISHED, ScanStatus.REFUSED)),
     )
     found = conn.execute(line).first()
-    return None if found is None else Counters(**found._mapping)  # noqa: SLF001 - SQLAlchemy's public name for it
+    if found is None:
+        return None
+    fields, *numbers = found
+    return Published(Counters(*numbers), changed_fields.decode(fields))
 
 
 def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:

@@ -1,6 +1,6 @@
 """What a scan found becomes the current truth: set-based statements that all belong into one transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Key
 from etl.domain.scope import Scope
-from etl.warehouse import absences
+from etl.warehouse import absences, changed_fields
 from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import CARRIED, CONTENT, binding_versions, bindings, scan_staged
 
@@ -36,13 +36,22 @@ class Changes(NamedTuple):
     restored: int = 0
 
 
-def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> Changes:
+class Publishing(NamedTuple):
+    """What came of the staged rows."""
+
+    changes: Changes
+    changed_fields: Mapping[str, int]
+    """In how many of the updated rows each content column differed."""
+
+
+def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> Publishing:
     """Staged rows into `bindings`, the images they replace into `binding_versions`."""
     changes, returned, current = _count_changes(conn, order)
     if current:
         _drop_current(conn, order)
     if not any(changes):
-        return changes
+        return Publishing(changes, {})
+    fields = changed_fields.count_staged(conn, order.stage_id) if changes.updated else {}
     known = bool(changes.updated or changes.restored)
     if known:
         _keep_replaced_images(conn, order)
@@ -55,7 +64,8 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> C
         conn.execute(
             sa.insert(bindings).from_select([*CARRIED, *_STAMPS], rows, include_defaults=False)
         )
-    return Changes(changes.inserted - returned, changes.updated, changes.restored + returned)
+    changes = Changes(changes.inserted - returned, changes.updated, changes.restored + returned)
+    return Publishing(changes, fields)
 
 
 def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft", "hard"]) -> int:

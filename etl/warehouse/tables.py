@@ -12,7 +12,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_07"
+HEAD = "20261125_08"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -190,6 +190,7 @@ sync_scans = sa.Table(
     sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs."),
     sa.Column("error", text(), comment="One sentence, when something went wrong, or why deletes were withheld."),
     sa.Column("twilio_request_id", code(64), comment="RQ… of the request that failed, for Twilio's support."),
+    sa.Column("changed_fields", text(), comment="JSON object, as text: in how many of the updated bindings each column differed; NULL where none was updated."),
     _index("run_id"),
     _index("status", "chat_service_sid"),
     comment="One row per run and scope.",

@@ -1,6 +1,6 @@
 """Scans through the warehouse's own functions, without HTTP: what `etl/sync/scan.py` does, batch by batch, in a test's hands."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
@@ -63,6 +63,8 @@ class Press:
         self.warehouse = warehouse
         self.scope = scope
         self.scans = 0
+        self.changed_fields: Mapping[str, int] = {}
+        """Of the last publication."""
         self._batches = 0
         self._normalizer = Normalizer(Rules(scope.account, ACCOUNT_SID, scope.chat_service_sid))
 
@@ -102,7 +104,7 @@ class Press:
         _, repeated = staging.count_met(conn, engine, self.scans)
         if repeated:
             staging.drop_superseded(conn, engine, self.scans)
-        changes = publish_staged(conn, engine, order)
+        changes, self.changed_fields = publish_staged(conn, engine, order)
         if deletes and not listed:
             absences.list_absent(conn, engine, self.scope, order.identities, self.scans)
         deleted = publish_deletes(conn, order, deletes) if deletes else 0

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 
@@ -73,6 +74,28 @@ def test_every_column_follows_a_change(press: Press) -> None:
     for name in (*columns[1:], "message_types", "date_created", "date_updated", "content_hash"):
         assert press.rows(f"{fresh} b.{name} <> v.{name}") == [{"n": 1}], name
     assert press.rows("SELECT count(*) AS n FROM bindings WHERE extra IS NOT NULL") == [{"n": 1}]
+
+
+def test_changed_fields_are_counted_over_the_updated_rows(press: Press) -> None:
+    """A field counted that is as it was, or one that is passed over, sends whoever looks astray."""
+    press.scan([sent(1, firmware=1.0), sent(2, identity=None), sent(3), sent(4)])
+    assert press.changed_fields == {}
+    press.scan([sent(1, firmware=1.0), sent(2, identity=None), sent(3)])
+    press.scan(
+        [
+            sent(1, firmware=msgspec.Raw(b"1.00")),
+            sent(2, identity="", message_types=["new_message", "b"]),
+            sent(3, identity="PERSON-3", message_types=["b", "new_message"], date_updated=None),
+            sent(4, endpoint="back"),
+            sent(5),
+        ]
+    )
+    assert press.changed_fields == {
+        "identity": 2,
+        "message_types": 2,
+        "date_updated": 1,
+        "extra": 1,
+    }
 
 
 def test_a_sid_that_comes_twice_is_taken_as_it_came_last(press: Press) -> None:

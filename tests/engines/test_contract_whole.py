@@ -75,6 +75,36 @@ def test_any_text_comes_back_as_it_was(
     assert trial.sync().totals["unchanged"] == len(TEXTS)
 
 
+def test_a_dry_run_plans_the_fields_that_the_run_changes(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
+    """Each engine has its own form of times and JSON; compared as it comes, each row had changed."""
+    trial = trial_on(warehouse_url, (0,))
+    (service,) = trial.world.services.values()
+    before: dict[str, Any] = {
+        "extra": {"b": 1e2, "a": [None]},
+        "date_created": "2024-03-31T02:30:00.1+02:00",
+    }
+    for number in range(4):
+        service.put(binding(trial.world, number, before))
+    trial.sync()
+    changes: tuple[dict[str, Any], ...] = (
+        {"endpoint": "new"},
+        {"extra": {}},
+        {"date_created": None, "message_types": ["b"]},
+    )
+    for number, changed in enumerate(changes):
+        service.put(binding(trial.world, number, before | changed))
+    for arguments in (["--dry-run"], []):
+        [told] = trial.sync(*arguments).services.values()
+        assert told["changed_fields"] == {
+            "endpoint": 1,
+            "message_types": 1,
+            "date_created": 1,
+            "extra": 1,
+        }
+
+
 def test_any_time_comes_back_to_the_microsecond(
     trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:

@@ -40,6 +40,7 @@ def scan(run_id: int, sid: str, status: str, minute: int = 0, **more: Any) -> di
         "finished_at": None if status == "running" else BEGAN + timedelta(minutes=run_id + minute),
         "error": None,
         "twilio_request_id": None,
+        "changed_fields": None,
         **dict.fromkeys(COUNTER_NAMES, 1),
         **more,
     }
