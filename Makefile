@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/.installed-demo ## simulate the API, sync it twice into SQLite, show what an analyst would ask
+demo: .venv/.installed-demo ## simulate the API, sync it three times into SQLite, show what an analyst would ask
 	@$(BIN)/bindings-etl demo
 
 test: .venv/.installed-dev ## every test this machine can run, except the slow ones (PYTEST_ARGS="-k …")

@@ -57,6 +57,11 @@ def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
     )
 
 
+def is_for_people(style: Format) -> bool:
+    """Whether somebody looks at the log on a terminal while it is written."""
+    return style != "json" and sys.stderr.isatty()
+
+
 def _renderer(style: Format) -> Any:
     on_terminal = sys.stderr.isatty()
     if style == "console" or (style == "auto" and on_terminal):

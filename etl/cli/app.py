@@ -40,7 +40,7 @@ _COMMANDS = {
     "erase": ("etl.cli.warehouse", "Remove every trace of one identity."),
     "config": ("etl.cli.configuration", "The configuration's schema and the effective settings."),
     "simulate": ("etl.cli.simulation", "The API simulator on a loopback port."),
-    "demo": ("etl.cli.demo", "Simulator, SQLite, two syncs, and what an analyst would ask."),
+    "demo": ("etl.cli.demo", "Simulator, SQLite, three syncs, and what an analyst would ask."),
 }
 
 # The commands whose object with `--json` is that of a run, and its mode.

@@ -1,12 +1,14 @@
 """`check`: everything that a run needs, looked at before it is needed."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option
-from etl.cli.output import say, say_json
+from etl.cli.output import say_json, show
+from etl.cli.screen import Part, Styled, Table
 from etl.errors import ConfigurationError
 from etl.sync.preflight import Finding, examine, exit_code
 
@@ -37,12 +39,27 @@ def check(common: Common, as_json: bool) -> int:
         document = {"ok": code == 0, "exit_code": code, "findings": found}
         say_json(render.to_json(document), code)
     else:
-        rows = [
-            ("ok" if finding.ok else "FAULT", finding.subject, finding.name, finding.message)
-            for finding in findings
-        ]
-        say(render.table(("", "what", "which", "finding"), rows))
+        show(_describe(findings), code)
     return code
+
+
+def _describe(findings: Sequence[Finding]) -> list[Part]:
+    rows = [
+        (
+            finding.subject,
+            Styled("ok", "green") if finding.ok else Styled("FAULT", "bold red"),
+            finding.name,
+            finding.message,
+        )
+        for finding in findings
+    ]
+    faults = sum(not finding.ok for finding in findings)
+    summary = (
+        Styled(f"{render.count(faults, 'fault')}: mend what is said above", "bold red")
+        if faults
+        else Styled("all is well: `bindings-etl sync` can run", "green")
+    )
+    return [Table(("what", "is", "which", "finding"), rows, prose=("finding",)), "", summary]
 
 
 commands: dict[str, click.Command] = {"check": check}

@@ -11,8 +11,9 @@ import sqlalchemy as sa
 
 from etl.cli import render
 from etl.cli.options import Command, Common
-from etl.cli.output import say, tell
+from etl.cli.output import say, show, tell
 from etl.cli.progress import showing_progress
+from etl.cli.screen import Styled, Table
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
 from etl.sync.board import Board
@@ -72,7 +73,7 @@ _SYNCS: dict[str, Callable[["Service"], None]] = {
 
 
 @click.command(
-    "demo", cls=Command, short_help="Simulator, SQLite, two syncs, and what an analyst would ask."
+    "demo", cls=Command, short_help="Simulator, SQLite, three syncs, and what an analyst would ask."
 )
 @click.option(
     "--dir",
@@ -84,7 +85,7 @@ _SYNCS: dict[str, Callable[["Service"], None]] = {
 @click.option("--bindings", type=click.IntRange(100, 1_000_000), default=12_000, show_default=True)
 @click.pass_obj
 def demo(common: Common, folder: Path, bindings: int) -> int:
-    """Start the API simulator, migrate a SQLite file, sync it twice (the second time with changes), ask three questions."""
+    """Start the API simulator, migrate a SQLite file, sync it three times with changes in between, ask three questions."""
     try:
         from etl.simulator import Simulator, build_demo
     except ImportError:
@@ -102,7 +103,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
         common.config.write_text(
             _configuration(world.account_sid, world.api_key, world.api_secret, url, database)
         )
-        common.log_level = "warning" if common.log_level == "info" else common.log_level
+        common.log_level = common.log_level or "warning"
         say(
             f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n"
         )
@@ -111,7 +112,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
             for service in world.services.values():
                 change(service)
             outcome = _sync(common)
-            say(f"── {title}\n{render.run_summary(outcome)}\n")
+            show([Styled(f"── {title}", "bold"), *render.run_summary(outcome), ""])
             if outcome.exit_code:
                 tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
                 return outcome.exit_code
@@ -153,7 +154,7 @@ def _answer(common: Common) -> None:
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     for question, query in _QUESTIONS.items():
         headers, rows = warehouse.read(functools.partial(_ask, sql=query))
-        say(f"── {question}\n{render.table(headers, rows)}\n")
+        show([Styled(f"── {question}", "bold"), Table(headers, rows), ""])
     warehouse.close()
 
 

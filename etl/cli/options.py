@@ -26,7 +26,8 @@ class Common:
 
     config: Path | None = None
     log_format: "Format" = "auto"
-    log_level: str = "info"
+    log_level: str | None = None
+    """None: `info`, but `warning` on a terminal, where the result says what was done."""
     command: str = ""
     """Such as `rejects list`; empty as long as it is not known."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -44,10 +45,17 @@ class Common:
         Raises:
             ConfigurationError: with every fault of the file.
         """
-        from etl import config, logs
+        from etl import config
 
-        logs.configure(self.log_format, self.log_level)
+        self.start_logs()
         return config.load(self.config_path)
+
+    def start_logs(self) -> None:
+        """Set up logs as the options say."""
+        from etl import logs
+
+        default = "warning" if logs.is_for_people(self.log_format) else "info"
+        logs.configure(self.log_format, self.log_level or default)
 
 
 def _keep(ctx: click.Context, param: click.Parameter, value: Any) -> None:
@@ -75,7 +83,7 @@ GLOBAL_OPTIONS: list[click.Parameter] = [
         type=click.Choice(["debug", "info", "warning", "error"]),
         expose_value=False,
         callback=_keep,
-        help="Default: info.",
+        help="Default: info; warning on a terminal.",
     ),
 ]
 

@@ -17,7 +17,10 @@ import click
 from etl.errors import OutputLost, exit_code_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from etl.cli.options import Common
+    from etl.cli.screen import Part
 
 
 class _Deliveries:
@@ -39,6 +42,17 @@ def say(text: str, exit_code: int = 0) -> None:
     except OSError as cause:
         discard_the_rest()
         raise _lost(cause.strerror, exit_code) from cause
+
+
+def show(parts: "Iterable[Part]", exit_code: int = 0) -> None:
+    """Print a result for people as the terminal has room for it, or as plain lines where there is none.
+
+    Raises:
+        OutputLost: as `say`.
+    """
+    from etl.cli import screen
+
+    say(screen.draw(parts, screen.room(sys.stdout)), exit_code)
 
 
 def say_json(text: str, exit_code: int = 0) -> None:
@@ -72,7 +86,7 @@ def tell_failure(error: BaseException, common: "Common") -> int:
 
     code = exit_code_of(error)
     if common.log_format == "json" or common.log_level == "debug":
-        logs.configure(common.log_format, common.log_level)
+        common.start_logs()
     if common.log_format == "json":
         logs.tell_failure(sentence(error), code)
     else:

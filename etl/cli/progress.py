@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _SECONDS_BETWEEN_LOOKS = 0.25
+_NARROW = 90
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def showing_progress(board: Board) -> Iterator[None]:
         TimeElapsedColumn,
     )
 
-    columns = (
+    whole = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         TextColumn("{task.fields[pages]:,} pages"),
@@ -49,6 +50,8 @@ def showing_progress(board: Board) -> Iterator[None]:
     ended = threading.Event()
     terminal = sys.stderr
     console = Console(file=cast(TextIO, Unfailing(lambda: terminal)))
+    narrow = tuple(whole[at] for at in (0, 3, 5, 6, 7, 8))
+    columns = whole if console.width > _NARROW else narrow
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
         task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0, left="")
         looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)

@@ -7,7 +7,8 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, Group, json_option, service_option
-from etl.cli.output import say, say_json
+from etl.cli.output import say, say_json, show
+from etl.cli.screen import Part, Styled, Table
 from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
 from etl.sync.outcome import RunOutcome, sentence
@@ -46,7 +47,7 @@ def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, paylo
         listed = [_as_json(line, payload=payload) for line in lines]
         say_json(render.to_json({"rejects": listed}))
     elif lines:
-        say(render.table(_LISTED, [[getattr(line, name) for name in _LISTED] for line in lines]))
+        show([_table(lines)])
     else:
         say("no open rejects")
 
@@ -68,7 +69,7 @@ def retry_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> i
         if as_json:
             say_json(render.to_json(outcome.as_json()), code)
         else:
-            say(_describe(outcome, retried), code)
+            show(_describe(outcome, retried), code)
     if stop.requested:
         leave(code)
     return code
@@ -90,7 +91,7 @@ def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) ->
     if as_json:
         say_json(render.to_json({"discarded": number}))
     else:
-        say(f"{_count(number, 'open reject')} discarded")
+        say(f"{render.count(number, 'open reject')} discarded")
 
 
 commands: dict[str, click.Command] = {"rejects": rejects}
@@ -113,19 +114,29 @@ def _as_json(line: Line, *, payload: bool) -> dict[str, Any]:
     return shown
 
 
-def _describe(outcome: RunOutcome, retried: Sequence[Retried]) -> str:
+def _table(lines: Sequence[Line]) -> Table:
+    return Table(
+        ("id", "chat_service_sid", "sid", "reason", "first seen (UTC)", "last seen (UTC)"),
+        [[getattr(line, name) for name in _LISTED] for line in lines],
+        prose=("reason",),
+        optional=("first seen (UTC)", "last seen (UTC)"),
+    )
+
+
+def _describe(outcome: RunOutcome, retried: Sequence[Retried]) -> list[Part]:
     if not retried:
-        return "no open rejects"
+        return ["no open rejects"]
     rows = [
         (result.id, one.scope.chat_service_sid, result.sid, result.result, result.reason)
         for one in retried
         for result in one.results
     ]
-    parts = [f"run {outcome.run_id}: {outcome.mode} {outcome.status}"]
+    status = render.style_of(outcome.status)
+    parts: list[Part] = [Styled(f"run {outcome.run_id}: {outcome.mode} {outcome.status}", status)]
     if rows:
-        parts.append(render.table(("id", "chat_service_sid", "sid", "result", "reason"), rows))
-    parts += [_summary(one) for one in retried]
-    return "\n".join(parts)
+        headers = ("id", "chat_service_sid", "sid", "result", "reason")
+        parts.append(Table(headers, rows, prose=("reason",)))
+    return [*parts, *(_summary(one) for one in retried)]
 
 
 def _summary(one: Retried) -> str:
@@ -136,7 +147,3 @@ def _summary(one: Retried) -> str:
         f"{results.count(name)} {name}" for name in ("loaded", "gone", "rejected", "unanswered")
     )
     return f"{one.scope.chat_service_sid}: {', '.join(counted)}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

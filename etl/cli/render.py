@@ -1,11 +1,14 @@
 """Results as text for people and as JSON for programs."""
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from etl.cli.screen import Part, Styled, Table
 from etl.domain.counters import Counters
+from etl.domain.scope import WHOLE_SERVICE
 from etl.errors import Interrupted
 from etl.sync.outcome import RunOutcome, as_zulu, describe, describe_in_full
 
@@ -44,73 +47,125 @@ def failed_run(
     }
 
 
-def run_summary(outcome: RunOutcome) -> str:
+def run_summary(outcome: RunOutcome) -> list[Part]:
     """What a run did, per service, and what it did not do and why."""
-    head = "plan (nothing was written)" if outcome.dry_run else f"run {outcome.run_id}"
     seconds = (outcome.finished_at - outcome.started_at).total_seconds()
     totals = outcome.totals
+    head = "plan (nothing was written)" if outcome.dry_run else f"run {outcome.run_id}"
+    asked = f"{count(totals.requests, 'request')} ({count(totals.retries, 'retry', 'retries')})"
     rows = [
         _scan_line(
-            scan.scope.chat_service_sid or "(account)",
-            scan.scope.label,
-            scan.status,
-            scan.counters,
+            scan.scope.chat_service_sid or "(account)", scan.scope.label, scan.status, scan.counters
         )
         for scan in outcome.scans
     ]
     if len(outcome.scans) > 1:
         rows.append(_scan_line("total", "", outcome.status, totals))
-    lines = [
-        f"{head}: {outcome.mode} {outcome.status} in {seconds:.1f} s, {totals.requests:,} requests ({totals.retries:,} retries)",
+    parts: list[Part] = [
+        Styled(
+            f"{head}: {outcome.mode} {outcome.status} in {seconds:.1f} s, {asked}",
+            style_of(outcome.status),
+        ),
         "",
-        table(("service", "scope", "status", *SHOWN), rows),
     ]
-    notes = [
-        f"  {scan.scope.chat_service_sid or scan.scope.account}: {describe_in_full(scan.error) if scan.error else scan.note}"
+    parts.append(counted_table(rows) if rows else "there is no service to read")
+    if undone := [*_not_done(outcome), *_quarantined(outcome)]:
+        parts += ["", Styled("not done:", "bold"), *(f"  {line}" for line in undone)]
+    return parts
+
+
+def counted_table(rows: Sequence[Sequence[object]]) -> Table:
+    """A table of services or scans with their counters."""
+    return Table(
+        ("service", "scope", "status", *SHOWN),
+        rows,
+        optional=("pages", "fetched", "scope", "unchanged"),
+        defaults={"scope": WHOLE_SERVICE},
+    )
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return such as `1 row`, `2,500 rows`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+def style_of(status: str) -> str:
+    """Return the colour of a run's or a scan's status."""
+    return _STYLES.get(status, "yellow")
+
+
+def tell_once(told: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the lines of what services, or accounts, have to say: a sentence stands once."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, text in told:
+        groups.setdefault(_PASSING.sub("", _without_sid(text, name)), {}).setdefault(name, text)
+    lines: list[str] = []
+    for group in groups.values():
+        name, text = next(iter(group.items()))
+        if len(group) == 1:
+            lines.append(f"{name}: {text}")
+        else:
+            kind = "service" if _is_service(name) else "account"
+            lines.append(f"{count(len(group), kind)}: {_without_sid(text, name)}")
+            lines.append(f"  {listing(list(group))}")
+    return lines
+
+
+def listing(names: Sequence[str]) -> str:
+    """Return names in a row, and how many are left out where there are very many."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more
+
+
+def _is_service(name: str) -> bool:
+    return re.fullmatch(r"IS[0-9a-fA-F]{32}", name) is not None
+
+
+def _without_sid(text: str, name: str) -> str:
+    if not _is_service(name):
+        return text
+    return text.replace(f"service {name}", "the service").replace(name, "the service")
+
+
+_MOST_NAMED = 10
+# What differs between two tellings of one fault: the moment, and the request.
+_PASSING = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z| \(request \w+\)")
+
+_STYLES = {
+    "published": "green",
+    "succeeded": "green",
+    "planned": "green",
+    "running": "cyan",
+    "failed": "red",
+    "killed": "red",
+}
+
+
+def _not_done(outcome: RunOutcome) -> list[str]:
+    return tell_once(
+        (
+            scan.scope.chat_service_sid or scan.scope.account,
+            describe_in_full(scan.error) if scan.error else str(scan.note),
+        )
         for scan in outcome.scans
         if scan.error or scan.note
-    ]
-    if notes:
-        lines += ["", "not done:", *notes]
-    return "\n".join(lines)
+    )
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Columns side by side; numbers to the right."""
-    body = [[_cell(value) for value in row] for row in rows]
-    widths = [
-        max(len(header), *(len(row[place]) for row in body)) if body else len(header)
-        for place, header in enumerate(headers)
-    ]
-    numeric = [
-        bool(body) and all(row[place][:1].isdigit() or not row[place] for row in body)
-        for place in range(len(headers))
-    ]
-
-    def line(cells: Sequence[str]) -> str:
-        aligned = (
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(cells, widths, numeric, strict=True)
-        )
-        return "  ".join(aligned).rstrip()
-
-    return "\n".join([line(list(headers)), *(line(row) for row in body)])
+def _quarantined(outcome: RunOutcome) -> list[str]:
+    rejected = outcome.totals.rejected
+    if not rejected:
+        return []
+    if outcome.dry_run:
+        return [
+            f"{count(rejected, 'row')} would go into quarantine: nothing can load them as they are"
+        ]
+    return [f"{count(rejected, 'row')} in quarantine: bindings-etl rejects list"]
 
 
 def _scan_line(service: str, scope: str, status: str, counters: Counters) -> tuple[object, ...]:
-    return (service, scope, status, *(getattr(counters, name) for name in SHOWN))
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
-    return str(value)
+    shown = (getattr(counters, name) for name in SHOWN)
+    return (service, scope, Styled(status, style_of(status)), *shown)
 
 
 def _plain(value: object) -> object:

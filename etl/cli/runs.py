@@ -20,7 +20,7 @@ from etl.cli.options import (
     run_group_option,
     service_option,
 )
-from etl.cli.output import say, say_json, tell_failure
+from etl.cli.output import say_json, show, tell_failure
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
 from etl.domain.scope import KNOWN_TYPES
@@ -179,7 +179,7 @@ def _tell(outcome: RunOutcome, common: Common, *, as_json: bool) -> int:
         if as_json:
             say_json(render.to_json(outcome.as_json()), outcome.exit_code)
         else:
-            say(render.run_summary(outcome), outcome.exit_code)
+            show(render.run_summary(outcome), outcome.exit_code)
     except OutputLost as lost:
         return tell_failure(lost, common)
     return outcome.exit_code

@@ -6,13 +6,14 @@ import click
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option, service_option
-from etl.cli.output import say, say_json
+from etl.cli.output import say, say_json, show
+from etl.cli.screen import Table
 from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
 from etl.sync.retire import retire
 from etl.sync.worklist import read_work_list
 
-_COLUMNS = ("account", "chat_service_sid", "rows", "last_complete_at")
+_COLUMNS = ("account", "chat_service_sid", "rows", "last_complete_at (UTC)")
 
 
 @click.command("services", cls=Command, short_help="Every service to be read, biggest first.")
@@ -32,7 +33,7 @@ def list_services(common: Common, accounts: tuple[str, ...], as_json: bool) -> i
         say_json(render.to_json(items), work.exit_code)
     elif items:
         rows = [list(item.values()) for item in items]
-        say(render.table(_COLUMNS, rows), work.exit_code)
+        show([Table(_COLUMNS, rows, optional=("account",))], work.exit_code)
     else:
         say("no service is configured or was found", work.exit_code)
     return work.exit_code
@@ -55,7 +56,7 @@ def retire_services(common: Common, services: tuple[str, ...], dry_run: bool, as
         if as_json:
             say_json(render.to_json(outcome.as_json()), outcome.exit_code)
         else:
-            say(render.run_summary(outcome), outcome.exit_code)
+            show(render.run_summary(outcome), outcome.exit_code)
     if stop.requested:
         leave(outcome.exit_code)
     return outcome.exit_code

@@ -17,6 +17,7 @@ from etl.cli.options import (
     parse_moment,
 )
 from etl.cli.output import say, say_json, tell
+from etl.cli.screen import plain_table
 from etl.config import Settings
 from etl.stopping import Stop
 from etl.warehouse import migration
@@ -33,11 +34,14 @@ F = TypeVar("F", bound=Callable[..., Any])
     is_flag=True,
     help="Only say whether the warehouse is at the newest revision.",
 )
+@json_option()
 @click.pass_obj
-def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
+def migrate(common: Common, as_sql: bool, only_check: bool, as_json: bool) -> int:
     """Create or update the warehouse's tables and views."""
     from etl.warehouse.tables import HEAD
 
+    if as_sql and as_json:
+        raise click.UsageError("--sql prints SQL, --json an object: choose one")
     settings = common.settings()
     warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
     try:
@@ -49,18 +53,22 @@ def migrate(common: Common, as_sql: bool, only_check: bool) -> int:
             )
         elif only_check:
             warehouse.read(migration.require_head)
-            say(f"{warehouse.name} is at the newest revision, {HEAD}")
+            _tell_revision(warehouse, HEAD, HEAD, as_json=as_json)
         else:
             before, after = migration.upgrade(warehouse, settings.warehouse.database_schema)
-            moved = (
-                f"brought from {before or 'nothing'} to {after}"
-                if before != after
-                else f"already at the newest revision, {after}"
-            )
-            say(f"{warehouse.name}: {moved}")
+            _tell_revision(warehouse, before, after, as_json=as_json)
     finally:
         warehouse.close()
     return 0
+
+
+def _tell_revision(warehouse: Warehouse, before: str | None, after: str, *, as_json: bool) -> None:
+    if as_json:
+        say_json(render.to_json({"warehouse": warehouse.name, "from": before, "revision": after}))
+    elif before == after:
+        say(f"{warehouse.name}: at the newest revision, {after}")
+    else:
+        say(f"{warehouse.name}: brought from {before or 'nothing'} to {after}")
 
 
 def _cutoff_option(name: str, what: str) -> Callable[[F], F]:
@@ -120,8 +128,9 @@ def purge(
     help="Exactly as at Twilio.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say how many rows would be removed.")
+@json_option()
 @click.pass_obj
-def erase(common: Common, identity: str, dry_run: bool) -> None:
+def erase(common: Common, identity: str, dry_run: bool, as_json: bool) -> None:
     """Remove every trace of one identity: current rows, history, quarantine, and unfinished scans that met it.
 
     The API gives the identity again at the next sync, unless it is deleted at Twilio too.
@@ -132,6 +141,9 @@ def erase(common: Common, identity: str, dry_run: bool) -> None:
         common,
         lambda settings, warehouse: removal.erase(settings, warehouse, identity, dry_run=dry_run),
     )
+    if as_json:
+        say_json(render.to_json({"dry_run": dry_run, "removed": counted}))
+        return
     done = "would be removed" if dry_run else "removed"
     say(f"every trace of the identity, {done}:\n{_describe(counted)}")
     tell("the next sync loads it again, unless the user and its bindings are deleted at Twilio too")
@@ -173,4 +185,4 @@ def _parse_time(value: str) -> datetime:
 
 
 def _describe(counted: Mapping[str, int]) -> str:
-    return render.table(("table", "rows"), counted.items())
+    return plain_table(("table", "rows"), list(counted.items()))

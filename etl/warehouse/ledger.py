@@ -16,6 +16,7 @@ from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_sca
 
 # The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
 _RECALLED_LINES = 2_000
+_RECALLED_RUNS = 20
 _WITHOUT_A_WORD = "the process ended without a word"
 _MOST_RIVALS = 5
 
@@ -200,6 +201,57 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     conn.execute(
         sa.update(sync_scans).where(sync_scans.c.status == ScanStatus.RUNNING, over).values(ended)
     )
+
+
+def find_killed(conn: sa.Connection, now: datetime, lease_seconds: float) -> set[int]:
+    """Return the runs that stand as running though their process is gone.
+
+    That is told by a lease that lapsed, or, of a run that holds none, by silence for `lease_seconds`.
+    """
+    lapsed = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id)
+    alive = sa.exists().where(
+        sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
+    )
+    horizon = now - timedelta(seconds=lease_seconds)
+    begun, ended = sync_scans.c.started_at, sync_scans.c.finished_at
+    active = sa.exists().where(
+        sync_scans.c.run_id == sync_runs.c.id, (begun >= horizon) | (ended >= horizon)
+    )
+    silent = (sync_runs.c.started_at < horizon) & ~active
+    running = sync_runs.c.status == RunStatus.RUNNING
+    found = sa.select(sync_runs.c.id).where(running, ~alive, lapsed | silent)
+    return set(conn.execute(found).scalars())
+
+
+def with_killed(
+    lines: list[dict[str, Any]], killed: Collection[int], key: str = "id"
+) -> list[dict[str, Any]]:
+    """Return lines of runs, or of scans by their run, as the next run will mark those that were killed."""
+    ended = {"status": RunStatus.INTERRUPTED, "error": _WITHOUT_A_WORD}
+    return [
+        line | ended if line[key] in killed and line["status"] == RunStatus.RUNNING else line
+        for line in lines
+    ]
+
+
+def was_killed(line: Mapping[str, Any]) -> bool:
+    """Whether a run's or a scan's process ended without closing its line."""
+    return bool(line["status"] == RunStatus.INTERRUPTED and line["error"] == _WITHOUT_A_WORD)
+
+
+def last_failures(conn: sa.Connection, services: int) -> dict[str, dict[str, Any]]:
+    """Return by service its newest scan that failed, was interrupted or refused; of the latest lines only."""
+    newest = sa.select(sa.func.max(sync_scans.c.id)).scalar_subquery()
+    lines = max(_RECALLED_LINES, _RECALLED_RUNS * services)
+    bad = (ScanStatus.FAILED, ScanStatus.INTERRUPTED, ScanStatus.REFUSED)
+    last = (
+        sa.select(sa.func.max(sync_scans.c.id))
+        .where(sync_scans.c.id > newest - lines, sync_scans.c.status.in_(bad))
+        .group_by(sync_scans.c.chat_service_sid)
+    )
+    columns = ("chat_service_sid", "status", "error", "started_at", "finished_at")
+    query = sa.select(*(sync_scans.c[name] for name in columns)).where(sync_scans.c.id.in_(last))
+    return {line["chat_service_sid"]: dict(line) for line in conn.execute(query).mappings()}
 
 
 def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list[str]:

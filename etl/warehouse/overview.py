@@ -6,12 +6,16 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.warehouse import leases
+from etl.warehouse import leases, ledger
 from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import rejected_bindings, sync_runs
 from etl.warehouse.views import service_freshness
 
-_LAST_RUNS = 10
+LAST_RUNS = 10
+_RUN = (
+    "id", "mode", "status", "started_at", "finished_at", "fetched", "inserted", "updated", "deleted",
+    "restored", "rejected", "error",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -22,47 +26,42 @@ class Overview:
     runs: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     leases: list[dict[str, Any]]
+    failures: dict[str, dict[str, Any]]
+    """By service, its newest scan that did not do all it should."""
     read_at: datetime
     """By the warehouse's clock, as all the times are."""
 
 
-def read_overview(conn: sa.Connection, engine: Engine) -> Overview:
+def read_overview(
+    conn: sa.Connection, engine: Engine, lease_seconds: float, last_runs: int = LAST_RUNS
+) -> Overview:
     """Read everything in one connection."""
-    columns = (
-        "id",
-        "mode",
-        "status",
-        "started_at",
-        "finished_at",
-        "fetched",
-        "inserted",
-        "updated",
-        "deleted",
-        "restored",
-        "error",
-    )
-    runs = (
-        sa.select(*(sync_runs.c[name] for name in columns))
+    now = engine.now(conn)
+    services = read_freshness(conn)
+    runs = _lines(
+        conn,
+        sa.select(*(sync_runs.c[name] for name in _RUN))
         .order_by(sync_runs.c.id.desc())
-        .limit(_LAST_RUNS)
+        .limit(last_runs),
     )
-    held = [
-        {
-            "chat_service_sid": one.chat_service_sid,
-            "scope": one.scope,
-            "run_id": one.run_id,
-            "host": one.host,
-            "until": one.expires_at,
-        }
-        for one in leases.live(conn, engine)
-    ]
     return Overview(
-        services=read_freshness(conn),
-        runs=_lines(conn, runs),
+        services=services,
+        runs=ledger.with_killed(runs, ledger.find_killed(conn, now, lease_seconds)),
         rejects=_lines(conn, _open_rejects()),
-        leases=held,
-        read_at=engine.now(conn),
+        leases=[_lease(one) for one in leases.live(conn, engine)],
+        failures=ledger.last_failures(conn, len(services)),
+        read_at=now,
     )
+
+
+def _lease(one: sa.Row[Any]) -> dict[str, Any]:
+    return {
+        "chat_service_sid": one.chat_service_sid,
+        "scope": one.scope,
+        "run_id": one.run_id,
+        "host": one.host,
+        "until": one.expires_at,
+    }
 
 
 def read_freshness(conn: sa.Connection) -> list[dict[str, Any]]:

@@ -114,3 +114,99 @@ def test_a_run_that_could_not_begin_names_its_group(trial: Trial) -> None:
     """Whoever reads hooks and logs of many runs sorts them by it."""
     trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
     assert trial.sync("--run-group", "g", expect=7).json["run_group"] == "g"
+
+
+def test_a_killed_run_is_shown_as_such_once_its_lease_has_lapsed(make_trial: MakeTrial) -> None:
+    """`running` for hours, until somebody starts the next one, hides that the job is dead."""
+    trial = make_trial((3,))
+    trial.sync("--run-group", "g")
+    trial.execute("UPDATE sync_runs SET status = 'running', finished_at = NULL")
+    trial.execute("UPDATE sync_scans SET status = 'running', finished_at = NULL")
+    sid = trial.services[0].sid
+    trial.execute(
+        "INSERT INTO sync_leases VALUES (:sid, 'service', 'o', 1, 'h', "
+        "'2001-01-01 00:00:00.000000', '2999-01-01 00:00:00.000000')",
+        sid=sid,
+    )
+    assert trial.run("status", "--json").json["runs"][0]["status"] == "running"
+    group = ("status", "--run-group", "g")
+    assert trial.run(*group, "--json", expect=3).json["status"] == "running"
+    trial.execute("UPDATE sync_leases SET expires_at = '2001-01-01 00:00:00.000000'")
+    [run] = trial.run("status", "--json").json["runs"]
+    assert (run["status"], run["error"]) == ("interrupted", "the process ended without a word")
+    assert "  killed  " in trial.run("status").out
+    assert trial.run(*group, "--json", expect=3).json["status"] == "interrupted"
+    assert trial.query("SELECT status FROM sync_runs") == [{"status": "running"}]
+
+
+def test_a_run_without_a_lease_is_killed_only_after_a_silence(make_trial: MakeTrial) -> None:
+    """Between two services a run holds no lease for a moment, and lives."""
+    trial = make_trial((3,))
+    trial.sync()
+    trial.execute("UPDATE sync_runs SET status = 'running', finished_at = NULL")
+    trial.execute("UPDATE sync_runs SET started_at = '2001-01-01 00:00:00.000000'")
+    assert trial.run("status", "--json").json["runs"][0]["status"] == "running"
+    make_older(trial, 7200)
+    trial.execute("UPDATE sync_scans SET started_at = '2001-01-01 00:00:00.000000'")
+    assert trial.run("status", "--json").json["runs"][0]["status"] == "interrupted"
+
+
+def test_the_worst_service_comes_first_with_its_last_error(make_trial: MakeTrial) -> None:
+    """Who is called at night reads the first line."""
+    trial = make_trial((3, 3, 3))
+    trial.sync()
+    bad = trial.services[1].sid
+    trial.front.watch = lambda request: (
+        error(20006) if request.is_listing and request.service == bad else None
+    )
+    trial.sync(expect=3)
+    told = trial.run("status", "--json").json["services"]
+    assert (told[0]["chat_service_sid"], told[0]["health"]) == (bad, "failing")
+    assert "20006" in told[0]["last_error"] or "403" in told[0]["last_error"]
+    assert [line["health"] for line in told[1:]] == ["fine", "fine"]
+    shown = trial.run("status").out
+    assert shown.startswith("status at ")
+    assert " UTC\n" in shown
+    assert "just now" in shown
+    [first] = [line for line in shown.splitlines() if line.startswith("IS")][:1]
+    assert first.startswith(bad)
+    trial.front.watch = None
+    trial.sync()
+    assert {line["last_error"] for line in trial.run("status", "--json").json["services"]} == {None}
+
+
+def test_a_limit_cuts_the_lists(make_trial: MakeTrial) -> None:
+    """Somebody who wants the last run and the worst service must not page for them."""
+    trial = make_trial((1, 1, 1))
+    for _ in range(3):
+        trial.sync()
+    told = trial.run("status", "--json", "--limit", "1").json
+    assert (len(told["services"]), [run["id"] for run in told["runs"]]) == (1, [3])
+    shown = trial.run("status", "--limit", "1").out
+    assert sum(line.startswith("IS") for line in shown.splitlines()) == 1
+    assert "… and 2 more; --all lists every service" in shown
+    trial.run("status", "--limit", "0", expect=2)
+
+
+def test_of_many_services_those_in_trouble_are_shown(make_trial: MakeTrial) -> None:
+    """Five in trouble among sixty must not be looked for."""
+    trial = make_trial((1,))
+    trial.sync()
+    for number in range(40):
+        trial.execute(
+            "INSERT INTO services SELECT :sid, account, friendly_name, state, first_seen_at, last_seen_at, "
+            "gone_at, last_complete_at, active, deleted, :held FROM services WHERE chat_service_sid = :like",
+            sid=f"IS{number:032x}",
+            like=trial.services[0].sid,
+            held=int(number < 5),
+        )
+    shown = trial.run("status").out
+    counts = shown.partition("41 services:")[2]
+    assert counts.split()[:2] == ["state", "services"]
+    assert "deletes held         5" in counts
+    listed = [line.split()[0] for line in shown.splitlines() if line.startswith("IS")]
+    assert listed == [f"IS{number:032x}" for number in range(5)]
+    assert "--all lists all 41 services" in shown
+    every = trial.run("status", "--all").out
+    assert sum(line.startswith("IS") for line in every.splitlines()) == 41
+    assert len(trial.run("status", "--json").json["services"]) == 41

@@ -1,12 +1,14 @@
 """What a run ends with: status, exit code and JSON (README, Commands)."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from etl import errors
 from etl.cli import render
+from etl.cli.screen import draw
 from etl.domain.counters import Counters
 from etl.domain.scope import Scope
 from etl.domain.status import ScanStatus
@@ -37,6 +39,10 @@ def scan(
         counters=Counters(**counted),
         error=error,
     )
+
+
+def drawn(outcome: RunOutcome) -> str:
+    return draw(render.run_summary(outcome))
 
 
 def run(
@@ -187,28 +193,56 @@ def test_a_run_that_could_not_begin_has_the_same_shape() -> None:
 def test_a_foreign_error_is_told_by_its_class_only() -> None:
     """Its text may quote a row, and `error` goes to the ledger and to standard output (docs/promises.md §6)."""
     outcome = run(scan("failed", error=ValueError("row of ada@example.com")))
-    assert "ada" not in f"{outcome.as_json()} {outcome.error} {render.run_summary(outcome)}"
+    assert "ada" not in f"{outcome.as_json()} {outcome.error} {drawn(outcome)}"
     assert "ValueError" in str(outcome.error)
 
 
 def test_the_summary_shows_every_service_and_what_was_not_done() -> None:
     """What a person reads after a run by hand."""
     error = errors.Unavailable("HTTP 503: try again later", request_id="RQ503")
-    text = render.run_summary(run(scan("published", 1, inserted=1234567), scan("failed", 2, error)))
+    text = drawn(run(scan("published", 1, inserted=1234567), scan("failed", 2, error)))
     assert f"IS{1:032x}" in text
     assert "1,234,567" in text
     assert "HTTP 503: try again later (request RQ503)" in text
     assert "total" in text
 
 
-def test_a_table_lines_up() -> None:
-    """Numbers are compared by eye, so they stand to the right."""
-    assert render.table(("name", "rows"), [("a", 5), ("long name", 1200)]).splitlines() == [
-        "name        rows",
-        "a              5",
-        "long name  1,200",
+def test_rejected_rows_are_told_under_what_was_not_done() -> None:
+    """A run that put rows aside and says `succeeded` alone lets them lie there for ever."""
+    text = drawn(run(scan("published", 1, rejected=1)))
+    assert "not done:\n  1 row in quarantine: bindings-etl rejects list" in text
+    text = drawn(run(scan("published", 1, rejected=1), scan("published", 2, rejected=1200)))
+    assert "  1,201 rows in quarantine: bindings-etl rejects list" in text
+    assert "quarantine" not in drawn(run(scan("published", 1)))
+    planned = drawn(replace(run(scan("planned", 1, rejected=2)), dry_run=True))
+    assert "2 rows would go into quarantine" in planned
+
+
+def test_a_sentence_that_many_services_share_stands_once() -> None:
+    """Sixty copies of one sentence hide the other one."""
+    held = "service {} is worked on by run 3; its lease ends at 2026-11-25T10:00:0{}Z"
+    scans = [
+        scan("locked", number, errors.LeaseHeld(held.format(f"IS{number:032x}", number)))
+        for number in range(1, 5)
     ]
-    assert render.table(("name", "rows"), []) == "name  rows"
+    text = drawn(run(*scans, scan("failed", 5, errors.Unavailable("HTTP 503"))))
+    told = text.partition("not done:\n")[2].splitlines()
+    assert told[0].startswith("  4 services: the service is worked on by run 3; its lease ends")
+    assert told[1] == "    " + ", ".join(f"IS{number:032x}" for number in range(1, 5))
+    assert told[2:] == [f"  IS{5:032x}: HTTP 503"]
+
+
+def test_the_parts_of_one_service_are_one_service() -> None:
+    """Four chains of one service that broke are not four services."""
+    error = errors.Unavailable("HTTP 503")
+    parts = [scan("failed", 1, error), scan("failed", 1, error)]
+    assert f"\n  IS{1:032x}: HTTP 503" in drawn(run(*parts))
+
+
+def test_one_is_not_many() -> None:
+    """`1 requests` reads as if nobody had ever looked at the screen."""
+    text = drawn(run(scan("published", 1, requests=1, retries=1)))
+    assert "1 request (1 retry)" in text
 
 
 def test_counters_add_up() -> None:

@@ -1,0 +1,68 @@
+"""What people see on a terminal, and that a pipe gets nothing of it."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.acceptance.terminal import show, without_control
+from tests.acceptance.trial import Trial
+
+MakeTrial = Callable[..., Trial]
+
+
+def result_of(shown: str) -> list[str]:
+    """The lines that are left on the screen, below the progress bar."""
+    text = without_control(shown)
+    return text[text.rindex("run ") :].splitlines()
+
+
+@pytest.mark.parametrize("width", [60, 80, 140])
+def test_every_screen_fits_its_terminal(make_trial: MakeTrial, width: int) -> None:
+    """Lines that the terminal breaks by itself are broken in the middle of numbers."""
+    trial = make_trial((230, 12))
+    trial.simulator.faults.add("bad-date")
+    config = ("--config", str(trial.write_config()))
+    code, shown = show(width, "sync", *config)
+    assert code == 0
+    lines = result_of(shown)
+    assert max(map(len, lines)) <= width
+    assert any("in quarantine: bindings-etl rejects list" in line for line in lines)
+    for command in (("status",), ("check",), ("rejects", "list"), ("services",)):
+        code, shown = show(width, *command, *config)
+        assert code == 0, shown
+        assert max(map(len, without_control(shown).splitlines())) <= width, shown
+
+
+def test_a_terminal_shows_progress_warnings_and_the_result(make_trial: MakeTrial) -> None:
+    """Events of every service push the result off the screen; cron's log and a file still get them."""
+    trial = make_trial((3, 3))
+    config = ("--config", str(trial.write_config()))
+    _, shown = show(100, "sync", *config)
+    assert "run.started" not in shown
+    assert "published" in shown
+    _, shown = show(100, "sync", "--log-level", "info", *config)
+    assert "run.started" in shown
+    _, shown = show(100, "--log-format", "json", "sync", *config)
+    assert "run.started" in shown
+    events = [json.loads(line)["event"] for line in trial.run("sync").err.splitlines()]
+    assert {"run.started", "scan.started", "run.finished"} <= set(events)
+
+
+def test_colours_are_for_terminals_that_want_them(make_trial: MakeTrial) -> None:
+    """Escape sequences in a file or a mail are litter."""
+    trial = make_trial((3,))
+    config = ("--config", str(trial.write_config()))
+    assert "\x1b[32m" in show(80, "sync", *config)[1]
+    assert "\x1b[32m" not in show(80, "status", *config, environment={"NO_COLOR": "1"})[1]
+    for arguments in (["sync"], ["status"], ["check"], ["status", "--json"]):
+        assert "\x1b" not in trial.run(*arguments).out
+
+
+def test_a_pipe_gets_a_line_a_row_with_whole_sids(make_trial: MakeTrial) -> None:
+    """Scripts that read the text must find each service by its SID."""
+    trial = make_trial((3, 3))
+    out = trial.run("sync").out
+    for service in trial.services:
+        [line] = [line for line in out.splitlines() if line.startswith(service.sid)]
+        assert len(line.split()) == 11
