@@ -242,6 +242,10 @@ class Warehouse(_Section):
     database_schema: str | None = Field(
         default=None, alias="schema", description="Where the engine has schemas."
     )
+    password_command: list[SecretStr] | None = Field(
+        default=None,
+        description="[program, argument, …]: prints the password; asked at each new connection.",
+    )
 
     @field_validator("url")
     @classmethod
@@ -273,6 +277,28 @@ class Warehouse(_Section):
                 f"must be {engine}://user:password@host:port/database, with other signs of the password as %40, %3A …"
             )
         return SecretStr(url)
+
+    @field_validator("password_command", mode="before")
+    @classmethod
+    def _words_of_a_command(cls, value: Any) -> Any:
+        words_given = isinstance(value, list) and all(isinstance(w, str | SecretStr) for w in value)
+        if value is not None and not (words_given and value and value[0]):
+            raise ValueError("must be a list: [program, argument, …]; numbers among them in quotes")
+        return value
+
+    @field_validator("password_command")
+    @classmethod
+    def _the_only_password(
+        cls, value: list[SecretStr] | None, info: ValidationInfo
+    ) -> list[SecretStr] | None:
+        if value is None or "url" not in info.data:
+            return value
+        url = _DATABASE_URL.fullmatch(info.data["url"].get_secret_value())
+        if url and url["engine"] in _IN_FILES:
+            raise ValueError(f"{url['engine']} asks for no password; leave it null")
+        if url and re.match(r"[^/?]*:[^/?]*@", url["place"]):
+            raise ValueError("give either a password in warehouse.url, or password_command")
+        return value
 
     @field_validator("database_schema")
     @classmethod

@@ -159,6 +159,10 @@ class WarehouseRefused(WarehouseError):
     """The warehouse took the connection and refused the work."""
 
 
+class PasswordUnknown(WarehouseError):
+    """The command that prints the warehouse's password did not."""
+
+
 class StageLost(WarehouseError):
     """What a scan had read and not yet published is gone from the warehouse."""
 

@@ -1,7 +1,7 @@
 """The warehouse as one thing: connections, whole transactions that are tried again, errors in our own words."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import tenacity
 from etl import config, errors
 from etl.retrying import failure, persist, upcoming_wait
 from etl.stopping import Stop
-from etl.warehouse import ledger
+from etl.warehouse import ledger, password
 from etl.warehouse.engines import engine_for
 from etl.warehouse.engines.contract import Engine, Fault, Limits
 from etl.warehouse.engines.reaching import Unreached
@@ -260,10 +260,17 @@ def open_warehouse(
     url = sa.make_url(settings.url.get_secret_value())
     engine = engine_for(url)
     signs = Signs()
-    limits = replace(limits_of(policy, lease_seconds), sign=signs.give)
+    limits = replace(limits_of(policy, lease_seconds), sign=signs.give, login=_login(settings))
     pool = engine.open(url, settings.database_schema, limits)
     sa.event.listen(pool, "after_cursor_execute", signs.give)
     return Warehouse(engine, pool, policy, stop, limits, signs)
+
+
+def _login(settings: config.Warehouse) -> Callable[[], Mapping[str, str]]:
+    if settings.password_command is None:
+        return dict
+    command = [word.get_secret_value() for word in settings.password_command]
+    return lambda: {"password": password.ask(command)}
 
 
 def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:

@@ -1,12 +1,11 @@
 """Fixtures of the warehouse's contract: a migrated warehouse on each engine, and whole-program trials upon it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
 from etl import config
 from etl.simulator import Simulator, World
@@ -24,12 +23,18 @@ def open_on() -> Iterator[Callable[..., Warehouse]]:
     with ExitStack() as stack:
 
         def open_one(
-            url: str, *, schema: str | None = None, attempts: int = 3, **options: Any
+            url: str,
+            *,
+            schema: str | None = None,
+            password_command: Sequence[str] | None = None,
+            attempts: int = 3,
+            **options: Any,
         ) -> Warehouse:
             policy = config.Retry(attempts=attempts, max_wait_seconds=0.05, **options)
-            warehouse = open_warehouse(
-                config.Warehouse(url=SecretStr(url), schema=schema), policy, Stop()
+            settings = config.Warehouse.model_validate(
+                {"url": url, "schema": schema, "password_command": password_command}
             )
+            warehouse = open_warehouse(settings, policy, Stop())
             stack.callback(warehouse.close)
             return warehouse
 

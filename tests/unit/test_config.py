@@ -826,3 +826,34 @@ def test_a_configuration_without_end_is_a_fault() -> None:
     """`--config /dev/zero`, a slip of a template, was read until memory had an end."""
     with pytest.raises(ConfigurationError, match="neither a regular file nor a pipe"):
         load(Path("/dev/zero"), {})
+
+
+# --- the command that prints the warehouse's password ---
+
+
+@pytest.mark.parametrize(
+    ("url", "command", "said"),
+    [
+        ("postgresql://u@h/d", "print-password --now", "must be a list"),
+        ("postgresql://u@h/d", [], "must be a list"),
+        ("postgresql://u@h/d", ["print-password", 7], "must be a list"),
+        ("postgresql://u:s3cret@h/d", ["print-password"], "give either"),
+        ("sqlite:///bindings.db", ["print-password"], "sqlite asks for no password"),
+    ],
+)
+def test_a_password_command_is_a_list_and_the_only_password(
+    file: Path, url: str, command: Any, said: str
+) -> None:
+    """A line for a shell, or a password that is never used, would be found out at the first run."""
+    warehouse = {"url": url, "password_command": command}
+    told = faults(file, {**MINIMAL, "warehouse": warehouse})
+    assert list(told) == ["warehouse.password_command"]
+    assert said in told["warehouse.password_command"]
+
+
+@pytest.mark.parametrize("url", ["postgresql://u@h:5432/d", "mysql://u@h/d?ssl_ca=a:b@c"])
+def test_a_password_command_goes_with_a_url_without_a_password(file: Path, url: str) -> None:
+    """A port, or an option of the driver, is no password."""
+    warehouse = {"url": url, "password_command": ["print-password", "--host", "${HOST}"]}
+    command = read(file, {**MINIMAL, "warehouse": warehouse}, HOST="h").warehouse.password_command
+    assert [word.get_secret_value() for word in command or ()] == ["print-password", "--host", "h"]

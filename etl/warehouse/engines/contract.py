@@ -1,6 +1,6 @@
 """What an engine has to offer; everything else about the warehouse is the same SQL everywhere."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,6 +59,8 @@ class Limits:
     """For one statement that the server works on; a migration's may take as long as it takes."""
     sign: Callable[[], None] = lambda: None
     """To be called when the server says that it is still at work."""
+    login: Callable[[], Mapping[str, str]] = dict
+    """To be asked at each new connection for what it logs in with, besides what the URL says."""
     connections: int = 32
     """How many there are at most, besides one for the heartbeat; who comes later waits in line."""
 

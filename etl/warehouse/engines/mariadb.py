@@ -112,7 +112,7 @@ class Mariadb:
         @sa.event.listens_for(engine, "do_connect")
         def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
             try:
-                return sessions.connect(parameters, limits)
+                return sessions.connect({**parameters, **limits.login()}, limits)
             except RuntimeError:  # the driver's way to say that a package of its own is not there
                 raise ConfigurationError(
                     "the account of warehouse.url logs in by ed25519 or caching_sha2_password, which "

@@ -7,6 +7,7 @@ from typing import Any
 
 import pymysql
 
+from etl.errors import EtlError
 from etl.warehouse.engines.contract import LONGEST_GREETING, Fault, Limits
 from etl.warehouse.engines.reaching import Unreached, fault_of
 
@@ -69,7 +70,7 @@ class Session(pymysql.connections.Connection):
                 found = cursor.fetchone()
                 if found and not found[0]:
                     cursor.execute(_END, [number])
-        except pymysql.err.Error:
+        except (pymysql.err.Error, EtlError):
             return False
         at_work = bool(found and found[0])
         if at_work:
@@ -83,7 +84,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
     times = {"read_timeout": greeting, "write_timeout": limits.silence}
 
     def again() -> Session:
-        return Session(**{**parameters, **times})
+        return Session(**{**parameters, **limits.login(), **times})
 
     session = Session(**{**times, **parameters})
     with session.cursor() as cursor:

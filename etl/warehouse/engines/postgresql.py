@@ -82,6 +82,7 @@ class Postgresql:
 
         @sa.event.listens_for(engine, "do_connect")
         def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
+            parameters = {**parameters, **limits.login()}
             try:
                 return sessions.connect(parameters, limits)
             except psycopg.OperationalError as error:

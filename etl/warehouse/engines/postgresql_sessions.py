@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import psycopg
 
+from etl.errors import EtlError
 from etl.warehouse.engines.contract import LONGEST_GREETING, Limits
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Session(psycopg.Connection[Any]):
                 found = other.execute(_AT_WORK, [self.tag]).fetchone()
                 if found and not found[0]:
                     other.execute(_END, [found[1]])
-        except psycopg.Error:
+        except (psycopg.Error, EtlError):
             return False
         at_work = bool(found and found[0])
         if at_work:
@@ -84,7 +85,8 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
     session = Session.connect(autocommit=True, prepare_threshold=None, **parameters)
 
     def again() -> Session:
-        other = Session.connect(autocommit=True, prepare_threshold=None, **parameters)
+        login = {**parameters, **limits.login()}
+        other = Session.connect(autocommit=True, prepare_threshold=None, **login)
         other.patience = limits.silence
         return other
 
