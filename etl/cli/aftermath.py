@@ -22,7 +22,7 @@ from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
 from etl.telemetry.tracing import OFF, Trace, of_error, wanted
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.overview import read_freshness
 
 if TYPE_CHECKING:
@@ -195,12 +195,8 @@ class Aftermath:
 
     def _read(self, seconds: float) -> list[dict[str, Any]]:
         assert self.settings is not None  # noqa: S101 - see `_figures`
-        stop = Stop(seconds)
-        warehouse = open_warehouse(self.settings.warehouse, self.settings.retry, stop)
-        try:
+        with configured_warehouse(self.settings, Stop(seconds), migrated=False) as warehouse:
             return warehouse.read(read_freshness)
-        finally:
-            warehouse.close()
 
     def _asked_for(
         self, lines: list[dict[str, Any]], document: dict[str, Any]

@@ -21,7 +21,7 @@ from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
 from etl.sync.run import execute
 from etl.warehouse import migration
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse.opening import configured_warehouse
 
 if TYPE_CHECKING:
     from etl.simulator.world import Service
@@ -136,10 +136,8 @@ def _require_own(folder: Path) -> None:
 
 
 def _migrate(common: Common) -> None:
-    settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    migration.upgrade(warehouse, None)
-    warehouse.close()
+    with configured_warehouse(common.settings(), migrated=False) as warehouse:
+        migration.upgrade(warehouse, None)
 
 
 def _sync(common: Common) -> RunOutcome:
@@ -150,12 +148,10 @@ def _sync(common: Common) -> RunOutcome:
 
 
 def _answer(common: Common) -> None:
-    settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    for question, query in _QUESTIONS.items():
-        headers, rows = warehouse.read(functools.partial(_ask, sql=query))
-        show([Styled(f"── {question}", "bold"), Table(headers, rows), ""])
-    warehouse.close()
+    with configured_warehouse(common.settings()) as warehouse:
+        for question, query in _QUESTIONS.items():
+            headers, rows = warehouse.read(functools.partial(_ask, sql=query))
+            show([Styled(f"── {question}", "bold"), Table(headers, rows), ""])
 
 
 def _ask(conn: sa.Connection, sql: str) -> tuple[list[str], list[tuple[object, ...]]]:

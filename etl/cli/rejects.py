@@ -13,8 +13,9 @@ from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
 from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.reject_retry import Retried, retry
-from etl.warehouse import migration, quarantine
-from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse import quarantine
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.quarantine import Line
 
 T = TypeVar("T")
@@ -98,13 +99,8 @@ commands: dict[str, click.Command] = {"rejects": rejects}
 
 
 def _in_warehouse(common: Common, work: Callable[[Warehouse], T]) -> T:
-    settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    try:
-        warehouse.read(migration.require_head)
+    with configured_warehouse(common.settings()) as warehouse:
         return work(warehouse)
-    finally:
-        warehouse.close()
 
 
 def _as_json(line: Line, *, payload: bool) -> dict[str, Any]:

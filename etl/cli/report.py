@@ -11,9 +11,7 @@ from etl.cli.output import say
 from etl.errors import ConfigurationError
 from etl.report.figures import read_figures
 from etl.report.page import render_page
-from etl.stopping import Stop
-from etl.warehouse import migration
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse.opening import configured_warehouse
 
 
 @click.command("report", cls=Command, short_help="One self-contained page with charts for people.")
@@ -28,12 +26,8 @@ from etl.warehouse.connection import open_warehouse
 def report(common: Common, out: Path) -> None:
     """Write one HTML page with charts: it loads nothing, runs no script, and names no person."""
     settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    try:
-        warehouse.read(migration.require_head)
+    with configured_warehouse(settings) as warehouse:
         figures = warehouse.read(lambda conn: read_figures(conn, warehouse.engine.now(conn)))
-    finally:
-        warehouse.close()
     _write(out, render_page(figures))
     say(f"{out} written")
 

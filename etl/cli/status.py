@@ -13,12 +13,11 @@ from etl.cli.output import say_json, show
 from etl.cli.screen import Part, Styled, Table
 from etl.config import Settings
 from etl.errors import ConfigurationError
-from etl.stopping import Stop
 from etl.sync.group import add_up
 from etl.sync.health import OLD, Health, is_in_trouble, judge
 from etl.sync.staleness import stale_services
-from etl.warehouse import ledger, migration
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse import ledger
+from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.overview import LAST_RUNS, Overview, read_overview
 
 _EXIT_CODE_OF_AGE = 8
@@ -108,9 +107,7 @@ def _read(
         ConfigurationError: there is no such group.
     """
     lease_seconds = settings.run.lease_seconds
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    try:
-        warehouse.read(migration.require_head)
+    with configured_warehouse(settings) as warehouse:
         overview = warehouse.read(
             lambda conn: read_overview(conn, warehouse.engine, lease_seconds, limit)
         )
@@ -120,8 +117,6 @@ def _read(
         killed = warehouse.read(
             lambda conn: ledger.find_killed(conn, overview.read_at, lease_seconds)
         )
-    finally:
-        warehouse.close()
     if not runs:
         raise ConfigurationError(
             f"--run-group {run_group}: the ledger has no run of this name; check it, or whether any run began"

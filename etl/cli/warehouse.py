@@ -19,9 +19,9 @@ from etl.cli.options import (
 from etl.cli.output import say, say_json, tell
 from etl.cli.screen import plain_table
 from etl.config import Settings
-from etl.stopping import Stop
 from etl.warehouse import migration
-from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.opening import configured_warehouse
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,8 +43,7 @@ def migrate(common: Common, as_sql: bool, only_check: bool, as_json: bool) -> in
     if as_sql and as_json:
         raise click.UsageError("--sql prints SQL, --json an object: choose one")
     settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    try:
+    with configured_warehouse(settings, migrated=False) as warehouse:
         if as_sql:
             say(
                 migration.print_sql(
@@ -57,8 +56,6 @@ def migrate(common: Common, as_sql: bool, only_check: bool, as_json: bool) -> in
         else:
             before, after = migration.upgrade(warehouse, settings.warehouse.database_schema)
             _tell_revision(warehouse, before, after, as_json=as_json)
-    finally:
-        warehouse.close()
     return 0
 
 
@@ -156,12 +153,8 @@ def _in_warehouse(
     common: Common, work: Callable[[Settings, Warehouse], dict[str, int]]
 ) -> dict[str, int]:
     settings = common.settings()
-    warehouse = open_warehouse(settings.warehouse, settings.retry, Stop())
-    try:
-        warehouse.read(migration.require_head)
+    with configured_warehouse(settings) as warehouse:
         return work(settings, warehouse)
-    finally:
-        warehouse.close()
 
 
 def _parse_cutoff(value: str) -> datetime:

@@ -27,10 +27,10 @@ from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.run import finish_run, start_run
 from etl.sync.session import ScanSession
 from etl.twilio.client import Client
-from etl.warehouse import leases, ledger, migration, quarantine, staging
+from etl.warehouse import leases, ledger, quarantine, staging
 from etl.warehouse import services as service_table
-from etl.warehouse.connection import open_warehouse
 from etl.warehouse.ledger import Ending
+from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.portions import portions
 from etl.warehouse.publishing import Publication, publish_staged
 from etl.warehouse.quarantine import Line
@@ -80,10 +80,8 @@ def retry(
     Raises:
         WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
     """
-    warehouse = open_warehouse(settings.warehouse, settings.retry, stop, settings.run.lease_seconds)
     started_at = datetime.now(UTC)
-    try:
-        warehouse.read(migration.require_head)
+    with configured_warehouse(settings, stop) as warehouse:
         lines = warehouse.read(lambda conn: quarantine.read_open(conn, services))
         places = dict.fromkeys(Scope(line.account, line.chat_service_sid) for line in lines)
         request = Request(MODE)
@@ -101,8 +99,6 @@ def retry(
             stopped_exit_code=stop.exit_code,
         )
         finish_run(warehouse, outcome)
-    finally:
-        warehouse.close()
     return outcome, retried
 
 

@@ -1,7 +1,7 @@
 """Services that a person takes out: gone at Twilio, or configured nowhere (README, Commands, `retire`)."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,8 +20,8 @@ from etl.sync.outcome import RunOutcome, ScanOutcome
 from etl.sync.run import finish_run, start_run
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
-from etl.warehouse import migration, services
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse import services
+from etl.warehouse.opening import configured_warehouse
 
 MODE = "retire"
 
@@ -38,13 +38,7 @@ def retire(settings: Settings, sids: Sequence[str], stop: Stop, *, dry_run: bool
     """
     request = Request(MODE, dry_run=dry_run)
     started_at = datetime.now(UTC)
-    with ExitStack() as opened:
-        warehouse = opened.enter_context(
-            closing(
-                open_warehouse(settings.warehouse, settings.retry, stop, settings.run.lease_seconds)
-            )
-        )
-        warehouse.read(migration.require_head)
+    with configured_warehouse(settings, stop) as warehouse:
         known = warehouse.read(lambda conn: services.find(conn, sids))
         _require_known(sids, known)
         holder = None if dry_run else start_run(settings, request, warehouse)

@@ -3,7 +3,7 @@
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from importlib.metadata import version
 
@@ -23,9 +23,10 @@ from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.updates import warn_of_unusual_updates
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
-from etl.warehouse import leases, ledger, migration, services
-from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse import leases, ledger, services
+from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
+from etl.warehouse.opening import configured_warehouse
 
 log = structlog.get_logger()
 
@@ -41,16 +42,12 @@ def execute(
     """
     accounts = choose_accounts(settings, request)
     with ExitStack() as opened:
-        warehouse = opened.enter_context(
-            closing(
-                open_warehouse(settings.warehouse, settings.retry, stop, settings.run.lease_seconds)
-            )
-        )
+        warehouse = opened.enter_context(configured_warehouse(settings, stop))
         clients = [
             opened.enter_context(closing(Client(account, settings.retry, stop)))
             for account in Division(request.shard, settings.accounts).own(accounts)
         ]
-        board.sizes = warehouse.read(_require_head_and_recall_sizes)
+        board.sizes = warehouse.read(ledger.recall_sizes)
         holder = None if request.dry_run else start_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder, trace=trace)
         board.run_id = holder.run_id if holder else None
@@ -69,11 +66,6 @@ def execute(
         warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
     return outcome
-
-
-def _require_head_and_recall_sizes(conn: sa.Connection) -> Mapping[tuple[str, str], int]:
-    migration.require_head(conn)
-    return ledger.recall_sizes(conn)
 
 
 def _note_unknown_services(request: Request, board: Board) -> None:

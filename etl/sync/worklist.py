@@ -19,8 +19,9 @@ from etl.sync.outcome import sentence
 from etl.sync.run import choose_accounts
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
-from etl.warehouse import migration, services
-from etl.warehouse.connection import Warehouse, open_warehouse
+from etl.warehouse import services
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.overview import read_freshness
 
 log = structlog.get_logger()
@@ -61,7 +62,7 @@ def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> W
         WarehouseError: the warehouse cannot be reached or is not at the newest revision.
     """
     chosen = choose_accounts(settings, Request(accounts=tuple(accounts)))
-    with closing(open_warehouse(settings.warehouse, settings.retry, stop)) as warehouse:
+    with configured_warehouse(settings, stop) as warehouse:
         known, readers = _read_known(warehouse)
     found: dict[str, dict[str, Service]] = {}
     failures: list[errors.EtlError] = []
@@ -86,7 +87,6 @@ def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> W
 
 def _read_known(warehouse: Warehouse) -> tuple[dict[str, tuple[int, Any]], dict[str, str]]:
     """What the warehouse has of each service, and the account that it belongs to."""
-    warehouse.read(migration.require_head)
     lines = warehouse.read(read_freshness)
     known = {line["chat_service_sid"]: (line["active"], line["last_complete_at"]) for line in lines}
     return known, warehouse.read(services.read_readers)
