@@ -458,8 +458,8 @@ def _parse(path: Path, faults: list[tuple[str, str]], lines: dict[str, int]) -> 
         document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults, lines)
     except FileNotFoundError:
         raise ConfigurationError(
-            f"there is no configuration file {path}; write one (config.example.yaml shows every setting) "
-            "or name it with --config or $BINDINGS_ETL_CONFIG"
+            f"there is no configuration file {path}; `bindings-etl init` writes one, "
+            "or name yours with --config or $BINDINGS_ETL_CONFIG"
         ) from None
     except Unresolved as unread:
         raise ConfigurationError(f"the configuration cannot be read: {unread}") from None

@@ -15,6 +15,7 @@ from etl.errors import ConfigurationError, EtlError, Interrupted, OutputLost
 
 # Name → module and what `--help` lists. A module is loaded when its command is used: `--version` has to be quick.
 _COMMANDS = {
+    "init": ("etl.cli.init", "Write a commented configuration to begin with."),
     "sync": ("etl.cli.runs", "One scheduled run over every configured service."),
     "backfill": ("etl.cli.runs", "One-off load of a chosen scope."),
     "migrate": ("etl.cli.warehouse", "Bring the warehouse to the newest revision."),

@@ -39,11 +39,12 @@ def check(common: Common, as_json: bool) -> int:
         document = {"ok": code == 0, "exit_code": code, "findings": found}
         say_json(render.to_json(document), code)
     else:
-        show(_describe(findings), code)
+        show(describe(findings), code)
     return code
 
 
-def _describe(findings: Sequence[Finding]) -> list[Part]:
+def describe(findings: Sequence[Finding]) -> list[Part]:
+    """Return the screen: a line a finding, and what is to be done."""
     rows = [
         (
             finding.subject,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _GAP = 2
 _UPRIGHT_BELOW = 80
 _FEW_COLUMNS = 3
-_LEAST_PROSE = 24
+_LEAST_PROSE = 20
 _LEAST_SID = 8
 _NOTHING = (0, "", "-", None)
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}").fullmatch
@@ -208,7 +208,10 @@ def _side_by_side(table: Table) -> "RenderableType":
     for at, name in enumerate(table.headers):
         numeric = bool(table.rows) and all(_is_number(cell_text(row[at])) for row in table.rows)
         grid.add_column(
-            name, justify="right" if numeric else "left", no_wrap=name not in table.prose
+            name,
+            justify="right" if numeric else "left",
+            no_wrap=name not in table.prose,
+            overflow="fold",
         )
     for row in table.rows:
         grid.add_row(*(_cell(value) for value in row))
@@ -226,7 +229,7 @@ def _upright(table: Table) -> list["RenderableType"]:
     for row in table.rows:
         grid = Grid(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=False)
         grid.add_column(no_wrap=True, min_width=max(map(len, names), default=0))
-        grid.add_column()
+        grid.add_column(overflow="fold")
         for name, value in zip(names, row[1:], strict=True):
             if not _says_nothing(value, table.defaults.get(name, "")):
                 grid.add_row(Text(name, "dim"), _cell(value))

@@ -80,7 +80,7 @@ def status(
     runs = overview.runs[: limit or LAST_RUNS]
     document = _document(overview, judged[:limit], runs)
     code = 0
-    parts = _describe(overview, runs, _describe_services(judged, limit, show_all=show_all))
+    parts = describe(overview, runs, describe_services(judged, limit, show_all=show_all))
     if run_group is not None:
         document, code = add_up(run_group, *lines)
         parts = _describe_group(document, code, overview.read_at)
@@ -145,7 +145,8 @@ def _document(overview: Overview, judged: Lines, runs: Lines) -> dict[str, Any]:
     }
 
 
-def _describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Part]:
+def describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Part]:
+    """Return the whole screen; `services` is its part about them."""
     now = overview.read_at
     rejects = [
         (one["chat_service_sid"], one["reason"], one["rows"], *_moment(one["last_seen_at"], now))
@@ -181,7 +182,8 @@ def _describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Par
     ]
 
 
-def _describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> list[Part]:
+def describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> list[Part]:
+    """Return the services, worst first; of many only how many there are of each kind, and those in trouble."""
     troubled = [line for line in judged if is_in_trouble(line)]
     title = "services"
     shown, parts = judged, list[Part]()

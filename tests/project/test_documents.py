@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from docs import dictionary
+from docs import dictionary, screens
 from etl.cli.app import app
 from etl.simulator import describe_faults
 
@@ -139,6 +139,12 @@ def test_the_data_dictionary_is_current() -> None:
     """The dictionary is what analysts trust; it has to say what the tables say."""
     page = dictionary.PAGE.read_text(encoding="utf-8")
     assert page == dictionary.put_into(page), "run `make docs`"
+
+
+def test_the_screens_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of a screen that looks otherwise today misleads; and what is drawn must not change unseen."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert screens.PAGE.read_text(encoding="utf-8") == screens.render_page(), "run `make docs`"
 
 
 @pytest.mark.parametrize(

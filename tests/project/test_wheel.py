@@ -32,6 +32,7 @@ def test_the_wheel_is_typed_and_offers_what_users_need(wheel: Path) -> None:
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         told = archive.read(metadata).decode()
     assert "etl/py.typed" in names
+    assert "etl/config.example.yaml" in names, "`init` would have nothing to write"
     assert "Provides-Extra: postgres" in told
     assert "Provides-Extra: dev" not in told
 

@@ -808,7 +808,7 @@ def test_a_key_that_is_no_text_is_a_fault(file: Path) -> None:
 def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     """It is the first message that a new user sees."""
     with pytest.raises(
-        ConfigurationError, match=r"there is no configuration file .*config\.example\.yaml"
+        ConfigurationError, match=r"there is no configuration file .*bindings-etl init"
     ):
         load(tmp_path / "config.yaml")
 
