@@ -7,6 +7,17 @@ from dataclasses import dataclass, replace
 from benchmarks.world import World
 
 FIRST, REPEAT, CHANGED_RUN = "first load", "repeat, no change", "repeat, 1 % changed"
+GROWN = "repeat, grown"
+COMMANDS = {
+    "status": ("status", "--json"),
+    "report": ("report", "--out", "report.html"),
+    "purge": ("purge", "--deleted-before", "30d", "--dry-run"),
+    "erase": ("erase", "--identity", "user-0000002@example.com"),
+}
+"""What is asked of a small warehouse and of a grown one."""
+GROWN_COMMANDS = {f"{name}, grown": arguments for name, arguments in COMMANDS.items()} | {
+    "erase, grown": ("erase", "--identity", "user-0000003@example.com")
+}
 EVERYONE = ("floor-fetch", "floor-load", "ours", "sdk", "dlt", "singer")
 
 
@@ -21,6 +32,7 @@ class Case:
     phases: tuple[str, ...]
     store: str = "postgres"
     concurrency: int = 4
+    most_rounds: int = 99
 
 
 CASES = {
@@ -60,6 +72,14 @@ CASES = {
             ("ours",),
             (FIRST, REPEAT, CHANGED_RUN),
             store="duckdb",
+        ),
+        Case(
+            "grown",
+            "a service of 50 k among 1 M bindings, 5 M past images, 1 M scans",
+            World(services=1, rows_per_service=50_000),
+            ("ours",),
+            (FIRST, REPEAT, *COMMANDS, GROWN, *GROWN_COMMANDS),
+            most_rounds=1,
         ),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +103,10 @@ def migrate_ours(job: Job) -> None:
 
 def run_ours(job: Job) -> list[Command]:
     return [Command([OURS, "sync", "--config", job.folder / "config.yaml"], job.folder)]
+
+
+def ask_ours(job: Job, arguments: Sequence[str]) -> list[Command]:
+    return [Command([OURS, "--config", job.folder / "config.yaml", *arguments], job.folder)]
 
 
 def run_dlt(job: Job) -> list[Command]:

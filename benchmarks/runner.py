@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import CHANGED_RUN, Case
-from benchmarks.contestants import CONTESTANTS, Contestant, Job
+from benchmarks.cases import CHANGED_RUN, COMMANDS, GROWN, GROWN_COMMANDS, Case
+from benchmarks.contestants import CONTESTANTS, Contestant, Job, ask_ours
+from benchmarks.grown import grow
 from benchmarks.postgres import PostgresServer
 from benchmarks.process import Usage, run
 from benchmarks.samples import Sample
@@ -51,7 +52,7 @@ class Bench:
         """All rounds of a case."""
         variants = (BASE, CHANGED) if CHANGED_RUN in case.phases else (BASE,)
         with start_pages(case.world, variants) as server:
-            for number in range(1, self.rounds + 1):
+            for number in range(1, min(self.rounds, case.most_rounds) + 1):
                 yield from self._measure_round(case, names, server, number)
 
     def _measure_round(
@@ -64,6 +65,10 @@ class Bench:
             ]
             for phase in case.phases:
                 server.switch(CHANGED if phase == CHANGED_RUN else BASE)
+                if phase == GROWN:
+                    self.tell(f"{case.name}: growing the warehouse takes minutes")
+                    for entry in entries:
+                        grow(entry.store.url, 50_000 // case.world.rows_per_service)
                 for entry in entries:
                     sample = self._measure_one(Moment(case, phase, number), entry)
                     self.tell(describe(sample))
@@ -95,7 +100,9 @@ class Bench:
         entry.store.settle()
         before = entry.store.mark()
         log = self.work / "logs" / f"{moment.case.name}-{entry.contestant.name}.log"
-        usage = run(entry.contestant.commands(entry.job), log)
+        asked = (COMMANDS | GROWN_COMMANDS).get(moment.phase)
+        commands = ask_ours(entry.job, asked) if asked else entry.contestant.commands(entry.job)
+        usage = run(commands, log)
         change = entry.store.mark().since(before)
         return make_sample(moment, entry, usage, change, find_problem(moment, entry, usage))
 
@@ -123,6 +130,8 @@ def find_problem(moment: Moment, entry: Entry, usage: Usage) -> str | None:
     """None when the run ended well and the right rows are there."""
     if usage.exit_code:
         return f"exit code {usage.exit_code}"
+    if moment.phase in (GROWN, *COMMANDS, *GROWN_COMMANDS):
+        return None
     world, table = moment.case.world, entry.contestant.table
     if table is None:
         right = usage.output.strip() == str(world.rows)

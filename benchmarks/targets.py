@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.cases import CASES, CHANGED_RUN, FIRST, REPEAT
+from benchmarks.cases import CASES, CHANGED_RUN, FIRST, GROWN, REPEAT
 from benchmarks.samples import Samples
 
 MAIN = "page-100"
@@ -46,6 +46,7 @@ def judge(samples: Samples, startup: Sequence[float]) -> list[Target]:
         *_judge_latency(samples),
         *_judge_memory(samples),
         *_judge_growth(samples),
+        *_judge_grown(samples),
         Target(
             "`bindings-etl --version`, CPU", 0.25, False, " s", median(startup) if startup else None
         ),
@@ -124,4 +125,35 @@ def _judge_growth(samples: Samples) -> list[Target]:
             samples.ratio(("grow-1m", phase, "ours"), ("grow-100k", phase, "ours")),
         )
         for phase in (FIRST, REPEAT)
+    ]
+
+
+# Seconds that a command may take longer in a grown warehouse than in a small one.
+_LONGER = {"status": 0.2, "report": 5, "purge": 3, "erase": 0.5}
+
+
+def _judge_grown(samples: Samples) -> list[Target]:
+    def longer(command: str) -> float | None:
+        phases = (f"{command}, grown", command)
+        grown, small = (samples.median("grown", one, "ours", lambda s: s.wall) for one in phases)
+        return None if grown is None or small is None else grown - small
+
+    return [
+        Target(
+            "repeat of 50 k rows among 1 M, against the same in a warehouse of its own",
+            0.85,
+            True,
+            " x",
+            samples.ratio(("grown", GROWN, "ours"), ("grown", REPEAT, "ours")),
+        ),
+        *(
+            Target(
+                f"`{name}` in a grown warehouse, longer than in a small one by",
+                goal,
+                False,
+                " s",
+                longer(name),
+            )
+            for name, goal in _LONGER.items()
+        ),
     ]
