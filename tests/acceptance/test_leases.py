@@ -25,6 +25,8 @@ def stocked(url_fixture: str, make_trial: MakeTrial, request: pytest.FixtureRequ
 def at_page(trial: Trial, page: int, act: Callable[[Request], object]) -> None:
     """Do something once, while the first service's page is asked for."""
     done: list[bool] = []
+    # A whole process may run meanwhile, on a machine that has much else to do.
+    trial.settings["retry"] |= {"timeout_seconds": 120, "max_total_seconds": 600}
 
     def watch(request: Request) -> Reply | None:
         if (
@@ -211,7 +213,7 @@ def asleep_at(trial: Trial, page: int, answer: Reply | None = None) -> "Popen[st
 
     trial.front.watch = watch
     asleep.append(trial.start("sync", "--json"))
-    assert slept.wait(30)
+    assert slept.wait(120)
     trial.front.watch = None
     return asleep[0]
 

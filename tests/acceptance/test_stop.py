@@ -53,7 +53,7 @@ def stop_at(
     gate = Gate(trial, page)
     gates.append(gate)
     process = trial.start(command, "--json")
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(120)
     for number in signals:
         process.send_signal(number)
     return process
@@ -138,7 +138,7 @@ def test_a_database_that_hangs_does_not_keep_a_stopped_run(
     gate = Gate(trial, 6)
     gates.append(gate)
     process = trial.start("sync", "--json")
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(120)
     wait_until(lambda: trial.query("SELECT id FROM sync_scans"))
     with hanging(trial):
         gate.open()
@@ -162,7 +162,7 @@ def test_a_second_signal_ends_at_once(make_trial: MakeTrial, gates: list[Gate]) 
     gate = Gate(trial, 6)
     gates.append(gate)
     process = trial.start("sync", "--json")
-    assert gate.reached.wait(30)
+    assert gate.reached.wait(120)
     with hanging(trial):  # else the first signal alone might be enough
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
@@ -195,7 +195,7 @@ def test_a_signal_while_services_are_listed(
 
     trial.front.watch = watch
     process = trial.start("sync", "--json")
-    assert asked.wait(30)
+    assert asked.wait(120)
     process.send_signal(signal.SIGTERM)
     process.wait(20)
     result = trial.wait_for(process, expect=143)
@@ -222,7 +222,7 @@ def test_a_signal_while_absences_are_confirmed(make_trial: MakeTrial, gates: lis
 
     trial.front.watch = watch
     process = trial.start("sync", "--json")
-    assert asked.wait(30)
+    assert asked.wait(120)
     process.send_signal(signal.SIGTERM)
     trial.wait_for(process, expect=143)
     after = trial.image()

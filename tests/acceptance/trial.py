@@ -57,7 +57,7 @@ class Result:
         return totals
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     """Until a condition holds; a program that never gets there must fail the trial and not hold it up."""
     give_up_at = time.monotonic() + seconds
     while not condition():

@@ -206,11 +206,11 @@ def test_more_scans_than_connections_wait_in_line(
     def hold(conn: sa.Connection) -> None:
         conn.exec_driver_sql("SELECT 1")
         started.set()
-        go_on.wait(30)
+        go_on.wait(120)
 
     with closing(crowded), ThreadPoolExecutor(10) as pool:
         holders = [pool.submit(crowded.transact, hold) for _ in range(2)]
-        assert started.wait(30)
+        assert started.wait(120)
         line = [
             pool.submit(crowded.transact, lambda conn: conn.exec_driver_sql(sleep))
             for _ in range(8)
