@@ -7,9 +7,9 @@ pydantic-settings would add reading of the environment by key, which nobody want
 import ipaddress
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -70,27 +70,6 @@ Duration = Annotated[float, BeforeValidator(_read_duration)]
 Seconds = Annotated[Duration, Field(gt=0, le=LONGEST_SECONDS), _duration_schema(exclusiveMinimum=0)]
 SecondsFromZero = Annotated[Duration, Field(ge=0, le=LONGEST_SECONDS), _duration_schema(minimum=0)]
 SecondsFromOne = Annotated[Duration, Field(ge=1, le=LONGEST_SECONDS), _duration_schema(minimum=1)]
-
-# Engine → the names that a URL may give for its driver, and whether it has schemas.
-_ENGINES: dict[str, tuple[frozenset[str], bool]] = {
-    "sqlite": (frozenset({"", "pysqlite"}), False),
-    "postgresql": (frozenset({"", "psycopg"}), True),
-    "mysql": (frozenset({"", "pymysql"}), True),
-    "mariadb": (frozenset({"", "pymysql"}), True),
-    "duckdb": (frozenset({""}), True),
-}
-_IN_FILES = frozenset({"sqlite", "duckdb"})
-_DATABASE_URL = re.compile(r"(?P<engine>\w+)(?:\+(?P<driver>\w+))?://(?P<place>.*)", re.DOTALL)
-_FILE = re.compile(r"/(?!:memory:)[^?]+(?:\?(?!(?:.*&)?mode=memory).*)?")
-_SERVER = re.compile(
-    r"(?:[^:/]*(?::[^@]*)?@)?(?:\[[0-9a-fA-F:.]+\]|[^/:@?\[\]\s]*)(?::\d{1,5})?(?:/[^?]*)?(?:\?.*)?"
-)
-
-_ONE_OF_HOSTS = r"[A-Za-z0-9._-]+(?::\d{1,5})?"
-_HOSTS = re.compile(
-    rf"(?P<login>(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>{_ONE_OF_HOSTS}(?:,{_ONE_OF_HOSTS})+)"
-    r"(?P<database>(?:/[^?]*)?)(?:\?(?P<query>.*))?"
-)
 
 _HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
@@ -233,6 +212,21 @@ class Account(_Section):
         return self.api_key.get_secret_value(), self.api_secret.get_secret_value()
 
 
+class Place(NamedTuple):
+    """What a URL says of a warehouse."""
+
+    url: str
+    """In SQLAlchemy's form."""
+    engine: str
+    has_schemas: bool
+    asks_for_password: bool
+    has_password: bool
+
+
+ReadUrl = Callable[[str], Place]
+"""What knows databases, and raises `ValueError` where a URL names none that can be a warehouse."""
+
+
 class Warehouse(_Section):
     """Where the rows go."""
 
@@ -249,34 +243,8 @@ class Warehouse(_Section):
 
     @field_validator("url")
     @classmethod
-    def _known_place(cls, value: SecretStr) -> SecretStr:
-        """Looked at without SQLAlchemy, which would cost every start its loading; no part of it is repeated but the engine."""
-        url = value.get_secret_value()
-        if url.startswith("postgres://"):  # as many providers write it
-            url = url.replace("postgres", "postgresql", 1)
-        parts = _DATABASE_URL.fullmatch(url)
-        if parts is None:
-            raise ValueError(
-                "is not a database URL; write e.g. sqlite:///bindings.db or postgresql://user:password@host/database"
-            )
-        engine, driver = parts["engine"], parts["driver"] or ""
-        if engine not in _ENGINES:
-            raise ValueError(
-                f"names none of the engines that bindings-etl knows; use {', '.join(_ENGINES)}"
-            )
-        if driver not in _ENGINES[engine][0]:
-            raise ValueError(f"names a driver that bindings-etl does not use; write {engine}://…")
-        if engine in _IN_FILES and not _FILE.fullmatch(parts["place"]):
-            raise ValueError(
-                f"names no file; write {engine}:/// and its path (a database in memory would end with the run)"
-            )
-        if engine == "postgresql" and (several := _HOSTS.fullmatch(parts["place"])):
-            return SecretStr(f"{url.partition('://')[0]}://{_as_queries(several)}")
-        if engine not in _IN_FILES and not _SERVER.fullmatch(parts["place"]):
-            raise ValueError(
-                f"must be {engine}://user:password@host:port/database, with other signs of the password as %40, %3A …"
-            )
-        return SecretStr(url)
+    def _known_place(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        return SecretStr(_place(value, info).url)
 
     @field_validator("password_command", mode="before")
     @classmethod
@@ -293,10 +261,10 @@ class Warehouse(_Section):
     ) -> list[SecretStr] | None:
         if value is None or "url" not in info.data:
             return value
-        url = _DATABASE_URL.fullmatch(info.data["url"].get_secret_value())
-        if url and url["engine"] in _IN_FILES:
-            raise ValueError(f"{url['engine']} asks for no password; leave it null")
-        if url and re.match(r"[^/?]*:[^/?]*@", url["place"]):
+        place = _place(info.data["url"], info)
+        if not place.asks_for_password:
+            raise ValueError(f"{place.engine} asks for no password; leave it null")
+        if place.has_password:
             raise ValueError("give either a password in warehouse.url, or password_command")
         return value
 
@@ -304,10 +272,19 @@ class Warehouse(_Section):
     @classmethod
     def _where_there_are_schemas(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value and "url" in info.data:
-            engine = info.data["url"].get_secret_value().partition(":")[0].partition("+")[0]
-            if not _ENGINES[engine][1]:
-                raise ValueError(f"{engine} has no schemas; leave it null")
+            place = _place(info.data["url"], info)
+            if not place.has_schemas:
+                raise ValueError(f"{place.engine} has no schemas; leave it null")
         return value
+
+
+def _place(url: SecretStr, info: ValidationInfo) -> Place:
+    """Return what the URL says; where nobody reads URLs, it is taken as it stands."""
+    read_url: ReadUrl | None = info.context
+    text = url.get_secret_value()
+    if read_url is None:
+        return Place(text, "", has_schemas=True, asks_for_password=True, has_password=False)
+    return read_url(text)
 
 
 class Deletes(_Section):
@@ -423,7 +400,7 @@ class Settings(_Section):
     privacy: Privacy = Privacy()
 
 
-def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+def load(path: Path, read_url: ReadUrl, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read, fill and check the file at `path`.
 
     Raises:
@@ -438,7 +415,7 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
     )
     faults += _rival_claims(filled.get("accounts"))
     try:
-        settings = Settings.model_validate(filled)
+        settings = Settings.model_validate(filled, context=read_url)
     except ValidationError as invalid:
         known = set(unresolved_paths(faults))
         faults += [fault for fault in _faults(invalid) if fault[0] not in known]
@@ -638,13 +615,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _as_queries(several: re.Match[str]) -> str:
-    """Hosts in libpq's list as SQLAlchemy takes them; each has its own port there."""
-    hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")]
-    query = [*(f"host={host}" for host in hosts), *filter(None, [several["query"]])]
-    return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
 
 def _doubled(values: Iterable[str]) -> list[str]:

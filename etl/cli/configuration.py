@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 import yaml
@@ -11,9 +11,6 @@ from pydantic import SecretStr
 from etl.cli.options import Command, Common, Group
 from etl.cli.output import say
 from etl.config import Settings
-
-if TYPE_CHECKING:
-    import sqlalchemy as sa
 
 
 @click.group(
@@ -33,9 +30,11 @@ def schema() -> None:
 @click.pass_obj
 def show(common: Common) -> None:
     """Print the effective settings, defaults filled in and secrets masked."""
+    from etl.warehouse.engines import masked
+
     settings = common.settings()
     document = _masked(settings.model_dump(by_alias=True))
-    document["warehouse"]["url"] = _without_password(settings.warehouse.url)
+    document["warehouse"]["url"] = masked(settings.warehouse.url.get_secret_value())
     for shown, account in zip(document["accounts"], settings.accounts, strict=True):
         if not account.region and not account.edge:
             shown["base_url"] = account.origin
@@ -81,32 +80,12 @@ def _or(node: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_HARMLESS = frozenset(
-    {"charset", "sslmode", "connect_timeout", "application_name", "mode", "uri", "memory_limit"}
-)
-
-
 def _masked(node: Any) -> Any:
     if isinstance(node, dict):
         return {key: _masked(value) for key, value in node.items()}
     if isinstance(node, list):
         return [_masked(value) for value in node]
     return "********" if isinstance(node, SecretStr) else node
-
-
-def _without_password(url: SecretStr) -> str:
-    import sqlalchemy as sa
-
-    try:
-        return _mask_query(sa.make_url(url.get_secret_value())).render_as_string(hide_password=True)
-    except sa.exc.ArgumentError:
-        return "********"
-
-
-def _mask_query(url: "sa.URL") -> "sa.URL":
-    """Drivers take passwords in the query too; what is not known to be harmless is masked."""
-    shown = {name: value if name in _HARMLESS else "********" for name, value in url.query.items()}
-    return url.set(query=shown)
 
 
 commands: dict[str, click.Command] = {"config": config}

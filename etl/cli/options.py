@@ -46,9 +46,10 @@ class Common:
             ConfigurationError: with every fault of the file.
         """
         from etl import config
+        from etl.warehouse.engines import read_url
 
         self.start_logs()
-        return config.load(self.config_path)
+        return config.load(self.config_path, read_url)
 
     def start_logs(self) -> None:
         """Set up logs as the options say."""

@@ -41,10 +41,9 @@ _ADVICE = {
     "engine, host and port in warehouse.url",
     Fault.TLS: "cannot be used: no encrypted connection was agreed on; check the certificates and "
     "the TLS options (sslmode, sslrootcert, ssl_ca …) in warehouse.url",
-    Fault.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another process holds the file "
-    "(DuckDB lets one process in at a time; close the other one)",
+    Fault.LOCKED: "cannot be opened: another process holds the file; close the other one",
     Fault.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
-    Fault.FOREIGN: "is no SQLite database; check the path in warehouse.url, and keep that file as it is",
+    Fault.FOREIGN: "is a file of another program; check the path in warehouse.url",
     Fault.LOGIN: "does not take the user or the password; check both in warehouse.url",
     Fault.ACCOUNT: "does not take this login: the account is locked, its password has expired, "
     "or it may not come from this host; whoever runs the server can tell",
@@ -297,28 +296,20 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
     try:
         yield
     except Unreached as cause:
-        raise _word(cause.fault, where, cause.code) from cause
+        raise _word(engine, cause.fault, where, cause.code) from cause
     except sa.exc.DBAPIError as cause:
-        raise _translate(engine.fault(cause), cause, where) from cause
+        raise _word(engine, engine.fault(cause), where, engine.error_code(cause)) from cause
     except sa.exc.TimeoutError as cause:  # of the pool: all connections are at work
-        raise _word(Fault.CONFLICT, where, type(cause).__name__) from cause
+        raise _word(engine, Fault.CONFLICT, where, type(cause).__name__) from cause
     except sa.exc.SQLAlchemyError as cause:
         raise errors.WarehouseRefused(
             f"the warehouse {where} cannot be used: {type(cause).__name__}"
         ) from cause
 
 
-def _translate(fault: Fault, cause: sa.exc.DBAPIError, where: str) -> errors.WarehouseError:
-    code = (
-        getattr(cause.orig, "sqlstate", None)
-        or getattr(cause.orig, "sqlite_errorname", None)
-        or type(cause.orig).__name__
-    )
-    return _word(fault, where, code)
-
-
-def _word(fault: Fault, where: str, code: str) -> errors.WarehouseError:
-    told = f"the warehouse {where} {_ADVICE[fault]}{f' ({code})' if code else ''}"
+def _word(engine: Engine, fault: Fault, where: str, code: str) -> errors.WarehouseError:
+    advice = engine.advice.get(fault) or _ADVICE[fault]
+    told = f"the warehouse {where} {advice}{f' ({code})' if code else ''}"
     return _KINDS.get(fault, errors.WarehouseRefused)(told)
 
 

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from etl import errors
 from etl.warehouse import obstacles
 from etl.warehouse.connection import Warehouse
-from etl.warehouse.engines.duckdb import schema_path
+from etl.warehouse.engines import engine_named
 from etl.warehouse.tables import HEAD, sync_leases
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def require_head(conn: sa.Connection) -> None:
     if revision == HEAD:
         return
     if revision is None:
-        _require_schema(conn)
+        if engine := engine_named(conn.dialect.name):
+            engine.require_schema(conn)
         if obstacles.own_tables(conn):
             raise errors.WarehouseOutdated(
                 "the warehouse is half made: a migration broke off; run `bindings-etl migrate` again"
@@ -97,8 +98,8 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
     from alembic import command
 
     with warehouse.migrating() as conn, warehouse.engine.migrating_alone(conn):
-        if schema and conn.dialect.name in ("postgresql", "duckdb"):
-            _create_schema(conn, schema)
+        if schema:
+            warehouse.engine.create_schema(conn, schema)
         obstacles.require_fit(conn, warehouse.engine)
         before = current_revision(conn)
         _take_over(conn)
@@ -108,7 +109,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
             if before not in known_revisions():
                 require_head(conn)
             _refuse_while_running(conn, warehouse)
-        obstacles.require_room(conn, before)
+        obstacles.require_room(conn, warehouse.engine, before)
         command.upgrade(_config(conn), "head")
         return before, HEAD
 
@@ -131,18 +132,18 @@ def print_sql(dialect: str, schema: str | None = None, revision: str = "head") -
     config.attributes["dialect_name"] = dialect
     with contextlib.redirect_stdout(io.StringIO()):
         command.upgrade(config, revision, sql=True)
-    return (_enter(dialect, schema) if schema else "") + output.getvalue()
+    engine = engine_named(dialect)
+    return (engine.schema_sql(schema) if engine and schema else "") + output.getvalue()
 
 
 def dialect_spoken(warehouse: Warehouse) -> str:
-    """The engine whose SQL is asked for. Behind a URL that says `mysql` may be a MariaDB: only the server knows, if it answers."""
-    if warehouse.dialect != "mysql":
-        return warehouse.dialect
-    try:
+    """Return the dialect of the SQL to print; the server is asked only where its URL leaves it open."""
+
+    def ask() -> sa.Dialect:
         with warehouse.migrating() as conn:
-            return "mariadb" if getattr(conn.dialect, "is_mariadb", False) else "mysql"
-    except errors.WarehouseError:
-        return "mysql"
+            return conn.dialect
+
+    return warehouse.engine.sql_dialect(warehouse.dialect, ask)
 
 
 def known_revisions() -> list[str]:
@@ -152,37 +153,6 @@ def known_revisions() -> list[str]:
     return [
         script.revision for script in ScriptDirectory.from_config(_config(None)).walk_revisions()
     ]
-
-
-def _create_schema(conn: sa.Connection, schema: str) -> None:
-    """Only where it is missing: where a DBA has prepared it, the role need not be allowed to."""
-    if not sa.inspect(conn).has_schema(schema):
-        conn.execute(sa.schema.CreateSchema(schema))
-        if conn.dialect.name == "duckdb":
-            conn.exec_driver_sql(f"SET schema = '{schema_path(schema)}'")
-
-
-def _require_schema(conn: sa.Connection) -> None:
-    """PostgreSQL says so little of a schema that is missing or closed that its tables only seem not to be there."""
-    if (
-        conn.dialect.name == "postgresql"
-        and conn.scalar(sa.select(sa.func.current_schema())) is None
-    ):
-        path = conn.scalar(sa.select(sa.func.current_setting("search_path")))
-        raise errors.WarehouseOutdated(
-            f"there is no schema {path}, or the role may not use it; check warehouse.schema, GRANT USAGE ON SCHEMA to the role, "
-            "or create it: `bindings-etl migrate`"
-        )
-
-
-def _enter(dialect: str, schema: str) -> str:
-    """Statements that make a schema and go into it."""
-    quote = '"' + schema.replace('"', '""') + '"'
-    if dialect == "postgresql":
-        return f"CREATE SCHEMA IF NOT EXISTS {quote};\n\nSET search_path TO {quote};\n\n"
-    if dialect == "duckdb":
-        return f"CREATE SCHEMA IF NOT EXISTS {quote};\n\nSET schema = '{schema_path(schema)}';\n\n"
-    return "USE `" + schema.replace("`", "``") + "`;\n\n"
 
 
 def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
@@ -199,8 +169,9 @@ def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
 def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "Config":
     from alembic.config import Config
 
-    from etl.warehouse import resuming  # noqa: F401 - Alembic finds its classes by being told of them
-
+    engine = engine_named(conn.dialect.name) if conn is not None else None
+    if engine is not None:
+        engine.prepare_migrations()
     config = Config(output_buffer=output) if output else Config()
     scripts = str(_scripts())
     config.set_main_option("script_location", scripts.replace("%", "%%"))

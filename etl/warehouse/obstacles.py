@@ -7,8 +7,6 @@ from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import metadata
 from etl.warehouse.views import COMMENTS
 
-_COMMIT_EACH_DDL = ("mariadb", "mysql")
-
 
 def require_fit(conn: sa.Connection, engine: Engine) -> None:
     """Look at the server's version and settings.
@@ -21,7 +19,7 @@ def require_fit(conn: sa.Connection, engine: Engine) -> None:
         raise errors.WarehouseRefused(f"this server cannot hold a warehouse: {reason}")
 
 
-def require_room(conn: sa.Connection, revision: str | None) -> None:
+def require_room(conn: sa.Connection, engine: Engine, revision: str | None) -> None:
     """Look whether the names that migrations use are free, or our own since `revision`.
 
     Raises:
@@ -36,7 +34,7 @@ def require_room(conn: sa.Connection, revision: str | None) -> None:
             f"{', '.join(foreign)} in this schema belongs to another program; "
             "give the warehouse a schema or database of its own"
         )
-    if revision is None and present and conn.dialect.name not in _COMMIT_EACH_DDL:
+    if revision is None and present and not engine.commits_each_ddl:
         raise errors.WarehouseRefused(
             f"there are tables of a warehouse ({', '.join(present)}) without their revision; restore "
             "the table bindings_etl_version, or migrate into an empty schema"

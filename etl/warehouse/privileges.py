@@ -19,7 +19,7 @@ def missing_privileges(warehouse: Warehouse) -> list[str]:
         WarehouseError: something other than a privilege is in the way; the warehouse may be read-only.
     """
     missing = [what for what, statement in _harmless() if _is_denied(warehouse, statement)]
-    return missing + warehouse.read(_unusable_sequences)
+    return missing + warehouse.read(functools.partial(_unusable_sequences, warehouse))
 
 
 def _is_denied(warehouse: Warehouse, statement: sa.Executable) -> bool:
@@ -55,16 +55,9 @@ def _harmless() -> Iterator[tuple[str, sa.Executable]]:
         yield f"SELECT {view}", sa.select(sa.literal(1)).select_from(sa.table(view)).where(nothing)
 
 
-def _unusable_sequences(conn: sa.Connection) -> list[str]:
-    """An INSERT of no row counts nothing up, so PostgreSQL is asked."""
-    if conn.dialect.name != "postgresql":
-        return []
+def _unusable_sequences(warehouse: Warehouse, conn: sa.Connection) -> list[str]:
     columns = (column for table in metadata.sorted_tables for column in table.columns)
     sequences = [
         column.default.name for column in columns if isinstance(column.default, sa.Sequence)
     ]
-    return [
-        f"USE {one}"
-        for one in sequences
-        if not conn.scalar(sa.select(sa.func.has_sequence_privilege(one, "USAGE")))
-    ]
+    return [f"USE {one}" for one in warehouse.engine.unusable_sequences(conn, sequences)]

@@ -46,7 +46,7 @@ class Publishing(NamedTuple):
 
 def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> Publishing:
     """Staged rows into `bindings`, the images they replace into `binding_versions`."""
-    changes, returned, current = _count_changes(conn, order)
+    changes, returned, current = _count_changes(conn, engine, order)
     if current:
         _drop_current(conn, order)
     if not any(changes):
@@ -56,8 +56,8 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> P
     if known:
         _keep_replaced_images(conn, order)
     if returned:
-        _keep_gaps_of_returned(conn, order)
-    rows = _rows_to_publish(order, known=known, returned=bool(returned))
+        _keep_gaps_of_returned(conn, engine, order)
+    rows = _rows_to_publish(engine, order, known=known, returned=bool(returned))
     if known:
         conn.execute(engine.insert_or_update(bindings, (*CARRIED, *_STAMPS), rows))
     else:  # nothing is there to be overwritten, and looking for it makes the INSERT a quarter slower
@@ -112,7 +112,9 @@ def _staged(order: Publication) -> sa.ColumnElement[bool]:
     return scan_staged.c.stage_id == order.stage_id
 
 
-def _count_changes(conn: sa.Connection, order: Publication) -> tuple[Changes, int, int]:
+def _count_changes(
+    conn: sa.Connection, engine: Engine, order: Publication
+) -> tuple[Changes, int, int]:
     """Counts by what is stored now, which may have changed since a batch was compared.
 
     After the changes come the inserts of SIDs that a hard delete had taken out, and the rows that are stored as they are.
@@ -125,7 +127,7 @@ def _count_changes(conn: sa.Connection, order: Publication) -> tuple[Changes, in
         is_new,
         ~is_new & ~was_deleted & ~is_current,
         ~is_new & was_deleted,
-        is_new & _taken_out(),
+        is_new & _taken_out(engine),
         is_current,
     )
     query = sa.select(*map(_count, conditions)).select_from(pairs).where(_staged(order))
@@ -148,25 +150,22 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
     return sa.func.sum(sa.case((condition, 1), else_=0))
 
 
-def _taken_out() -> sa.ColumnElement[bool]:
+def _taken_out(engine: Engine) -> sa.ColumnElement[bool]:
     """A staged SID has a past although `bindings` does not hold it."""
-    return _last_version().is_not(None)
+    return _last_version(engine).is_not(None)
 
 
-def _last_version() -> sa.ScalarSelect[int]:
+def _last_version(engine: Engine) -> sa.ScalarSelect[int]:
     """Id of the newest past image of a staged SID.
 
     A lookup per row and not a join: a table that has just been filled or emptied has no statistics to plan a join by.
     """
-    return _past(sa.func.max(binding_versions.c.id))
+    return _past(engine, sa.func.max(binding_versions.c.id))
 
 
-def _past(value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+def _past(engine: Engine, value: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
     past = sa.select(value).where(binding_versions.c.sid == scan_staged.c.sid)
-    # After a purge their statistics know no rows, and they would read the whole table each time.
-    for dialect in ("mariadb", "mysql"):
-        past = past.with_hint(binding_versions, "FORCE INDEX (ix_binding_versions_sid_id)", dialect)
-    return past.scalar_subquery()
+    return engine.with_index(past, binding_versions, "ix_binding_versions_sid_id").scalar_subquery()
 
 
 def _keep_replaced_images(conn: sa.Connection, order: Publication) -> None:
@@ -190,11 +189,13 @@ def _keep_images(
     )
 
 
-def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
+def _keep_gaps_of_returned(conn: sa.Connection, engine: Engine, order: Publication) -> None:
     """The time in which a hard-deleted SID was gone, as a past image that its return ended."""
     is_new = ~_is_known()
     returned = (
-        sa.select(_last_version().label("last")).where(_staged(order), is_new).subquery("returned")
+        sa.select(_last_version(engine).label("last"))
+        .where(_staged(order), is_new)
+        .subquery("returned")
     )
     gaps = sa.select(
         *(binding_versions.c[name] for name in _IMAGE),
@@ -208,7 +209,9 @@ def _keep_gaps_of_returned(conn: sa.Connection, order: Publication) -> None:
     )
 
 
-def _rows_to_publish(order: Publication, *, known: bool, returned: bool) -> sa.Select[Any]:
+def _rows_to_publish(
+    engine: Engine, order: Publication, *, known: bool, returned: bool
+) -> sa.Select[Any]:
     """Staged rows with their stamps; some may be `known`, some `returned` after a hard delete."""
     now: sa.ColumnElement[Any] = _at(order.now)
     first_seen, changed = now, now
@@ -216,10 +219,12 @@ def _rows_to_publish(order: Publication, *, known: bool, returned: bool) -> sa.S
         before = sa.select(bindings.c.changed_at).where(bindings.c.sid == scan_staged.c.sid)
         changed = _later(order.now, before.scalar_subquery())
     if returned:
-        first_seen = sa.func.coalesce(_past(sa.func.min(binding_versions.c.first_seen_at)), now)
+        first_seen = sa.func.coalesce(
+            _past(engine, sa.func.min(binding_versions.c.first_seen_at)), now
+        )
         changed = sa.case(
             (_is_known(), changed),
-            else_=_later(order.now, _past(sa.func.max(binding_versions.c.valid_to))),
+            else_=_later(order.now, _past(engine, sa.func.max(binding_versions.c.valid_to))),
         )
     stamps = (
         first_seen,

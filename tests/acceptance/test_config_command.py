@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from etl.config import load
+from etl.warehouse.engines import read_url
 from tests.acceptance.trial import Trial
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,10 @@ def test_what_is_shown_can_be_fed_back(trial: Trial, place: dict[str, Any], tmp_
     shown = trial.run("config", "show").out
     file = tmp_path / "shown.yaml"
     file.write_text(shown, encoding="utf-8")
-    assert load(file).accounts[0].origin == load(trial.config_path).accounts[0].origin
+    assert (
+        load(file, read_url).accounts[0].origin
+        == load(trial.config_path, read_url).accounts[0].origin
+    )
 
 
 def test_the_sid_of_the_key_is_shown_and_a_secret_in_its_place_is_not(trial: Trial) -> None:

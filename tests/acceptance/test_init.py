@@ -8,6 +8,7 @@ import yaml
 
 from etl.cli.app import run
 from etl.config import load
+from etl.warehouse.engines import read_url
 from tests.acceptance.test_output import shell
 from tests.acceptance.trial import Trial
 
@@ -34,7 +35,8 @@ def test_what_it_writes_is_the_example_and_can_be_read(capsys: pytest.CaptureFix
     assert yaml.safe_load(text) == yaml.safe_load(example)
     assert text.count("#") > 30
     assert (
-        load(Path("config.yaml"), KEY).warehouse.url.get_secret_value() == "sqlite:///bindings.db"
+        load(Path("config.yaml"), read_url, KEY).warehouse.url.get_secret_value()
+        == "sqlite:///bindings.db"
     )
 
 
@@ -60,7 +62,7 @@ def test_a_file_that_is_there_stays(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_warehouse_can_be_named(url: str) -> None:
     """Whatever the URL holds, it comes back out of the file as it was."""
     assert run(["init", "--warehouse", url]) == 0
-    settings = load(Path("config.yaml"), {**KEY, "DB_PASSWORD": "p"})
+    settings = load(Path("config.yaml"), read_url, {**KEY, "DB_PASSWORD": "p"})
     assert settings.warehouse.url.get_secret_value() == url.replace("${DB_PASSWORD}", "p")
 
 

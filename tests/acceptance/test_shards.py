@@ -9,6 +9,7 @@ from etl.config import load
 from etl.domain.shard import Shard
 from etl.simulator import World
 from etl.sync.division import Division
+from etl.warehouse.engines import read_url
 from tests.acceptance.trial import Trial
 
 MakeTrial = Callable[..., Trial]
@@ -16,7 +17,7 @@ MakeTrial = Callable[..., Trial]
 
 def shards_with_a_share(trial: Trial, count: int) -> set[int]:
     """Which of so many shards may ask the trial's account."""
-    accounts = load(trial.write_config()).accounts
+    accounts = load(trial.write_config(), read_url).accounts
     return {
         index
         for index in range(count)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from etl.config import Settings, load
+from etl.warehouse.engines import read_url
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -37,7 +38,7 @@ def block(language: str, beginning: str) -> str:
 
 
 def load_example(environment: Mapping[str, str]) -> Settings:
-    return load(DEPLOY / "config.yaml", environment)
+    return load(DEPLOY / "config.yaml", read_url, environment)
 
 
 def test_the_readme_s_configuration_is_the_one_of_all_examples() -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from etl.config import Account, Deletes, Privacy, Retry, Run, Settings, load
 from etl.errors import ConfigurationError
 from etl.faults import sentence
+from etl.warehouse.engines import read_url
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 DURATION_PATTERN = r"^\d+(\.\d+)?\s*[smhd]$"
@@ -31,7 +32,7 @@ def read(file: Path, document: Any, **environment: str) -> Settings:
     file.write_text(
         document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8"
     )
-    return load(file, environment)
+    return load(file, read_url, environment)
 
 
 def faults(file: Path, document: Any, **environment: str) -> dict[str, str]:
@@ -60,7 +61,7 @@ def settings_of(model: type[BaseModel]) -> dict[str, Any]:
 
 def test_the_example_loads_and_shows_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """The example is what everyone copies: a value there that is not the default would be a lie."""
-    example = load(EXAMPLE, {"TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "s"})
+    example = load(EXAMPLE, read_url, {"TWILIO_API_KEY": "SK1", "TWILIO_API_SECRET": "s"})
     account = example.accounts[0]
     minimal = Settings.model_validate(
         {
@@ -810,22 +811,22 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigurationError, match=r"there is no configuration file .*bindings-etl init"
     ):
-        load(tmp_path / "config.yaml")
+        load(tmp_path / "config.yaml", read_url)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """A folder in its place or wrong bytes must not end in a traceback."""
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        load(tmp_path)
+        load(tmp_path, read_url)
     (tmp_path / "config.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationError, match="cannot be read"):
-        load(tmp_path / "config.yaml")
+        load(tmp_path / "config.yaml", read_url)
 
 
 def test_a_configuration_without_end_is_a_fault() -> None:
     """`--config /dev/zero`, a slip of a template, was read until memory had an end."""
     with pytest.raises(ConfigurationError, match="neither a regular file nor a pipe"):
-        load(Path("/dev/zero"), {})
+        load(Path("/dev/zero"), read_url, {})
 
 
 # --- the command that prints the warehouse's password ---

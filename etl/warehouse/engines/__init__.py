@@ -1,34 +1,102 @@
-"""The databases that can be a warehouse, one file each, holding only what differs."""
+"""The databases that can be a warehouse, one file or folder each, holding all that differs."""
+
+import functools
+from importlib import import_module
 
 import sqlalchemy as sa
 
+from etl.config import Place
 from etl.errors import ConfigurationError
 from etl.warehouse.engines.contract import Engine
 
+# Name in a URL → module with its `ENGINE`, loaded only when it is used.
+_MODULES = {
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
+    "mysql": "mariadb",
+    "mariadb": "mariadb",
+    "duckdb": "duckdb",
+}
+_OTHER_NAMES = {"postgres": "postgresql"}  # as many providers write it
+
+
+@functools.cache
+def engine_named(name: str) -> Engine | None:
+    """Return the engine of this name, in a URL or of SQLAlchemy's dialect; None if there is none."""
+    if name not in _MODULES:
+        return None
+    engine: Engine = import_module(f"{__name__}.{_MODULES[name]}").ENGINE
+    return engine
+
+
+def names() -> tuple[str, ...]:
+    """Return the names that a URL may give for its engine."""
+    return tuple(_MODULES)
+
 
 def engine_for(url: sa.URL) -> Engine:
-    """The engine that `url` names; its driver is loaded only now.
+    """Return the engine that `url` names.
 
     Raises:
-        ConfigurationError: no such engine, or its driver is not installed.
+        ConfigurationError: there is no such engine.
     """
-    kind = url.get_backend_name()
-    if kind == "sqlite":
-        from etl.warehouse.engines.sqlite import Sqlite
+    name = url.get_backend_name()
+    engine = engine_named(name)
+    if engine is None:
+        raise ConfigurationError(
+            f"warehouse.url: {name} is not a warehouse that bindings-etl knows; "
+            f"use {', '.join(_MODULES)}"
+        )
+    return engine
 
-        return Sqlite()
-    if kind == "postgresql":
-        from etl.warehouse.engines.postgresql import Postgresql
 
-        return Postgresql()
-    if kind in ("mysql", "mariadb"):
-        from etl.warehouse.engines.mariadb import Mariadb
+def read_url(text: str) -> Place:
+    """Return what `text` says of a warehouse, in SQLAlchemy's form.
 
-        return Mariadb()
-    if kind == "duckdb":
-        from etl.warehouse.engines.duckdb import Duckdb
-
-        return Duckdb()
-    raise ConfigurationError(
-        f"warehouse.url: {kind} is not a warehouse that bindings-etl knows; use sqlite, postgresql, mysql, mariadb or duckdb"
+    Raises:
+        ValueError: it names none; no part of it is repeated but the engine.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        raise ValueError(
+            "is not a database URL; write e.g. sqlite:///bindings.db "
+            "or postgresql://user:password@host/database"
+        )
+    written, plus, driver = scheme.partition("+")
+    name = _OTHER_NAMES.get(written, written)
+    engine = engine_named(name)
+    if engine is None:
+        raise ValueError(
+            f"names none of the engines that bindings-etl knows; use {', '.join(_MODULES)}"
+        )
+    if plus and driver not in engine.drivers:
+        raise ValueError(f"names a driver that bindings-etl does not use; write {name}://…")
+    spelled = engine.spelled(f"{name}{plus}{driver}://{rest}")
+    url = _taken_apart(spelled)
+    if url is None or not engine.takes(url):
+        raise ValueError(engine.form.format(engine=name))
+    return Place(
+        spelled,
+        name,
+        has_schemas=engine.has_schemas,
+        asks_for_password=engine.asks_for_password,
+        has_password=url.password is not None,
     )
+
+
+def _taken_apart(text: str) -> sa.URL | None:
+    try:
+        return sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError):
+        return None
+
+
+def masked(text: str) -> str:
+    """Return a warehouse's URL as people may see it; drivers take passwords in the query too."""
+    url = _taken_apart(text)
+    if url is None:
+        return "********"
+    engine = engine_named(url.get_backend_name())
+    harmless = engine.harmless_options if engine else ()
+    shown = {name: value if name in harmless else "********" for name, value in url.query.items()}
+    return url.set(query=shown).render_as_string(hide_password=True)

@@ -1,13 +1,16 @@
 """What an engine has to offer; everything else about the warehouse is the same SQL everywhere."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
+import msgspec
 import sqlalchemy as sa
+from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Key, Row
 
@@ -65,55 +68,164 @@ class Limits:
     """How many there are at most, besides one for the heartbeat; who comes later waits in line."""
 
 
-class Engine(Protocol):
-    """One kind of database."""
+class Kind(Enum):
+    """What a column holds; `types.py` has the meaning of each."""
 
-    single_writer: ClassVar[bool]
+    MOMENT = "a point in time"
+    CODE = "a short identifier of ASCII"
+    NAME = "a short text of any script"
+    TEXT = "a text of any length"
+    JSON = "JSON as text"
+    IDENTIFIER = "a number that the engine counts up"
+
+
+class Engine(ABC):
+    """One kind of database: facts, and verbs. What has a body here suits most of them."""
+
+    drivers: ClassVar[frozenset[str]] = frozenset()
+    """Names that a URL may give for the driver, besides none."""
+    form: ClassVar[str]
+    """What a URL has to be like, as the predicate of a sentence with `{engine}` in it."""
+    harmless_options: ClassVar[frozenset[str]] = frozenset()
+    """Options of a URL that hold no secret; all others are masked where it is shown."""
+    single_writer: ClassVar[bool] = False
     """One connection for the whole process, used by one thread at a time."""
+    has_schemas: ClassVar[bool] = True
+    asks_for_password: ClassVar[bool] = True
+    commits_each_ddl: ClassVar[bool] = False
+    """A migration that breaks off leaves what it has made, and is begun again from its start."""
+    keeps_zones: ClassVar[bool] = False
+    """Columns of times have a zone; else they hold UTC."""
+    advice: ClassVar[Mapping[Fault, str]] = {}
+    """What to tell people of a fault, where this engine knows more than the usual words."""
 
-    def __hash__(self) -> int: ...
+    # --- where it is ---
 
+    def spelled(self, text: str) -> str:
+        """Return a URL that is usual for this engine in SQLAlchemy's form."""
+        return text
+
+    @abstractmethod
+    def takes(self, url: sa.URL) -> bool:
+        """Return whether a warehouse can be at `url`; `form` tells what else to write."""
+
+    @abstractmethod
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
-        """An engine whose sessions speak UTC, look into `schema` first and keep to `limits`."""
+        """Return an engine whose sessions speak UTC, look into `schema` first and keep to `limits`.
 
+        Raises:
+            ConfigurationError: the driver is not installed, or does not take the schema's name.
+        """
+
+    @abstractmethod
+    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+        """Return what an error of the driver means; never decided by the text of its message."""
+
+    def error_code(self, error: sa.exc.DBAPIError) -> str:
+        """Return the engine's own word for an error, to be looked up in its manual."""
+        return getattr(error.orig, "sqlstate", None) or type(error.orig).__name__
+
+    # --- its tables ---
+
+    def column_type(
+        self, kind: Kind, length: int | None, dialect: sa.Dialect
+    ) -> TypeEngine[Any] | None:
+        """Return the type of a column; None where the usual one of SQLAlchemy is right."""
+        return None
+
+    @abstractmethod
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
-        """Wait until nobody else migrates this warehouse, and keep others out; to be entered first in the transaction."""
+        """Wait until nobody else migrates this warehouse, and keep others out.
 
+        To be entered first in the transaction.
+        """
+
+    def prepare_migrations(self) -> None:  # noqa: B027 - most have nothing to do
+        """Load what Alembic has to know of this engine."""
+
+    @abstractmethod
     def unfit(self, conn: sa.Connection) -> str | None:
-        """Why this server cannot hold a warehouse, and what to set; None when it can."""
+        """Return why this server cannot hold a warehouse, and what to set; None when it can."""
 
+    def sql_dialect(self, named: str, ask: Callable[[], sa.Dialect]) -> str:
+        """Return the dialect of the SQL to print for a URL that has `named` one.
+
+        `ask` connects, and returns what the server says of itself.
+        """
+        return named
+
+    def schema_sql(self, schema: str) -> str:
+        """Return statements that make a schema and go into it, for a DBA to run."""
+        return ""
+
+    def create_schema(self, conn: sa.Connection, schema: str) -> None:  # noqa: B027 - as above
+        """Make the schema where it is missing, and go into it.
+
+        Where a DBA has prepared it, the role need not be allowed to.
+        """
+
+    def require_schema(self, conn: sa.Connection) -> None:  # noqa: B027 - as above
+        """Look whether the schema that sessions go into is there.
+
+        Raises:
+            WarehouseOutdated: it is not, or the role may not use it.
+        """
+
+    def unusable_sequences(self, conn: sa.Connection, sequences: Collection[str]) -> list[str]:
+        """Return those that the role may not use; an INSERT of no row counts nothing up."""
+        return []
+
+    # --- its SQL ---
+
+    @abstractmethod
     def now(self, conn: sa.Connection) -> datetime:
-        """The one clock that leases and publishing go by, as aware UTC."""
+        """Return the one clock that leases and publishing go by, as aware UTC."""
 
+    @abstractmethod
     def relation(self) -> sa.FromClause:
-        """The keys of a batch as a relation of `sid` and `source_hash`, made of the parameters that `parameters` gives."""
+        """Return the keys of a batch as a relation of `sid` and `source_hash`.
+
+        It is made of the parameters that `parameters` returns.
+        """
 
     def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        """What to execute a statement with `relation` in it with."""
+        """Return what to execute a statement with `relation` in it with."""
+        pairs = [(key.sid, key.source_hash) for key in keys]
+        return {"batch_keys": msgspec.json.encode(pairs).decode()}
 
     def pack(self, sids: Collection[str]) -> str:
-        """SIDs as one text, a list in the engine's own form."""
+        """Return SIDs as one text, a list in the engine's own form."""
+        return msgspec.json.encode(list(sids)).decode()
 
+    @abstractmethod
     def unpack(self, stage_id: int) -> sa.FromClause:
-        """What `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
+        """Return what `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
 
+    @abstractmethod
     def as_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
-        """All lines of a query as the text of one JSON object."""
+        """Return all lines of a query as the text of one JSON object."""
 
+    @abstractmethod
     def insert_unless_there(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
-        """`INSERT … SELECT` that passes over rows whose key is there; its rowcount is what was inserted."""
+        """Return an `INSERT … SELECT` that passes over rows whose key is there.
 
+        Its rowcount is what was inserted.
+        """
+
+    @abstractmethod
     def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[tuple[object, ...]]
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
-        """`INSERT … SELECT` that overwrites the named columns, save the key and `first_seen_at`, of rows whose key is there."""
+        """Return an `INSERT … SELECT` that overwrites rows whose key is there, save it and `first_seen_at`."""
 
+    def with_index(self, query: sa.Select[Any], table: sa.Table, index: str) -> sa.Select[Any]:
+        """Return a query that looks into `table` by this index, where the engine has to be told."""
+        return query
+
+    @abstractmethod
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         """Put a batch of rows into `scan_staged`, in bulk."""
-
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
-        """What an error of this engine's driver means; never decided by the text of its message."""

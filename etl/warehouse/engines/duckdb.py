@@ -1,18 +1,19 @@
 """DuckDB: one file, one process, bulk work by JSON documents that it unpacks itself."""
 
 import contextlib
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.types import TypeEngine
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseRefused
-from etl.warehouse.engines.contract import Fault, Limits
+from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.files import FileEngine
+from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED
 
 _UNPACKED = ", ".join(f"entry[{place}]" for place in range(1, len(CARRIED) + 1))
@@ -32,10 +33,15 @@ _BY_CLASS = {
 }
 
 
-class Duckdb:
+class Duckdb(FileEngine):
     """See `Engine`."""
 
-    single_writer: ClassVar[bool] = True
+    harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit"})
+    keeps_zones: ClassVar[bool] = True
+    advice: ClassVar[Mapping[Fault, str]] = {
+        Fault.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another "
+        "process holds the file (DuckDB lets one process in at a time; close the other one)",
+    }
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
@@ -61,7 +67,7 @@ class Duckdb:
                 with contextlib.suppress(
                     duckdb.CatalogException
                 ):  # before the first migration, which makes it
-                    connection.execute(f"SET schema = '{schema_path(schema)}'")
+                    connection.execute(_enter(schema))
 
         failed: list[str] = []
 
@@ -83,14 +89,19 @@ class Duckdb:
 
         return engine
 
-    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
-        return contextlib.nullcontext()
+    def column_type(
+        self, kind: Kind, length: int | None, dialect: sa.Dialect
+    ) -> TypeEngine[Any] | None:
+        return sa.DateTime(timezone=True) if kind is Kind.MOMENT else None
 
-    def unfit(self, conn: sa.Connection) -> str | None:
-        return None
+    def schema_sql(self, schema: str) -> str:
+        name = '"' + schema.replace('"', '""') + '"'
+        return f"CREATE SCHEMA IF NOT EXISTS {name};\n\n{_enter(schema)};\n\n"
 
-    def now(self, conn: sa.Connection) -> datetime:
-        return datetime.now(UTC)
+    def create_schema(self, conn: sa.Connection, schema: str) -> None:
+        if not sa.inspect(conn).has_schema(schema):
+            conn.execute(sa.schema.CreateSchema(schema))
+            conn.exec_driver_sql(_enter(schema))
 
     def relation(self) -> sa.FromClause:
         table = sa.text(
@@ -100,14 +111,6 @@ class Duckdb:
         return table.columns(
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
-
-    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        return {
-            "batch_keys": msgspec.json.encode([(key.sid, key.source_hash) for key in keys]).decode()
-        }
-
-    def pack(self, sids: Collection[str]) -> str:
-        return msgspec.json.encode(list(sids)).decode()
 
     def unpack(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
@@ -131,11 +134,7 @@ class Duckdb:
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         statement = insert(table).from_select(list(columns), rows)
-        kept = {column.name for column in table.primary_key} | {"first_seen_at"}
-        overwritten = {name: statement.excluded[name] for name in columns if name not in kept}
-        return statement.on_conflict_do_update(
-            index_elements=list(table.primary_key), set_=overwritten
-        )
+        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, (stage_id, batch, msgspec.json.encode(rows).decode()))
@@ -147,6 +146,10 @@ class Duckdb:
         return _BY_CLASS.get(kind, Fault.OTHER)
 
 
-def schema_path(schema: str) -> str:
-    """A schema's name as DuckDB's `SET schema` takes it, between single quotes."""
-    return '"' + schema.replace('"', '""').replace("'", "''") + '"'
+ENGINE: Engine = Duckdb()
+
+
+def _enter(schema: str) -> str:
+    """Return the statement that goes into a schema; it takes a path between single quotes."""
+    path = '"' + schema.replace('"', '""').replace("'", "''") + '"'
+    return f"SET schema = '{path}'"

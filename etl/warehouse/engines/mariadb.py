@@ -1,17 +1,19 @@
 """MariaDB 10.6 and newer, MySQL 8, through PyMySQL: keys as a JSON table, batches by multi-row INSERT."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-import msgspec
 import sqlalchemy as sa
-from sqlalchemy.dialects.mysql import insert
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, VARCHAR, insert
+from sqlalchemy.types import TypeEngine
 
-from etl.domain.binding import Key, Row
-from etl.errors import ConfigurationError, WarehouseConflict
-from etl.warehouse.engines.contract import LONGEST_GREETING, ROOM, Fault, Limits
+from etl.domain.binding import Row
+from etl.errors import ConfigurationError, WarehouseConflict, WarehouseError
+from etl.warehouse.engines.contract import LONGEST_GREETING, ROOM, Engine, Fault, Kind, Limits
+from etl.warehouse.engines.servers import ServerEngine, pool_options
+from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
@@ -69,17 +71,17 @@ _OLDEST_MYSQL = (8, 0, 31)
 _SMALLEST_PAGE = 8192  # of a smaller one, a key of `sync_leases` is too long
 
 _PATIENCE_SECONDS = 600
-_KEPT = 8
-"""Connections that stay open while nobody needs them."""
 _REST_OF_STATEMENT = 2000
 
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
 
 
-class Mariadb:
+class Mariadb(ServerEngine):
     """See `Engine`."""
 
-    single_writer: ClassVar[bool] = False
+    drivers: ClassVar[frozenset[str]] = frozenset({"pymysql"})
+    harmless_options: ClassVar[frozenset[str]] = frozenset({"charset", "connect_timeout"})
+    commits_each_ddl: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
@@ -99,11 +101,7 @@ class Mariadb:
             connect_args={"connect_timeout": min(LONGEST_GREETING, limits.silence)},
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
-            hide_parameters=True,
-            pool_size=_KEPT,
-            max_overflow=max(0, limits.connections + 1 - _KEPT),
-            pool_timeout=limits.lock,
-            pool_pre_ping=True,
+            **pool_options(limits),
         )
 
         # MariaDB has sequences; the tables use AUTO_INCREMENT, as MySQL has to.
@@ -136,6 +134,37 @@ class Mariadb:
                 conn.exec_driver_sql("SET SESSION max_statement_time = 0")
 
         return engine
+
+    def column_type(
+        self, kind: Kind, length: int | None, dialect: sa.Dialect
+    ) -> TypeEngine[Any] | None:
+        if kind is Kind.MOMENT:
+            return DATETIME(fsp=6)
+        if kind is Kind.CODE:
+            return VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
+        if kind is Kind.IDENTIFIER:
+            return None
+        # Trailing blanks count; the usual collations pad with blanks.
+        is_mariadb = getattr(dialect, "is_mariadb", False)
+        collation = "utf8mb4_nopad_bin" if is_mariadb else "utf8mb4_0900_bin"
+        if length:
+            return VARCHAR(length, charset="utf8mb4", collation=collation)
+        return LONGTEXT(charset="utf8mb4", collation=collation)
+
+    def prepare_migrations(self) -> None:
+        from etl.warehouse.engines import mariadb_resuming  # noqa: F401 - being there is enough
+
+    def sql_dialect(self, named: str, ask: Callable[[], sa.Dialect]) -> str:
+        # Behind a URL that says `mysql` may be a MariaDB: only the server knows, if it answers.
+        if named != "mysql":
+            return named
+        try:
+            return "mariadb" if getattr(ask(), "is_mariadb", False) else named
+        except WarehouseError:
+            return named
+
+    def schema_sql(self, schema: str) -> str:
+        return "USE `" + schema.replace("`", "``") + "`;\n\n"
 
     @contextmanager
     def migrating_alone(self, conn: sa.Connection) -> Iterator[None]:
@@ -178,14 +207,6 @@ class Mariadb:
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
 
-    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        return {
-            "batch_keys": msgspec.json.encode([(key.sid, key.source_hash) for key in keys]).decode()
-        }
-
-    def pack(self, sids: Collection[str]) -> str:
-        return msgspec.json.encode(list(sids)).decode()
-
     def unpack(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
             "SELECT scan_seen.batch, CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
@@ -210,11 +231,16 @@ class Mariadb:
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         statement = insert(table).from_select(list(columns), rows)
-        kept = {column.name for column in table.primary_key} | {"first_seen_at"}
-        overwritten = {
-            name: sa.func.values(statement.table.c[name]) for name in columns if name not in kept
+        values = {
+            name: sa.func.values(statement.table.c[name]) for name in overwritten(table, columns)
         }
-        return statement.on_duplicate_key_update(overwritten)
+        return statement.on_duplicate_key_update(values)
+
+    def with_index(self, query: sa.Select[Any], table: sa.Table, index: str) -> sa.Select[Any]:
+        # After a purge the statistics know no rows, and it would read the whole table each time.
+        for dialect in ("mariadb", "mysql"):
+            query = query.with_hint(table, f"FORCE INDEX ({index})", dialect)
+        return query
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
@@ -224,6 +250,9 @@ class Mariadb:
         if error.connection_invalidated:
             return Fault.LOST
         return _BY_CODE.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+
+
+ENGINE: Engine = Mariadb()
 
 
 def _unfit_setting(settings: Mapping[str, str]) -> str | None:

@@ -1,16 +1,20 @@
 """PostgreSQL 14 and newer, through psycopg 3: batches by COPY, keys as arrays."""
 
+import re
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from etl.domain.binding import Key, Row
-from etl.errors import ConfigurationError, WarehouseRefused
-from etl.warehouse.engines.contract import Fault, Limits
+from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
+from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.servers import ServerEngine, pool_options
+from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_STATE = {
@@ -38,20 +42,34 @@ _LOST_CLASSES = (
     "53",
 )  # connection exception, operator intervention (restart), too many connections
 
+# libpq's list of hosts, which SQLAlchemy's `make_url` does not take apart.
+_ONE_OF_HOSTS = r"[A-Za-z0-9._-]+(?::\d{1,5})?"
+_HOSTS = re.compile(
+    rf"(?P<login>(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>{_ONE_OF_HOSTS}(?:,{_ONE_OF_HOSTS})+)"
+    r"(?P<database>(?:/[^?]*)?)(?:\?(?P<query>.*))?"
+)
+
 _OLDEST = (14,)
 _LONGEST_NAME = 63
 _PATIENCE_SECONDS = 600
-_KEPT = 8
-"""Connections that stay open while nobody needs them."""
 _CLOCK = sa.select(sa.func.clock_timestamp())
 _ROWS_A_WRITE = 500
 _COPY_STAGED = f"COPY scan_staged (stage_id, batch, {', '.join(CARRIED)}) FROM STDIN"
 
 
-class Postgresql:
+class Postgresql(ServerEngine):
     """See `Engine`."""
 
-    single_writer: ClassVar[bool] = False
+    drivers: ClassVar[frozenset[str]] = frozenset({"psycopg"})
+    harmless_options: ClassVar[frozenset[str]] = frozenset(
+        {"sslmode", "connect_timeout", "application_name"}
+    )
+    keeps_zones: ClassVar[bool] = True
+
+    def spelled(self, text: str) -> str:
+        scheme, _, place = text.partition("://")
+        several = _HOSTS.fullmatch(place)
+        return f"{scheme}://{_as_queries(several)}" if several else text
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
@@ -73,11 +91,7 @@ class Postgresql:
             connect_args={
                 name: value for name, value in asked_for.items() if name not in url.query
             },
-            hide_parameters=True,
-            pool_size=_KEPT,
-            max_overflow=max(0, limits.connections + 1 - _KEPT),
-            pool_timeout=limits.lock,
-            pool_pre_ping=True,
+            **pool_options(limits),
         )
 
         @sa.event.listens_for(engine, "do_connect")
@@ -101,6 +115,15 @@ class Postgresql:
 
         return engine
 
+    def column_type(
+        self, kind: Kind, length: int | None, dialect: sa.Dialect
+    ) -> TypeEngine[Any] | None:
+        if kind is Kind.MOMENT:
+            return sa.DateTime(timezone=True)
+        if kind is Kind.CODE:  # by a language's rules each look into an index would be slower
+            return sa.String(length, collation="C")
+        return JsonbAsText() if kind is Kind.JSON else None
+
     def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
         # Another's migration is waited for longer than a lock that somebody forgot.
         limit = conn.scalar(sa.select(sa.func.current_setting("lock_timeout")))
@@ -116,6 +139,28 @@ class Postgresql:
         if version >= _OLDEST:
             return None
         return f"it is PostgreSQL {version[0]}; use {_OLDEST[0]} or newer"
+
+    def schema_sql(self, schema: str) -> str:
+        name = '"' + schema.replace('"', '""') + '"'
+        return f"CREATE SCHEMA IF NOT EXISTS {name};\n\nSET search_path TO {name};\n\n"
+
+    def create_schema(self, conn: sa.Connection, schema: str) -> None:
+        if not sa.inspect(conn).has_schema(schema):
+            conn.execute(sa.schema.CreateSchema(schema))
+
+    def require_schema(self, conn: sa.Connection) -> None:
+        # It says so little of a missing or closed one that only its tables seem not to be there.
+        if conn.scalar(sa.select(sa.func.current_schema())) is not None:
+            return
+        path = conn.scalar(sa.select(sa.func.current_setting("search_path")))
+        raise WarehouseOutdated(
+            f"there is no schema {path}, or the role may not use it; check warehouse.schema, "
+            "GRANT USAGE ON SCHEMA to the role, or create it: `bindings-etl migrate`"
+        )
+
+    def unusable_sequences(self, conn: sa.Connection, sequences: Collection[str]) -> list[str]:
+        may_use = sa.func.has_sequence_privilege
+        return [one for one in sequences if not conn.scalar(sa.select(may_use(one, "USAGE")))]
 
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(_CLOCK)  # type: ignore[assignment]
@@ -164,11 +209,7 @@ class Postgresql:
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         statement = insert(table).from_select(list(columns), rows)
-        kept = {column.name for column in table.primary_key} | {"first_seen_at"}
-        overwritten = {name: statement.excluded[name] for name in columns if name not in kept}
-        return statement.on_conflict_do_update(
-            index_elements=list(table.primary_key), set_=overwritten
-        )
+        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         import psycopg
@@ -200,6 +241,26 @@ class Postgresql:
             is_lost = error.statement is None and isinstance(error.orig, psycopg.OperationalError)
             return Fault.LOST if is_lost else Fault.OTHER
         return _by_state(state)
+
+
+ENGINE: Engine = Postgresql()
+
+
+class JsonbAsText(TypeDecorator[str]):
+    """`jsonb` that takes JSON text as it is, without parsing it in Python."""
+
+    impl = JSONB
+    cache_ok = True
+
+    def bind_expression(self, bindvalue: sa.BindParameter[str]) -> sa.ColumnElement[Any]:
+        return sa.cast(sa.type_coerce(bindvalue, sa.Text), JSONB)
+
+
+def _as_queries(several: re.Match[str]) -> str:
+    """Return hosts in libpq's list as SQLAlchemy takes them; each has its own port there."""
+    hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")]
+    query = [*(f"host={host}" for host in hosts), *filter(None, [several["query"]])]
+    return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
 
 def _by_state(state: str) -> Fault:

@@ -1,18 +1,20 @@
 """SQLite: one file, one writer, everything else as elsewhere."""
 
 import sqlite3
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from datetime import UTC, datetime
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError
-from etl.warehouse.engines.contract import Fault, Limits
+from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.files import FileEngine
+from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_CODE = {
@@ -31,10 +33,16 @@ _JOURNALS = ("wal", "delete", "truncate", "persist")
 _INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (?, ?{', ?' * len(CARRIED)})"  # noqa: S608 - our own names
 
 
-class Sqlite:
+class Sqlite(FileEngine):
     """See `Engine`."""
 
-    single_writer: ClassVar[bool] = True
+    drivers: ClassVar[frozenset[str]] = frozenset({"pysqlite"})
+    harmless_options: ClassVar[frozenset[str]] = frozenset({"mode", "uri"})
+    has_schemas: ClassVar[bool] = False
+    advice: ClassVar[Mapping[Fault, str]] = {
+        Fault.FOREIGN: "is no SQLite database; check the path in warehouse.url, "
+        "and keep that file as it is",
+    }
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         journal = _journal_of(url)
@@ -62,14 +70,11 @@ class Sqlite:
 
         return engine
 
-    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def unfit(self, conn: sa.Connection) -> str | None:
-        return None
-
-    def now(self, conn: sa.Connection) -> datetime:
-        return datetime.now(UTC)
+    def column_type(
+        self, kind: Kind, length: int | None, dialect: sa.Dialect
+    ) -> TypeEngine[Any] | None:
+        # It counts up columns of this type only.
+        return sa.Integer() if kind is Kind.IDENTIFIER else None
 
     def relation(self) -> sa.FromClause:
         entries = sa.func.json_each(sa.bindparam("batch_keys", type_=sa.Text)).table_valued(
@@ -83,9 +88,6 @@ class Sqlite:
         return {
             "batch_keys": msgspec.json.encode({key.sid: key.source_hash for key in keys}).decode()
         }
-
-    def pack(self, sids: Collection[str]) -> str:
-        return msgspec.json.encode(list(sids)).decode()
 
     def unpack(self, stage_id: int) -> sa.FromClause:
         entries = sa.func.json_each(scan_seen.c.sids).table_valued(
@@ -111,11 +113,7 @@ class Sqlite:
     ) -> sa.Executable:
         # WHERE TRUE: without a WHERE, SQLite's parser takes ON CONFLICT for a join's ON.
         statement = insert(table).from_select(list(columns), rows.where(sa.true()))
-        kept = {column.name for column in table.primary_key} | {"first_seen_at"}
-        overwritten = {name: statement.excluded[name] for name in columns if name not in kept}
-        return statement.on_conflict_do_update(
-            index_elements=list(table.primary_key), set_=overwritten
-        )
+        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
@@ -123,6 +121,12 @@ class Sqlite:
     def fault(self, error: sa.exc.DBAPIError) -> Fault:
         code = getattr(error.orig, "sqlite_errorcode", None)
         return Fault.OTHER if code is None else _BY_CODE.get(code & 0xFF, Fault.OTHER)
+
+    def error_code(self, error: sa.exc.DBAPIError) -> str:
+        return getattr(error.orig, "sqlite_errorname", None) or super().error_code(error)
+
+
+ENGINE: Engine = Sqlite()
 
 
 def _journal_of(url: sa.URL) -> str:
