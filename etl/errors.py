@@ -77,7 +77,7 @@ class SourceError(EtlError):
         self.status = status
         self.twilio_code = twilio_code
         self.request_id = request_id
-        self.passing = False
+        self.transient = False
         """Whether the same request may well succeed later."""
         self.wordless = False
         """Whether the answer had no body: whoever gave it did not say who it is."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 from etl.domain.counters import Counters
 from etl.errors import Interrupted
 from etl.stopping import Stop
-from etl.twilio.paging import Step
+from etl.twilio.paging import FetchedPage
 
 # 5,000 rows keep peak memory under 100 MB; 20,000 gained nothing and cost 165 MB (measured).
 _BATCH_ROWS = 5_000
@@ -34,12 +34,14 @@ class Batch(NamedTuple):
 class Prefetcher:
     """Reads the pages of one chain ahead of whoever takes the batches, by no more than one batch."""
 
-    def __init__(self, pages: Callable[[], Iterator[Step]], counters: Counters, stop: Stop) -> None:
+    def __init__(
+        self, pages: Callable[[], Iterator[FetchedPage]], counters: Counters, stop: Stop
+    ) -> None:
         self._pages = pages
         self._counters = counters
         self._stop = stop
         self._changed = threading.Condition()
-        self._waiting: list[Step] = []
+        self._waiting: list[FetchedPage] = []
         self._rows = 0
         self._bytes = 0
         self._first_at = 0.0
@@ -87,7 +89,7 @@ class Prefetcher:
         if not pages:
             return None, last
         return Batch(
-            [row for step in pages for row in step.page.rows], len(pages), pages[-1].next_link
+            [row for fetched in pages for row in fetched.page.rows], len(pages), pages[-1].next_link
         ), last
 
     def _interruption(self) -> Exception | None:
@@ -111,8 +113,8 @@ class Prefetcher:
 
     def _fetch(self) -> None:
         try:
-            for step in self._pages():
-                if not self._put(step):
+            for fetched in self._pages():
+                if not self._put(fetched):
                     return
         except Exception as error:  # noqa: BLE001 - carried over to the reader's thread, which raises it
             self._error = error
@@ -121,7 +123,7 @@ class Prefetcher:
                 self._ended = True
                 self._changed.notify_all()
 
-    def _put(self, step: Step) -> bool:
+    def _put(self, fetched: FetchedPage) -> bool:
         with self._changed:
             while self._is_full() and not self._abandoned:
                 self._changed.wait()
@@ -129,12 +131,12 @@ class Prefetcher:
                 return False
             if not self._waiting:
                 self._first_at = time.monotonic()
-            self._waiting.append(step)
-            self.saw_a_page_again |= step.repeated
-            self._rows += len(step.page.rows)
-            self._bytes += sum(map(len, step.page.rows))
+            self._waiting.append(fetched)
+            self.saw_a_page_again |= fetched.repeated
+            self._rows += len(fetched.page.rows)
+            self._bytes += sum(map(len, fetched.page.rows))
             self._counters.pages += 1
-            self._counters.fetched += len(step.page.rows)
+            self._counters.fetched += len(fetched.page.rows)
             if self._is_full():
                 self._changed.notify_all()
             return True

@@ -12,7 +12,7 @@ from etl.sync.prefetch import Prefetcher
 from etl.telemetry.tracing import Trace
 from etl.twilio.client import Client
 from etl.twilio.conversations import list_bindings
-from etl.twilio.paging import Step
+from etl.twilio.paging import FetchedPage
 
 # What the API says of a link that leads nowhere any more, by whatever status and code. Should the
 # service itself be gone or refused, the first page will say so.
@@ -37,13 +37,13 @@ class Source:
     def prefetch(self, link: str | None, trace: Trace) -> Prefetcher:
         """Return the batches of the listing from its first page, or from a stored link, on."""
 
-        def pages() -> Iterator[Step]:
+        def pages() -> Iterator[FetchedPage]:
             followed = self.read_from_start() if link is None else self.resume(link)
             return trace.follow("page", followed, spans.of_page)
 
         return Prefetcher(pages, self.counters, self.stop)
 
-    def read_from_start(self) -> Iterator[Step]:
+    def read_from_start(self) -> Iterator[FetchedPage]:
         """Yield the pages from the first one.
 
         Raises:
@@ -68,7 +68,7 @@ class Source:
         yield first
         yield from pages
 
-    def resume(self, link: str) -> Iterator[Step]:
+    def resume(self, link: str) -> Iterator[FetchedPage]:
         """Yield the pages from a stored link on.
 
         Raises:

@@ -5,7 +5,7 @@ from etl.domain.status import ScanStatus
 from etl.sync.context import Context
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.telemetry.tracing import Attributes, Trace, of_error
-from etl.twilio.paging import Step
+from etl.twilio.paging import FetchedPage
 
 
 def begin_scan(context: Context, scope: Scope) -> Trace:
@@ -24,6 +24,6 @@ def end_scan(trace: Trace, outcome: ScanOutcome) -> None:
     trace.end(None if is_well else sentence(outcome.error))
 
 
-def of_page(step: Step) -> Attributes:
+def of_page(fetched: FetchedPage) -> Attributes:
     """What is told of a page."""
-    return {"twilio.request_id": step.request_id, "rows": len(step.page.rows)}
+    return {"twilio.request_id": fetched.request_id, "rows": len(fetched.page.rows)}

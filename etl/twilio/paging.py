@@ -1,7 +1,8 @@
 """A chain of pages, and what a next link may never do (docs/promises.md §6, §7; docs/api.md §2).
 
-The link is followed as an opaque string. It is taken apart only to see where it leads, never to be put together again: tokens
-hold `.`, `:`, `_` and `=`, and rebuilding has broken two public clients (docs/api.md §2.4).
+The link is followed as an opaque string. It is taken apart only to see where it leads, never to be
+put together again: tokens hold `.`, `:`, `_` and `=`, and rebuilding has broken two public clients
+(docs/api.md §2.4).
 """
 
 import re
@@ -16,8 +17,8 @@ import structlog
 from etl import errors
 from etl.domain.counters import Counters
 from etl.domain.wire import Page, decode_page
-from etl.twilio.client import Client, Leniency
-from etl.twilio.failures import Answer
+from etl.twilio.client import Client, OneOffRetry
+from etl.twilio.responses import ApiResponse
 
 log = structlog.get_logger()
 
@@ -39,92 +40,98 @@ class Listing:
 
     @property
     def kind(self) -> str:
-        """Its path without the SIDs in it: listings of one kind are cut into pages alike."""
+        """The path without the SIDs in it: listings of one kind are cut into pages alike."""
         return _SID.sub("{sid}", self.path)
 
     def first_link(self, origin: str, page_size: int) -> str:
-        """The only link that this program makes; all others are the server's."""
-        return f"{origin}{self.path}?{urlencode([('PageSize', str(page_size)), *self.query], quote_via=quote)}"
+        """Return the only link that this program makes; all others are the server's."""
+        query = urlencode([("PageSize", str(page_size)), *self.query], quote_via=quote)
+        return f"{origin}{self.path}?{query}"
 
 
-class Step(NamedTuple):
+class FetchedPage(NamedTuple):
     """One page, and where it leads: None at the end."""
 
     page: Page
     next_link: str | None
     repeated: bool = False
-    """Whether the page was met before: rows moved while they were read, so the listing proves no absence."""
+    """Seen before: rows moved while they were read, so the listing proves no absence."""
     request_id: str | None = None
 
 
-class _Course:
-    """What a walk has met, so that it ends.
+class LoopDetector:
+    """Notices a listing without end.
 
-    Rows that are added at the head push a page on, and then it comes again under the next link; a filter may leave many pages
-    empty. Only a run of such pages is a listing without end.
+    Rows that are added at the head push a page on, and then it comes again under the next link; a
+    filter may leave many pages empty. Only a run of such pages is a listing without end.
     """
 
     def __init__(self) -> None:
-        self._met: set[int] = set()
+        self._seen: set[int] = set()
         self._repeated = 0
         self._without_news = 0
 
-    def judge(self, link: str, page: Page, onward: str | None) -> bool:
-        """Note a page; gives whether it was met before.
+    def observe(self, link: str, page: Page, next_link: str | None) -> bool:
+        """Note the page that came for `link`; return whether it was seen before.
 
         Raises:
-            RepeatedLink: the next link was met before, or too many pages in a row brought nothing new.
+            RepeatedLink: the next link was followed before, or too many pages in a row brought
+                nothing new.
         """
-        rows = hash(
-            (len(page.rows), *page.rows[:1], *page.rows[-1:])
-        )  # both ends tell, and cost less than hashing all
-        repeated = bool(page.rows) and rows in self._met
+        # Both ends tell a page from others, and cost less than hashing all of it.
+        rows = hash((len(page.rows), *page.rows[:1], *page.rows[-1:]))
+        repeated = bool(page.rows) and rows in self._seen
         if repeated or not page.rows:
             self._repeated += repeated
             self._without_news += 1
         else:
             self._repeated = self._without_news = 0
-        self._met |= {hash(link), rows}
-        if onward is not None and hash(onward) in self._met:
+        self._seen |= {hash(link), rows}
+        if next_link is not None and hash(next_link) in self._seen:
             raise errors.RepeatedLink(
-                "a next link was followed before, so the listing would never end; report it to Twilio"
+                "a next link was followed before, so the listing would never end; "
+                "report it to Twilio"
             )
         if self._repeated > _MOST_REPEATED_PAGES or self._without_news > _MOST_PAGES_WITHOUT_NEWS:
             raise errors.RepeatedLink(
-                f"{self._without_news} pages in a row brought nothing new, so the listing would never end; report it to Twilio"
+                f"{self._without_news} pages in a row brought nothing new, "
+                "so the listing would never end; report it to Twilio"
             )
         return repeated
 
 
-def walk(
+def iter_pages(
     client: Client, listing: Listing, counters: Counters, start: str | None = None
-) -> Iterator[Step]:
-    """Follow a listing from its first page, or from a stored link, to its end.
+) -> Iterator[FetchedPage]:
+    """Yield the pages of a listing from its first one, or from a stored link, to its end.
 
     Raises:
-        SourceError: typed; among them `ForeignLink` and `RepeatedLink`, before anything is sent there.
+        SourceError: typed; among them `ForeignLink` and `RepeatedLink`, before anything is sent
+            there.
         Interrupted: the run is to stop.
     """
-    course, leniency = _Course(), Leniency()
+    loops, one_off = LoopDetector(), OneOffRetry()
     link: str | None
     if start is None:
-        step = _first(client, listing, counters, course)
-        link = step.next_link
-        yield step
+        fetched = _fetch_first(client, listing, counters, loops)
+        link = fetched.next_link
+        yield fetched
     else:
         link = check_link(start, client.origin + listing.path, client.origin, listing.path)
     while link is not None:
-        step = _step(client, listing, client.fetch(link, counters, leniency), link, course)
-        leniency.note_page()
-        link = step.next_link
-        yield step
+        response = client.fetch(link, counters, one_off)
+        fetched = _read_page(client, listing, response, link, loops)
+        one_off.note_page()
+        link = fetched.next_link
+        yield fetched
 
 
 def check_link(link: str, current: str, origin: str, path: str) -> str:
-    """Where `link`, found on the page `current`, leads, if that is a page of the same listing at the configured origin.
+    """Return where `link`, found on the page `current`, leads: a page of the same listing.
 
     Raises:
-        ForeignLink: another scheme, host, port or path, or credentials in the link. Its text is not repeated: it may hold a filter.
+        ForeignLink: another scheme, host, port or path, or credentials in the link. Its text is
+            not repeated: it may hold a filter.
     """
     if link.startswith(f"{origin}{path}?") and _is_plain(link):
         return link  # the usual case: there is nothing to take apart
@@ -150,7 +157,10 @@ _is_plain = re.compile(r"[A-Za-z0-9\-._~:/?\[\]@!$&'()*+,;=%]+").fullmatch
 
 
 def _is_twin(target: httpx.URL, home: httpx.URL) -> bool:
-    """Another of Twilio's names for this API, with the query of a page: the configured name is kept, path and query are taken."""
+    """Return whether it is another of Twilio's names for this API, with the query of a page.
+
+    Then path and query are taken, and the configured name is kept.
+    """
     same_api = all(
         _CONVERSATIONS_HOST.fullmatch(url.host) and url.scheme == "https" and url.port is None
         for url in (target, home)
@@ -158,34 +168,38 @@ def _is_twin(target: httpx.URL, home: httpx.URL) -> bool:
     return same_api and ("PageToken" in target.params or "Page" in target.params)
 
 
-def _first(client: Client, listing: Listing, counters: Counters, course: _Course) -> Step:
+def _fetch_first(
+    client: Client, listing: Listing, counters: Counters, loops: LoopDetector
+) -> FetchedPage:
     kind = listing.kind
     while True:
         asked = client.page_size(kind)
         link = listing.first_link(client.origin, asked)
         try:
-            answer = client.fetch(link, counters)
+            response = client.fetch(link, counters)
         except errors.PageSizeRefused:
             if client.page_size(kind) < asked or client.ask_for_smaller_pages(kind, asked):
                 continue
             raise
-        step = _step(client, listing, answer, link, course)
-        client.follow_down(kind, step.page.page_size)
-        return step
+        fetched = _read_page(client, listing, response, link, loops)
+        client.follow_down(kind, fetched.page.page_size)
+        return fetched
 
 
-def _step(client: Client, listing: Listing, answer: Answer, link: str, course: _Course) -> Step:
+def _read_page(
+    client: Client, listing: Listing, response: ApiResponse, link: str, loops: LoopDetector
+) -> FetchedPage:
     try:
-        page = decode_page(answer.body, listing.key)
-        onward = (
+        page = decode_page(response.body, listing.key)
+        next_link = (
             None
             if page.next_link is None
             else check_link(page.next_link, link, client.origin, listing.path)
         )
-        repeated = course.judge(link, page, onward)
+        repeated = loops.observe(link, page, next_link)
     except errors.SourceError as error:
-        error.status, error.request_id = answer.status, answer.request_id
+        error.status, error.request_id = response.status, response.request_id
         raise
     if repeated:
-        log.warning("page.repeated", path=listing.path, twilio_request_id=answer.request_id)
-    return Step(page, onward, repeated, answer.request_id)
+        log.warning("page.repeated", path=listing.path, twilio_request_id=response.request_id)
+    return FetchedPage(page, next_link, repeated, response.request_id)

@@ -1,4 +1,4 @@
-"""How many requests one account may have in flight: halves when the API says 429, grows back slowly.
+"""How many requests one account may have in flight: halves at each 429, grows back slowly.
 
 Twilio limits concurrency, not rate, and the customer's live traffic counts too (docs/api.md §3.4).
 """
@@ -15,7 +15,7 @@ _LOOK_FOR_STOP_SECONDS = 0.5
 
 
 class Throttle:
-    """Additive increase, multiplicative decrease, between 1 and `most`. Shared by all scans of an account."""
+    """Additive increase, multiplicative decrease, between 1 and `most`; shared by all scans."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -33,7 +33,7 @@ class Throttle:
 
     @contextmanager
     def slot(self, stop: Stop) -> Iterator[float]:
-        """Wait for a place in flight and hold it; gives the moment it was taken."""
+        """Wait for a place in flight and hold it; yields the moment at which it was taken."""
         with self._free:
             while self._in_flight >= self.limit:
                 stop.check()

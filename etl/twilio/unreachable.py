@@ -5,25 +5,44 @@ import socket
 import ssl
 from collections.abc import Iterator
 
-import httpcore
+import httpx
 
 from etl import errors
+
+HTTPX_ERRORS = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, httpx.CookieConflict)
+"""All errors of httpx."""
+
+# The others may pass: the network's, the server's, and what came damaged.
+_LASTING = (
+    httpx.LocalProtocolError,
+    httpx.UnsupportedProtocol,
+    httpx.TooManyRedirects,
+    httpx.HTTPStatusError,
+    httpx.InvalidURL,
+    httpx.StreamError,
+    httpx.CookieConflict,
+)
 
 
 def unreachable(
     cause: Exception, origin: str, *, through_proxy: bool, request_id: str | None
 ) -> errors.SourceError:
-    """Return the typed error for an exchange with `origin` that broke; all but TLS trust may pass."""
+    """Return the typed error for an exchange with `origin` that ended in an error of httpx."""
     chain = list(_chain(cause))
     if _find(chain, ssl.SSLCertVerificationError):
         return errors.NotTheApi(
             f"the certificate of {origin} cannot be trusted: check base_url, "
             "or name your own authority in SSL_CERT_FILE"
         )
+    if isinstance(cause, _LASTING):
+        return errors.RequestRefused(
+            f"the request to {origin} cannot be made as it is ({type(cause).__name__}): report it",
+            request_id=request_id,
+        )
     peer = ("the proxy", "HTTPS_PROXY") if through_proxy else (origin, "base_url")
     sentence = _no_connection(chain, *peer) or _no_answer(chain, origin)
     error = errors.Unavailable(sentence, request_id=request_id)
-    error.passing = True
+    error.transient = True
     return error
 
 
@@ -43,12 +62,12 @@ def _no_connection(chain: list[BaseException], peer: str, setting: str) -> str |
             f"{peer} refused the connection: nothing listens there, or a firewall forbids it; "
             f"check {setting} and its port"
         )
-    if _find(chain, httpcore.ConnectTimeout):
+    if _find(chain, httpx.ConnectTimeout):
         return (
-            f"{peer} did not take the connection in time: check {setting} and the firewalls between, "
-            "or raise retry.timeout_seconds"
+            f"{peer} did not take the connection in time: "
+            f"check {setting} and the firewalls between, or raise retry.timeout_seconds"
         )
-    if _find(chain, httpcore.ConnectError):
+    if _find(chain, httpx.ConnectError):
         return (
             f"no connection to {peer} ({_errno_name(chain)}): "
             f"check {setting} and this machine's network"
@@ -57,12 +76,12 @@ def _no_connection(chain: list[BaseException], peer: str, setting: str) -> str |
 
 
 def _no_answer(chain: list[BaseException], origin: str) -> str:
-    if _find(chain, httpcore.TimeoutException):
+    if _find(chain, httpx.TimeoutException):
         return (
             f"{origin} took the connection and did not answer in time: "
             "try again later, or raise retry.timeout_seconds"
         )
-    if _find(chain, httpcore.ProxyError):
+    if _find(chain, httpx.ProxyError):
         return (
             "the proxy did not let the request through: "
             "check HTTPS_PROXY, above all the user and password in it"

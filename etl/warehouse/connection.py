@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
-import tenacity
 
 from etl import config, errors
-from etl.retrying import failure, persist, upcoming_wait
+from etl.retrying import FailedTry, Retries
 from etl.stopping import Stop
 from etl.warehouse import ledger, password
 from etl.warehouse.engines import engine_for
@@ -87,8 +86,7 @@ class Warehouse:
     ) -> None:
         self.engine = engine
         self._pool = pool
-        self._policy = policy
-        self._stop = stop
+        self._retries = Retries(policy, stop, _is_transient, _log_retry)
         self._turn = threading.RLock() if engine.single_writer else None
         self._places = threading.Semaphore(limits.connections)
         self._longest_line = limits.statement
@@ -119,16 +117,11 @@ class Warehouse:
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
-        policy = self._policy.model_copy(update={"attempts": 1}) if once else self._policy
         try:
             with nullcontext() if ahead else self._place():
-                return persist(
-                    lambda: self._transact_once(work),
-                    policy,
-                    self._stop,
-                    on=_is_passing,
-                    announce=_announce,
-                )
+                if once:
+                    return self._transact_once(work)
+                return self._retries.call_with_retries(lambda: self._transact_once(work))
         except errors.WarehouseConflict as error:
             raise self._name_rivals(error) from error
 
@@ -139,13 +132,7 @@ class Warehouse:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
         with self._place():
-            return persist(
-                lambda: self._read_once(work),
-                self._policy,
-                self._stop,
-                on=_is_passing,
-                announce=_announce,
-            )
+            return self._retries.call_with_retries(lambda: self._read_once(work))
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -313,15 +300,14 @@ def _word(engine: Engine, fault: Fault, where: str, code: str) -> errors.Warehou
     return _KINDS.get(fault, errors.WarehouseRefused)(told)
 
 
-def _is_passing(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     return isinstance(error, errors.WarehouseConflict | errors.WarehouseUnreachable)
 
 
-def _announce(state: tenacity.RetryCallState) -> None:
-    error = failure(state)
+def _log_retry(failed: FailedTry) -> None:
     log.warning(
         "transaction.retried",
-        reason=type(error).__name__,
-        attempt=state.attempt_number,
-        wait_seconds=round(upcoming_wait(state), 2),
+        reason=type(failed.error).__name__,
+        attempt=failed.number,
+        wait_seconds=round(failed.wait_seconds, 2),
     )

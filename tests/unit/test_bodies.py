@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from etl.errors import MalformedPage, NotTheApi
 from etl.twilio.bodies import LARGEST_BODY_BYTES, read_body
-from etl.twilio.failures import Answer
 
 BODY = b'{"bindings": [{"sid": "BS1"}, {"sid": "BS2"}], "meta": {"key": "bindings", "next_page_url": null}}'
 PACKED = gzip.compress(BODY, mtime=0)  # the hour of the run stays out of the names of tests
@@ -41,7 +40,7 @@ def read(
     if encoding is not None:
         headers["content-encoding"] = encoding
     response = httpx.Response(status, headers=headers, stream=Arriving(sent, piece))
-    return read_body(response, Answer(status, b"", response.headers))
+    return read_body(response)
 
 
 @pytest.mark.parametrize("encoding", [None, "", "identity", "Identity"])

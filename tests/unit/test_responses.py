@@ -10,20 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl import errors
-from etl.twilio.failures import Answer, error_for, retry_after, twilio_code
+from etl.twilio.responses import ApiResponse, error_for, retry_after, twilio_code
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 REQUEST_ID = "RQ" + "0a" * 16
 NGINX = b"<html><head><title>502 Bad Gateway</title></head><body>hunter2</body></html>"
 
 
-def answer(status: int, body: Any = None, **headers: str) -> Answer:
+def answer(status: int, body: Any = None, **headers: str) -> ApiResponse:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     raw = [
         (name.replace("_", "-").encode(), value.encode("latin-1"))
         for name, value in headers.items()
     ]
-    return Answer(status, content, httpx.Headers(raw))
+    return ApiResponse(status, content, httpx.Headers(raw))
 
 
 def usual(code: int | None, status: int, message: str = "hunter2") -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_20001_blames_the_page_size_only_where_it_may(message: str) -> None:
 @pytest.mark.parametrize("status", [408, 429, *range(500, 512), 520, 522, 524, 529, 599])
 def test_what_passes_is_tried_again(status: int) -> None:
     """429 and 5xx are retried (docs/promises.md §7), also those that a content network makes up."""
-    assert answer(status).passing
+    assert answer(status).transient
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_what_passes_is_tried_again(status: int) -> None:
 )
 def test_what_stays_is_not_tried_again(status: int) -> None:
     """A refusal stays one; retrying it only costs the customer's concurrency."""
-    assert not answer(status).passing
+    assert not answer(status).transient
 
 
 @pytest.mark.parametrize(
