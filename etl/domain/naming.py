@@ -6,6 +6,7 @@ with the next sync, while one that stays breaks a promise. So in doubt a row nam
 
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import unquote, unquote_plus
@@ -23,6 +24,12 @@ _NAMELESS = frozenset(
         "date_updated",
     }
 )
+# Shorter names are looked for as words of their own.
+_SHORTEST_PART = 4
+
+# So often may a text be encoded: a link in a link, JSON in JSON.
+_MOST_LAYERS = 3
+
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
@@ -36,13 +43,13 @@ class Naming(NamedTuple):
     """As the identity that the binding belongs to."""
 
 
-class _Members(list[tuple[str, Any]]):
+class Members(list[tuple[str, Any]]):
     """The members of a JSON object, those that stand twice too."""
 
 
 # The standard library's, since the fast one refuses half a surrogate pair. Numbers stay as spelled.
 _decode = json.JSONDecoder(
-    object_pairs_hook=_Members, parse_int=str, parse_float=str, strict=False
+    object_pairs_hook=Members, parse_int=str, parse_float=str, strict=False
 ).decode
 
 
@@ -54,21 +61,56 @@ def find_name(payload: str, forms: Collection[str]) -> Naming:
         sent = _decode(payload)
     except (ValueError, RecursionError):
         return Naming(_is_quoted(_unescape(payload), forms), as_identity=False)
-    members = sent if isinstance(sent, _Members) else [("identity", sent)]
+    members = sent if isinstance(sent, Members) else [("identity", sent)]
     identities = [value for name, value in members if name == "identity"]
     others = [value for name, value in members if name != "identity" and name not in _NAMELESS]
-    owns = any(text in forms for text in _texts(identities))
-    hints = owns or any(text in forms or _is_linked(text, forms) for text in _texts(others))
-    return Naming(hints, owns and isinstance(sent, _Members))
+    owns = any(text in forms for text in texts(identities))
+    hints = owns or any(text in forms or _is_linked(text, forms) for text in texts(others))
+    return Naming(hints, owns and isinstance(sent, Members))
 
 
-def _texts(node: Any) -> Iterator[str]:
+class Name:
+    """A name that is looked for in texts, however they spell it."""
+
+    def __init__(self, name: str) -> None:
+        self._name = _fold(name.strip())
+        word = rf"(?<![^\W_]){re.escape(self._name)}(?![^\W_])"
+        # A short one stands in many a text by chance.
+        self._word = re.compile(word) if len(self._name) < _SHORTEST_PART else None
+
+    def stands_in(self, text: str) -> bool:
+        """Whether it does: as it is, percent-encoded or JSON-escaped, in any case; short ones as a word."""
+        return any(
+            self._word.search(spelling) if self._word else self._name in spelling
+            for spelling in _spellings(text)
+        )
+
+
+def _spellings(text: str) -> set[str]:
+    """Return the text as it is and with what encodes it undone, in one case."""
+    found = {text}
+    for _ in range(_MOST_LAYERS):
+        if not any(sign in text for text in found for sign in "%+\\"):
+            break
+        found |= {
+            plain
+            for one in found
+            for plain in (unquote(one), unquote_plus(one), _unescape(one) if "\\" in one else one)
+        }
+    return {_fold(one) for one in found}
+
+
+def _fold(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+
+
+def texts(node: Any) -> Iterator[str]:
     """Texts and numbers in a value of any shape, and the names of its members."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, list | tuple):
         for inner in node:
-            yield from _texts(inner)
+            yield from texts(inner)
 
 
 def _is_linked(text: str, forms: Collection[str]) -> bool:

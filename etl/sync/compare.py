@@ -49,7 +49,7 @@ def compare(
     with, and asking costs as much as staging. Should a SID be stored under another service,
     publishing finds it, since it counts by what is stored then.
     """
-    fitting, rejects = staging.split_by_room(conn, keys)
+    fitting, rejects = staging.split_by_room(conn, normalizer, keys)
     if not fitting:
         return Difference([], rejects, frozenset(), {})
     stored = (

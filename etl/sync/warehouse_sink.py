@@ -80,7 +80,7 @@ class WarehouseSink:
         staging.discard(conn, older)
 
     def _find_progress(self, conn: sa.Connection) -> Progress | None:
-        if self._context.request.fresh:
+        if self._context.request.fresh or self._scope.identities:
             return None
         seconds = self._context.settings.run.resume_within_seconds
         horizon = ledger.resume_horizon(self._engine.now(conn), seconds)
@@ -104,11 +104,13 @@ class WarehouseSink:
 
     def keep(self, batch: Batch) -> Kept:
         keys, unreadable = self._normalizer.keys(batch.rows)
+        # Its links name people, and what it reads is short: never stored, and read from the start.
+        link = None if self._scope.identities else batch.next_link
         progress = replace(
             self._progress,
             # The last batch does not move the link: should the process die before it publishes,
             # these pages are read again.
-            next_link=batch.next_link or self._progress.next_link,
+            next_link=link or self._progress.next_link,
             pages=self._progress.pages + batch.pages,
             fetched=self._progress.fetched + len(batch.rows),
         )

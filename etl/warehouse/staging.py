@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from etl.domain.binding import Key, Reject, Row
-from etl.domain.normalize import reject
+from etl.domain.normalize import Normalizer
 from etl.domain.scope import Scope
 from etl.warehouse.engines.contract import ROOM, Engine
 from etl.warehouse.portions import portions
@@ -26,14 +26,14 @@ class Stored(NamedTuple):
 
 
 def split_by_room(
-    conn: sa.Connection, keys: Collection[Key]
+    conn: sa.Connection, normalizer: Normalizer, keys: Collection[Key]
 ) -> tuple[Collection[Key], list[Reject]]:
     """Of a batch, what the engine can hold, and what is too long for it."""
     room: int | None = conn.info.get(ROOM)
     if room is None or all(len(key.raw) <= room for key in keys):
         return keys, []
     reason = f"longer than the {room} bytes that this warehouse takes for one row"
-    too_long = [reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > room]
+    too_long = [normalizer.reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > room]
     return [key for key in keys if len(key.raw) <= room], too_long
 
 
