@@ -67,12 +67,12 @@ class _LazyGroup(click.Group):
 def _import_without_rich(name: str) -> ModuleType:
     """Import a module while rich cannot be found.
 
-    structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find it; neither is shown here, and
-    both cost every start from cron 80 ms. Progress bars load it when there is a terminal.
+    structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find it.
+    Neither is shown here, neither has a switch, and both load it in the file that every import of theirs
+    goes through; it costs a start from cron 40 ms of its 480 to 700 (measured). None is Python's own way
+    to say that there is no such module. What is drawn on a terminal loads rich later.
     """
-    modules: dict[str, Any] = (
-        sys.modules
-    )  # None is the import system's way to say that there is no such module
+    modules: dict[str, Any] = sys.modules
     barred = [module for module in ("rich", "pygments") if module not in modules]
     modules.update(dict.fromkeys(barred))
     try:

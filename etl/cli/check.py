@@ -10,6 +10,7 @@ from etl.cli.options import Command, Common, json_option
 from etl.cli.output import say_json, show
 from etl.cli.screen import Part, Styled, Table
 from etl.errors import ConfigurationError
+from etl.sync.outcome import count
 from etl.sync.preflight import Finding, examine, exit_code
 
 
@@ -56,7 +57,7 @@ def describe(findings: Sequence[Finding]) -> list[Part]:
     ]
     faults = sum(not finding.ok for finding in findings)
     summary = (
-        Styled(f"{render.count(faults, 'fault')}: mend what is said above", "bold red")
+        Styled(f"{count(faults, 'fault')}: mend what is said above", "bold red")
         if faults
         else Styled("all is well: `bindings-etl sync` can run", "green")
     )

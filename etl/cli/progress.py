@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 from etl.logs import Unfailing
 from etl.sync.board import Board
-from etl.sync.outcome import ScanOutcome
+from etl.sync.outcome import ScanOutcome, count
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -39,8 +39,8 @@ def showing_progress(board: Board) -> Iterator[None]:
     whole = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        TextColumn("{task.fields[pages]:,} pages"),
-        TextColumn("{task.fields[rows]:,} rows"),
+        TextColumn("{task.fields[pages]}"),
+        TextColumn("{task.fields[rows]}"),
         TextColumn("{task.fields[speed]:,.0f} rows/s"),
         TextColumn("services"),
         MofNCompleteColumn(),
@@ -53,7 +53,9 @@ def showing_progress(board: Board) -> Iterator[None]:
     narrow = tuple(whole[at] for at in (0, 3, 5, 6, 7, 8))
     columns = whole if console.width > _NARROW else narrow
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
-        task = progress.add_task("reading", total=None, pages=0, rows=0, speed=0.0, left="")
+        task = progress.add_task(
+            "reading", total=None, pages="0 pages", rows="0 rows", speed=0.0, left=""
+        )
         looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)
         looker.start()
         try:
@@ -73,8 +75,8 @@ def _look(board: Board, progress: "Progress", task: "TaskID", ended: threading.E
             task,
             total=len(scans) or None,
             completed=sum(scan.ended for scan in scans),
-            pages=sum(scan.counters.pages for scan in scans),
-            rows=rows,
+            pages=count(sum(scan.counters.pages for scan in scans), "page"),
+            rows=count(rows, "row"),
             speed=speed,
             left=describe_time_left(scans, speed),
         )

@@ -11,7 +11,7 @@ from etl.cli.output import say, say_json, show
 from etl.cli.screen import Part, Styled, Table
 from etl.cli.signals import leave, listening_to_signals
 from etl.stopping import Stop
-from etl.sync.outcome import RunOutcome, sentence
+from etl.sync.outcome import RunOutcome, count, sentence
 from etl.sync.reject_retry import Retried, retry
 from etl.warehouse import quarantine
 from etl.warehouse.connection import Warehouse
@@ -92,7 +92,7 @@ def discard_rejects(common: Common, services: tuple[str, ...], as_json: bool) ->
     if as_json:
         say_json(render.to_json({"discarded": number}))
     else:
-        say(f"{render.count(number, 'open reject')} discarded")
+        say(f"{count(number, 'open reject')} discarded")
 
 
 commands: dict[str, click.Command] = {"rejects": rejects}

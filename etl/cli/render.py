@@ -10,7 +10,7 @@ from etl.cli.screen import Part, Styled, Table
 from etl.domain.counters import Counters
 from etl.domain.scope import WHOLE_SERVICE
 from etl.errors import Interrupted
-from etl.sync.outcome import RunOutcome, as_zulu, describe, describe_in_full
+from etl.sync.outcome import RunOutcome, as_zulu, count, describe, describe_in_full
 
 SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "restored", "rejected")
 
@@ -82,11 +82,6 @@ def counted_table(rows: Sequence[Sequence[object]]) -> Table:
         optional=("pages", "fetched", "scope", "unchanged"),
         defaults={"scope": WHOLE_SERVICE},
     )
-
-
-def count(number: int, noun: str, plural: str = "") -> str:
-    """Return such as `1 row`, `2,500 rows`."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def style_of(status: str) -> str:

@@ -5,6 +5,7 @@ import click
 from etl.cli.options import Command
 from etl.cli.output import say
 from etl.errors import ConfigurationError
+from etl.sync.outcome import count
 
 
 def _faults_epilog() -> str:
@@ -71,7 +72,7 @@ def simulate(
 
     def announce(url: str) -> None:
         say(
-            f"Serving {services} services with {bindings:,} bindings; stop with Ctrl-C.\n\n"
+            f"Serving {count(services, 'service')} with {count(bindings, 'binding')}; stop with Ctrl-C.\n\n"
             f"accounts:\n  - name: simulated\n    account_sid: {world.account_sid}\n    api_key: {world.api_key}\n"
             f"    api_secret: {world.api_secret}\n    base_url: {url}"
         )

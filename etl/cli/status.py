@@ -15,6 +15,7 @@ from etl.config import Settings
 from etl.errors import ConfigurationError
 from etl.sync.group import add_up
 from etl.sync.health import OLD, Health, is_in_trouble, judge
+from etl.sync.outcome import count
 from etl.sync.staleness import stale_services
 from etl.warehouse import ledger
 from etl.warehouse.opening import configured_warehouse
@@ -287,7 +288,7 @@ def age_in_words(seconds: int) -> str:
     """Return such as `just now`, `1 minute ago`, `3 hours ago`, `12 days ago`."""
     for size, noun in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
         if seconds >= size:
-            return f"{render.count(seconds // size, noun)} ago"
+            return f"{count(seconds // size, noun)} ago"
     return "just now"
 
 

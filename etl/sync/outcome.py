@@ -173,6 +173,11 @@ def sentence(error: BaseException | None) -> str:
     return f"a fault of bindings-etl itself ({type(error).__name__}); run with --log-level debug and report it"
 
 
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Return such as `1 row`, `2,500 rows`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def as_zulu(moment: datetime) -> str:
     """UTC as `2026-11-23T09:42:00.123Z`."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from etl.domain.counters import Counters
 from etl.domain.service import Service
 from etl.stopping import Stop
 from etl.sync.claims import Claims, note_on_reader, require_own_key
-from etl.sync.outcome import sentence
+from etl.sync.outcome import count, sentence
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services, probe_account, probe_service
 from etl.warehouse import migration
@@ -64,7 +64,10 @@ def _examine_account(
         require_own_key(account, services, settings.accounts)
         _require_owner(account, _find_owner(client, services), "the key opens")
         yield Finding(
-            "account", account.name, ok=True, message=f"{len(services)} services at {client.origin}"
+            "account",
+            account.name,
+            ok=True,
+            message=f"{count(len(services), 'service')} at {client.origin}",
         )
         if account.services == "all":
             found[account.name] = {service.sid: service for service in services}

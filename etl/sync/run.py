@@ -89,7 +89,7 @@ def choose_accounts(settings: Settings, request: Request) -> list[config.Account
     if unknown := set(request.accounts) - names:
         unknown_ones, known_ones = ", ".join(sorted(unknown)), ", ".join(sorted(names))
         raise errors.ConfigurationError(
-            f"--account {unknown_ones}: not configured; there are {known_ones}"
+            f"--account {unknown_ones}: not configured; the configuration names {known_ones}"
         )
     chosen = [
         account

@@ -20,7 +20,7 @@ from tests.acceptance.trial import Trial
 
 MakeTrial = Callable[..., Trial]
 
-SHOWN = r"1 pages 10 rows [\d,]+ rows/s services +0/1 \S+"
+SHOWN = r"1 page 10 rows [\d,]+ rows/s services +0/1 \S+"
 
 
 class Terminal:

@@ -1,6 +1,8 @@
 """What people see on a terminal, and that a pipe gets nothing of it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -66,3 +68,21 @@ def test_a_pipe_gets_a_line_a_row_with_whole_sids(make_trial: MakeTrial) -> None
     for service in trial.services:
         [line] = [line for line in out.splitlines() if line.startswith(service.sid)]
         assert len(line.split()) == 11
+
+
+def test_rich_is_loaded_only_where_something_is_drawn(make_trial: MakeTrial) -> None:
+    """It costs every start from cron a tenth, and nobody looks."""
+    trial = make_trial((3,))
+    script = (
+        "import sys; from etl.cli.app import run; run(sys.argv[1:]);"
+        "print(sorted(name for name in sys.modules if name.split('.')[0] in ('rich', 'pygments')))"
+    )
+    config = ("--config", str(trial.write_config()))
+    for command in ("sync", "status", "check", "services"):
+        ended = subprocess.run(
+            [sys.executable, "-c", script, command, *config],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert ended.stdout.splitlines()[-1] == "[]"

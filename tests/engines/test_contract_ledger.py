@@ -239,3 +239,47 @@ def test_an_incomplete_scan_resolves_only_what_it_met(press: Press) -> None:
         (sid(1), None),
         (sid(2), day(2)),
     ]
+
+
+def test_a_killed_run_is_told_from_a_living_one(press: Press) -> None:
+    """A run that holds a live lease works; one whose lease lapsed, or that is silent without one, is gone."""
+    engine = press.warehouse.engine
+    now = press.warehouse.read(engine.now)
+    began = now - timedelta(hours=2)
+
+    def begin(begun: Any) -> int:
+        return press.warehouse.transact(
+            lambda conn: ledger.start_run(conn, ledger.Beginning("sync", "1", "h"), begun)
+        )
+
+    living, lapsed, silent, begun_now = (begin(began), begin(now), begin(began), begin(now))
+    for run_id, service, seconds in ((living, SERVICE, 3600), (lapsed, OTHER_SERVICE, -7200)):
+        holder = Holder(f"o{run_id}", run_id, "h", seconds)
+        scope = Scope("main", service)
+        press.warehouse.transact(partial(leases.acquire, engine=engine, holder=holder, scope=scope))
+    killed = press.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
+    assert killed == {lapsed, silent}
+    press.warehouse.transact(
+        lambda conn: ledger.start_scan(conn, silent, SCOPE, now - timedelta(seconds=5))
+    )
+    killed = press.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
+    assert killed == {lapsed}
+    assert begun_now not in killed
+
+
+def test_the_newest_failure_of_each_service_is_found(press: Press) -> None:
+    """`status` shows what went wrong last, per service."""
+    run_id = start_run(press)
+    for service, state in (
+        (SERVICE, "failed"),
+        (SERVICE, "interrupted"),
+        (OTHER_SERVICE, "published"),
+    ):
+        scan_id = start_scan(press, run_id, Scope("main", service))
+        ending = Ending(state, Counters(), error=f"it is {state}")
+        press.warehouse.transact(
+            partial(ledger.finish_scan, scan_id=scan_id, ending=ending, now=day(2))
+        )
+    found = press.warehouse.read(lambda conn: ledger.last_failures(conn, 2))
+    assert {sid: line["error"] for sid, line in found.items()} == {SERVICE: "it is interrupted"}
+    assert found[SERVICE]["finished_at"] == day(2)
