@@ -39,6 +39,7 @@ _COMMANDS = {
     ),
     "purge": ("etl.cli.warehouse", "Remove what is old for good."),
     "erase": ("etl.cli.warehouse", "Remove every trace of one identity."),
+    "export": ("etl.cli.export", "Changed rows as files, for warehouses that load files."),
     "config": ("etl.cli.configuration", "The configuration's schema and the effective settings."),
     "simulate": ("etl.cli.simulation", "The API simulator on a loopback port."),
     "demo": ("etl.cli.demo", "Simulator, SQLite, three syncs, and what an analyst would ask."),

@@ -125,14 +125,16 @@ class Warehouse:
         except errors.WarehouseConflict as error:
             raise self._name_rivals(error) from error
 
-    def read(self, work: Callable[[sa.Connection], T]) -> T:
+    def read(self, work: Callable[[sa.Connection], T], *, snapshot: bool = False) -> T:
         """Run `work`, which only reads, and again when a lost connection broke it off.
+
+        With `snapshot` all its queries see the warehouse as it was at one moment.
 
         Raises:
             WarehouseError: it cannot be done, or not within the retry policy.
         """
         with self._place():
-            return self._retries.call_with_retries(lambda: self._read_once(work))
+            return self._retries.call_with_retries(lambda: self._read_once(work, snapshot=snapshot))
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
@@ -197,10 +199,10 @@ class Warehouse:
         with self._connected() as conn, conn.begin():
             return work(conn)
 
-    def _read_once(self, work: Callable[[sa.Connection], T]) -> T:
+    def _read_once(self, work: Callable[[sa.Connection], T], *, snapshot: bool = False) -> T:
         self._require_file()
         with self._connected() as conn:
-            return work(conn.execution_options(reading=True))
+            return work(conn.execution_options(reading=True, snapshot=snapshot))
 
     @contextmanager
     def _connected(self) -> Iterator[sa.Connection]:

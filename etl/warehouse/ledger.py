@@ -17,7 +17,7 @@ from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_sca
 # The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
 _RECALLED_LINES = 2_000
 _RECALLED_RUNS = 20
-_WITHOUT_A_WORD = "the process ended without a word"
+WITHOUT_A_WORD = "the process ended without a word"
 _MOST_RIVALS = 5
 
 
@@ -158,7 +158,7 @@ def close_abandoned(
     ended = {
         "status": ScanStatus.INTERRUPTED,
         "finished_at": now,
-        "error": _WITHOUT_A_WORD,
+        "error": WITHOUT_A_WORD,
     }
     running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == ScanStatus.RUNNING)
     conn.execute(
@@ -184,7 +184,7 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     ended = {
         "status": ScanStatus.INTERRUPTED,
         "finished_at": now,
-        "error": _WITHOUT_A_WORD,
+        "error": WITHOUT_A_WORD,
     }
     alive = sa.exists().where(
         sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
@@ -227,7 +227,7 @@ def with_killed(
     lines: list[dict[str, Any]], killed: Collection[int], key: str = "id"
 ) -> list[dict[str, Any]]:
     """Return lines of runs, or of scans by their run, as the next run will mark those that were killed."""
-    ended = {"status": RunStatus.INTERRUPTED, "error": _WITHOUT_A_WORD}
+    ended = {"status": RunStatus.INTERRUPTED, "error": WITHOUT_A_WORD}
     return [
         line | ended if line[key] in killed and line["status"] == RunStatus.RUNNING else line
         for line in lines
@@ -236,7 +236,7 @@ def with_killed(
 
 def was_killed(line: Mapping[str, Any]) -> bool:
     """Whether a run's or a scan's process ended without closing its line."""
-    return bool(line["status"] == RunStatus.INTERRUPTED and line["error"] == _WITHOUT_A_WORD)
+    return bool(line["status"] == RunStatus.INTERRUPTED and line["error"] == WITHOUT_A_WORD)
 
 
 def last_failures(conn: sa.Connection, services: int) -> dict[str, dict[str, Any]]:
@@ -256,7 +256,7 @@ def last_failures(conn: sa.Connection, services: int) -> dict[str, dict[str, Any
 
 def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list[str]:
     """The latest runs that are at work, or that ended without a word and may only be frozen."""
-    silent = (sync_runs.c.error == _WITHOUT_A_WORD) & (
+    silent = (sync_runs.c.error == WITHOUT_A_WORD) & (
         sync_runs.c.finished_at > now - timedelta(days=1)
     )
     rivals = sa.select(sync_runs.c.id, sync_runs.c.host, sync_runs.c.status).where(

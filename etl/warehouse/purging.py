@@ -135,10 +135,15 @@ def _scans_before(moment: datetime) -> sa.ColumnElement[bool]:
 
 
 def _runs_before(moment: datetime) -> sa.ColumnElement[bool]:
-    """Runs that ended and of which no scan stays."""
+    """Runs that ended and of which no scan stays.
+
+    The newest line stays: SQLite would give its id once more, and an export since then miss a run.
+    """
     stays = (sync_scans.c.run_id == sync_runs.c.id) & ~_scans_before(moment)
+    newest = sa.select(sa.func.max(sync_runs.c.id).label("id")).subquery("newest")
     return (
         (sync_runs.c.started_at < moment)
+        & (sync_runs.c.id < sa.select(newest.c.id).scalar_subquery())
         & (sync_runs.c.status != "running")
         & ~sa.exists().where(stays)
     )

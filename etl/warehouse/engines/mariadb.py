@@ -128,11 +128,7 @@ class Mariadb(ServerEngine):
                 # A statement is one packet, and between quotes a byte may become two.
                 record.info[ROOM] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
 
-        @sa.event.listens_for(engine, "begin")
-        def _begin(conn: sa.Connection) -> None:
-            if conn.get_execution_options().get("migrating") and conn.dialect.is_mariadb:  # type: ignore[attr-defined]
-                conn.exec_driver_sql("SET SESSION max_statement_time = 0")
-
+        sa.event.listen(engine, "begin", _begin)
         return engine
 
     def column_type(
@@ -253,6 +249,15 @@ class Mariadb(ServerEngine):
 
 
 ENGINE: Engine = Mariadb()
+
+
+def _begin(conn: sa.Connection) -> None:
+    options = conn.get_execution_options()
+    if options.get("migrating") and conn.dialect.is_mariadb:  # type: ignore[attr-defined]
+        conn.exec_driver_sql("SET SESSION max_statement_time = 0")
+    if options.get("snapshot"):
+        conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        conn.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT")
 
 
 def _unfit_setting(settings: Mapping[str, str]) -> str | None:

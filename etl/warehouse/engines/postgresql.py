@@ -109,8 +109,14 @@ class Postgresql(ServerEngine):
         @sa.event.listens_for(engine, "begin")
         def _begin(conn: sa.Connection) -> None:
             session: Any = conn.connection.driver_connection
-            migrates = bool(conn.get_execution_options().get("migrating"))
-            begin = sessions.beginning(schema, limits, session.tag, migrates=migrates)
+            options = conn.get_execution_options()
+            begin = sessions.beginning(
+                schema,
+                limits,
+                session.tag,
+                migrates=bool(options.get("migrating")),
+                snapshot=bool(options.get("snapshot")),
+            )
             conn.exec_driver_sql(begin, execution_options={"no_parameters": True})
 
         return engine

@@ -110,12 +110,14 @@ def defaults(limits: Limits) -> dict[str, Any]:
     }
 
 
-def beginning(schema: str | None, limits: Limits, tag: str, *, migrates: bool) -> str:
+def beginning(
+    schema: str | None, limits: Limits, tag: str, *, migrates: bool, snapshot: bool
+) -> str:
     """The statements that begin a transaction, sent as one message: they cost no journey of their own.
 
     READ COMMITTED whatever the database's default is: leases rely on seeing what others have
-    committed. Statements are short or bound by the disk, so that compiling them costs more than it
-    gives.
+    committed, unless all is to be read as of one moment. Statements are short or bound by the
+    disk, so that compiling them costs more than it gives.
     """
     path = "DEFAULT" if schema is None else quote(schema)
     settings = {
@@ -128,7 +130,8 @@ def beginning(schema: str | None, limits: Limits, tag: str, *, migrates: bool) -
         "idle_in_transaction_session_timeout": _milliseconds(limits.idle),
     }
     lines = [f"SET LOCAL {name} TO {value}" for name, value in settings.items()]
-    return "; ".join(["BEGIN ISOLATION LEVEL READ COMMITTED", *lines])
+    level = "REPEATABLE READ READ ONLY" if snapshot else "READ COMMITTED"
+    return "; ".join([f"BEGIN ISOLATION LEVEL {level}", *lines])
 
 
 def quote(name: str) -> str:

@@ -1,0 +1,1 @@
+"""Changed rows as files, for warehouses that load files."""

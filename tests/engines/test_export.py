@@ -1,0 +1,241 @@
+"""`export`: what its files hold, loaded elsewhere, is what the warehouse holds."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.trial import CONTENT, Trial, plain
+from tests.engines.strike import before
+
+duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
+pytest.importorskip("pyarrow", reason="pyarrow not installed: run `make test`")
+
+COLUMNS = (*CONTENT, "content_hash", "first_seen_at", "changed_at", "deleted_at", "run_id")
+READERS = {
+    "parquet": "read_parquet('{}/bindings-*.parquet')",
+    "jsonl": "(SELECT * REPLACE (extra::VARCHAR AS extra) FROM read_json('{}/bindings-*.jsonl', "
+    "format = 'newline_delimited', columns = {columns}))",
+}
+TIMES = ("date_created", "date_updated", "first_seen_at", "changed_at", "deleted_at")
+KINDS = {
+    **dict.fromkeys(COLUMNS, "VARCHAR"),
+    **dict.fromkeys(TIMES, "TIMESTAMPTZ"),
+    "message_types": "VARCHAR[]",
+    "run_id": "BIGINT",
+}
+
+
+class Elsewhere:
+    """Another warehouse, which loads exports by one MERGE."""
+
+    def __init__(self) -> None:
+        self.conn = duckdb.connect()
+        self.conn.execute("SET TimeZone = 'UTC'")
+        columns = ", ".join(f"{name} {kind}" for name, kind in KINDS.items())
+        self.conn.execute(f"CREATE TABLE bindings ({columns})")
+
+    def load(self, folder: Path) -> None:
+        """The MERGE of docs/export.md."""
+        format_ = json.loads((folder / "manifest.json").read_text())["format"]
+        source = READERS[format_].format(folder, columns=KINDS)
+        sets = ", ".join(f"{name} = s.{name}" for name in COLUMNS if name != "sid")
+        values = ", ".join(f"s.{name}" for name in COLUMNS)
+        self.conn.execute(
+            f"MERGE INTO bindings AS t USING {source} AS s ON t.sid = s.sid "
+            f"WHEN MATCHED AND s.changed_at >= t.changed_at THEN UPDATE SET {sets} "
+            f"WHEN NOT MATCHED THEN INSERT ({', '.join(COLUMNS)}) VALUES ({values})"
+        )
+
+    def rows(self, where: str = "true") -> dict[str, dict[str, Any]]:
+        """Every row by SID, in the one form of `plain`."""
+        found = self.conn.execute(f"SELECT {', '.join(COLUMNS)} FROM bindings WHERE {where}")
+        rows = [dict(zip(COLUMNS, row, strict=True)) for row in found.fetchall()]
+        return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
+
+
+def form(name: str, value: Any) -> Any:
+    """Times of SQLite are text already."""
+    if name in TIMES and isinstance(value, str):
+        return value
+    return plain(name, value)
+
+
+def held(trial: Trial) -> dict[str, dict[str, Any]]:
+    rows = trial.query(f"SELECT {', '.join(COLUMNS)} FROM bindings")
+    return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
+
+
+class Exports:
+    """Exports of one trial, one after the other."""
+
+    def __init__(self, trial: Trial, folder: Path) -> None:
+        self.trial = trial
+        self.folder = folder
+        self.numbers = count(1)
+        self.until: str | None = None
+
+    def make(self, *arguments: str) -> tuple[Path, dict[str, Any]]:
+        """The folder and its manifest."""
+        out = self.folder / f"export-{next(self.numbers)}"
+        manifest = self.trial.run("export", "--out", str(out), "--json", *arguments).json
+        assert json.loads((out / "manifest.json").read_text()) == manifest
+        return out, manifest
+
+    def go_on(self, *arguments: str) -> tuple[Path, dict[str, Any]]:
+        """What changed since the last one."""
+        since = () if self.until is None else ("--since", self.until)
+        out, manifest = self.make(*since, *arguments)
+        self.until = manifest["until"]
+        return out, manifest
+
+
+@pytest.fixture
+def trial(warehouse_url: str, trial_on: Callable[..., Trial]) -> Trial:
+    return trial_on(warehouse_url, (40, 12))
+
+
+@pytest.fixture
+def exports(trial: Trial, tmp_path: Path) -> Exports:
+    return Exports(trial, tmp_path)
+
+
+def stir(trial: Trial) -> None:
+    """Changes of each kind, and values that a careless writer bends."""
+    first, second = trial.services
+    first.delete(3)
+    first.touch(4)
+    odd, bare = second.sids()[:2]
+    second.grow(2)
+    second.change(odd, identity='Zoë "O\'Hara"\n日本\\N', message_types=[], hat={"a": [1, None]})
+    second.change(bare, message_types=None, credential_sid=None, date_created=None)
+
+
+@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+def test_exports_loaded_twice_equal_the_table(exports: Exports, trial: Trial, format_: str) -> None:
+    """A row that is missing, doubled or bent elsewhere is a figure that nobody can explain."""
+    trial.sync()
+    elsewhere = Elsewhere()
+    first, manifest = exports.go_on("--format", format_)
+    assert manifest["rows"] == 52
+    elsewhere.load(first)
+    stir(trial)
+    trial.sync()
+    second, manifest = exports.go_on("--format", format_)
+    assert manifest["rows"] == 4 + 3 + 2 + 2
+    for folder in (second, second, first):  # an old one once more, too
+        elsewhere.load(folder)
+    assert elsewhere.rows() == held(trial)
+    _, manifest = exports.go_on("--format", format_)
+    assert manifest["rows"] == 0
+
+
+def test_hard_deleted_rows_are_exported_as_deleted(exports: Exports, trial: Trial) -> None:
+    """`bindings` no longer has them; another warehouse would show them as alive for ever."""
+    trial.settings["deletes"] = {"mode": "hard"}
+    trial.sync()
+    elsewhere = Elsewhere()
+    elsewhere.load(exports.go_on()[0])
+    gone = set(trial.services[0].delete(3))
+    trial.sync()
+    (back,) = trial.services[0].bring_back(1)
+    trial.sync()
+    trial.services[0].remove([back])
+    trial.sync()
+    folder, manifest = exports.go_on()
+    assert manifest["rows"] == 3
+    elsewhere.load(folder)
+    assert set(elsewhere.rows("deleted_at IS NOT NULL")) == gone
+    assert elsewhere.rows("deleted_at IS NULL") == held(trial)
+    trial.services[0].bring_back(3)
+    trial.sync()
+    elsewhere.load(exports.go_on()[0])
+    assert elsewhere.rows() == held(trial)
+
+
+def test_since_a_run_and_since_a_time(exports: Exports, trial: Trial) -> None:
+    """What is asked for is what comes: the changes of that run, or since that moment."""
+    first = trial.sync().json["run_id"]
+    between = datetime.now(UTC)
+    trial.services[0].touch(5)
+    second = trial.sync().json["run_id"]
+    rows = {
+        since: exports.make("--since", since)[1]["rows"]
+        for since in (str(first), str(second), between.isoformat(), "2001-01-01")
+    }
+    assert list(rows.values()) == [52, 5, 5, 52]
+    tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    for since, told in (("99", "the newest run is 2"), (tomorrow, "later than"), ("x", "neither")):
+        refused = trial.run(
+            "export", "--out", str(exports.folder / "no"), "--since", since, expect=2
+        )
+        assert told in refused.err
+        assert not (exports.folder / "no").exists()
+
+
+def test_what_a_run_publishes_after_an_export_is_in_the_next(
+    exports: Exports, trial: Trial
+) -> None:
+    """A run that began before an export and commits after it has the smaller id and may have the earlier stamps."""
+    if trial.warehouse_url.startswith("duckdb"):
+        pytest.skip("DuckDB lets one process in at a time, and it has one connection")
+    trial.sync()
+    elsewhere = Elsewhere()
+    elsewhere.load(exports.go_on()[0])
+    stir(trial)
+    # In the publishing transaction, after its stamps are taken and before it commits.
+    script = ("export", "--out", str(exports.folder / "amid"), "--json")
+    amid: list[dict[str, Any]] = []
+
+    def export_amid(_: Any) -> None:
+        process = trial.start(*script, "--since", str(exports.until))
+        amid.append(trial.wait_for(process).json)
+
+    with before("INSERT INTO binding_versions", export_amid):
+        trial.sync()
+    assert len(amid) == 1
+    elsewhere.load(exports.folder / "amid")
+    exports.until = amid[0]["until"]
+    elsewhere.load(exports.go_on()[0])
+    assert elsewhere.rows() == held(trial)
+
+
+def test_a_run_that_was_killed_or_is_not_seen_yet_holds_the_next_export_back(
+    exports: Exports, trial: Trial
+) -> None:
+    """Ids are given before they are committed, and who is taken for dead may only be frozen."""
+    run_id = trial.sync().json["run_id"]
+    trial.sync()
+    assert exports.make()[1]["until"] == str(run_id + 2)
+    cases = (
+        (
+            "status = 'running', finished_at = NULL",
+            "status = 'succeeded', finished_at = started_at",
+        ),
+        ("error = 'the process ended without a word'", "error = NULL"),
+    )
+    for dead, alive in cases:
+        trial.execute(f"UPDATE sync_runs SET {dead} WHERE id = {run_id}")
+        assert exports.make()[1]["until"] == str(run_id)
+        trial.execute(f"UPDATE sync_runs SET {alive} WHERE id = {run_id}")
+    assert exports.make()[1]["until"] == str(run_id + 2)
+    trial.execute(f"DELETE FROM sync_runs WHERE id = {run_id}")
+    assert exports.make()[1]["until"] == str(run_id)
+
+
+def test_the_manifest_measures_its_files(exports: Exports, trial: Trial) -> None:
+    """Who copies the files to a bucket checks them by the manifest."""
+    trial.sync()
+    folder, manifest = exports.make()
+    assert {path.name for path in folder.iterdir()} == {
+        "manifest.json", *(file["name"] for file in manifest["files"])
+    }  # fmt: skip
+    for file in manifest["files"]:
+        data = (folder / file["name"]).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file["bytes"], file["sha256"])
+    assert sum(file["rows"] for file in manifest["files"]) == manifest["rows"] == 52
