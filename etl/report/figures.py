@@ -83,6 +83,7 @@ class _Group(NamedTuple):
 
 def read_figures(conn: sa.Connection, now: datetime) -> Figures:
     """Count everything in one connection."""
+    _give_room(conn)
     groups = _groups(conn, now)
     return Figures(
         now=now,
@@ -93,6 +94,15 @@ def read_figures(conn: sa.Connection, now: datetime) -> Figures:
         rejects=_rejects(conn),
         runs=_runs(conn),
     )
+
+
+def _give_room(conn: sa.Connection) -> None:
+    """Let PostgreSQL group in memory what its usual 4 MB make it sort on disk, at twice the cost."""
+    if conn.dialect.name == "postgresql":
+        conn.exec_driver_sql(
+            "SELECT set_config('work_mem', '64MB', true) "
+            "WHERE pg_size_bytes(current_setting('work_mem')) < pg_size_bytes('64MB')"
+        )
 
 
 def _groups(conn: sa.Connection, now: datetime) -> list[_Group]:

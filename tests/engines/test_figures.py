@@ -3,15 +3,33 @@
 from collections.abc import Callable
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
 from etl import config
 from etl.report.figures import DAYS, read_figures
 from etl.stopping import Stop
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.tables import binding_versions, bindings
 from tests.acceptance.trial import Trial
+
+
+@pytest.mark.parametrize(("before", "while_it_counts"), [("4MB", "64MB"), ("1GB", "1GB")])
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_postgresql_counts_in_memory(
+    warehouse: Warehouse, before: str, while_it_counts: str
+) -> None:
+    """With the usual setting the report of a million bindings sorts on disk; a larger one is kept."""
+    given = sa.text("SELECT current_setting('work_mem')")
+
+    def count(conn: sa.Connection) -> str:
+        conn.exec_driver_sql(f"SET LOCAL work_mem = '{before}'")
+        read_figures(conn, warehouse.engine.now(conn))
+        return str(conn.scalar(given))
+
+    assert warehouse.transact(count) == while_it_counts
+    assert warehouse.read(lambda conn: conn.scalar(given)) == "4MB"
 
 
 def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[..., Trial]) -> None:
