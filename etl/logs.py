@@ -1,6 +1,7 @@
 """Structured logs on standard error: lines for people on a terminal, JSON elsewhere."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, MutableMapping
@@ -65,7 +66,10 @@ def is_for_people(style: Format) -> bool:
 def _renderer(style: Format) -> Any:
     on_terminal = sys.stderr.isatty()
     if style == "console" or (style == "auto" and on_terminal):
-        return structlog.dev.ConsoleRenderer(colors=on_terminal, sort_keys=False)
+        colours = (
+            on_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        )
+        return structlog.dev.ConsoleRenderer(colors=colours, sort_keys=False)
     return structlog.processors.JSONRenderer()
 
 

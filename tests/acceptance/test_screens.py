@@ -1,6 +1,7 @@
 """What people see on a terminal, and that a pipe gets nothing of it."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -57,6 +58,12 @@ def test_colours_are_for_terminals_that_want_them(make_trial: MakeTrial) -> None
     config = ("--config", str(trial.write_config()))
     assert "\x1b[32m" in show(80, "sync", *config)[1]
     assert "\x1b[32m" not in show(80, "status", *config, environment={"NO_COLOR": "1"})[1]
+    log = ("sync", "--log-level", "info", *config)
+    assert "\x1b[32m" in show(80, *log)[1].partition("run.started")[0]
+    for wish in ({"NO_COLOR": "1"}, {"TERM": "dumb"}):
+        code, shown = show(80, *log, environment=wish)
+        assert (code, "run.started" in shown) == (0, True)
+        assert re.search(r"\x1b\[3\dm", shown) is None
     for arguments in (["sync"], ["status"], ["check"], ["status", "--json"]):
         assert "\x1b" not in trial.run(*arguments).out
 
