@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 DEFAULT_BASE_URL = "https://conversations.twilio.com"
+_TOKEN_ORIGIN = "https://oauth.twilio.com"  # noqa: S105 - an address
 
 # A region without an edge is routed to US1 silently (docs/api.md §4.4), so it gets its own edge.
 DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tokyo"}
@@ -106,6 +107,11 @@ class Account(_Section):
         default=None, description="SK… SID of an API key of this account; goes with api_secret."
     )
     api_secret: SecretStr | None = None
+    client_id: SecretStr | None = Field(
+        default=None,
+        description="OAuth 2.0 client credentials, with client_secret, in place of api_key.",
+    )
+    client_secret: SecretStr | None = None
     auth_token: SecretStr | None = Field(
         default=None, description="In place of api_key and api_secret."
     )
@@ -128,7 +134,7 @@ class Account(_Section):
         default=False, description="One chain of pages per known binding type."
     )
 
-    @field_validator("api_key", "api_secret", "auth_token")
+    @field_validator("api_key", "api_secret", "client_id", "client_secret", "auth_token")
     @classmethod
     def _no_stray_whitespace(cls, value: SecretStr | None) -> SecretStr | None:
         """Stray whitespace is a listed cause of 401 (docs/api.md §4.1); told before it is sent."""
@@ -171,13 +177,22 @@ class Account(_Section):
             raise ValueError("api_key and api_secret go together; one of them is missing")
         return value
 
+    @field_validator("client_secret")
+    @classmethod
+    def _client_and_secret(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if "client_id" in info.data and (info.data["client_id"] is None) != (value is None):
+            raise ValueError("client_id and client_secret go together; one of them is missing")
+        return value
+
     @field_validator("auth_token")
     @classmethod
     def _one_way_to_sign_in(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if {"api_key", "api_secret"} <= info.data.keys() and (info.data["api_key"] is None) == (
-            value is None
-        ):
-            raise ValueError("give either api_key with api_secret, or auth_token")
+        pairs = {"api_key", "api_secret", "client_id", "client_secret"}
+        ways = [info.data.get("api_key"), info.data.get("client_id"), value]
+        if pairs <= info.data.keys() and sum(way is not None for way in ways) != 1:
+            raise ValueError(
+                "give either api_key with api_secret, or client_id with client_secret, or auth_token"
+            )
         return value
 
     @field_validator("edge")
@@ -203,8 +218,16 @@ class Account(_Section):
         return f"https://conversations.{self.edge or DEFAULT_EDGES[region]}.{region}.twilio.com"
 
     @property
+    def token_origin(self) -> str:
+        """Where client_id and client_secret may go; a simulator grants tokens itself."""
+        is_simulator = is_loopback(urlsplit(self.origin).hostname or "")
+        return self.origin if is_simulator else _TOKEN_ORIGIN
+
+    @property
     def credentials(self) -> tuple[str, str]:
-        """User and password of HTTP Basic."""
+        """User and password of HTTP Basic, or client_id and client_secret."""
+        if self.client_id is not None and self.client_secret is not None:
+            return self.client_id.get_secret_value(), self.client_secret.get_secret_value()
         if self.auth_token is not None:
             return self.account_sid, self.auth_token.get_secret_value()
         assert self.api_key is not None  # noqa: S101 - the validator above guarantees the pair

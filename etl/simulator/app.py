@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import NamedTuple
+from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -24,6 +25,7 @@ from etl.simulator.faults import Fault, Faults
 from etl.simulator.pages import Rules, Source, read_query, turn_to
 from etl.simulator.replies import RefusedError, Reply, error, json_reply, text_reply
 from etl.simulator.request_log import RequestLog
+from etl.simulator.tokens import Tokens
 from etl.simulator.views import Choice
 from etl.simulator.world import Row, Service, World
 
@@ -79,6 +81,7 @@ class Api:
     limits: Limits
     faults: Faults
     requests: RequestLog
+    tokens: Tokens
     in_flight: int = 0
     most_in_flight: int = 0
     _ids: Random = field(default_factory=Random)
@@ -93,6 +96,7 @@ class Api:
                 self._path(f"{service}/Bindings", "bindings", self._bindings),
                 self._path(f"{service}/Bindings/{{binding}}", "binding", self._binding),
                 self._path("/v1/Configuration", "configuration", self._configuration),
+                Path("/v2/token", self._token, methods=["POST"]),
             ],
             exception_handlers={
                 404: partial(self._refuse, 20404),
@@ -144,8 +148,19 @@ class Api:
         return reply
 
     def _authenticate(self, header: str) -> World | None:
+        if header.startswith("Bearer "):
+            return self.tokens.opened_by(header.removeprefix("Bearer "))
         user, password = _basic(header)
         return next((world for world in self.worlds if world.opens_to(user, password)), None)
+
+    async def _token(self, request: Request) -> Response:
+        """Grant a token, as the host of its own that Twilio has for it does (docs/api.md §4.2)."""
+        form = parse_qs((await request.body()).decode("latin-1"))
+        struck = self.faults.strike(Asked("token", "")) if self.faults else []
+        for fault in struck:
+            if isinstance(fault.effect, Instead):
+                return self._deliver(request, fault.effect.act(fault.knobs))
+        return self._deliver(request, self.tokens.grant(form, self.worlds))
 
     def _deliver(self, request: Request, reply: Reply) -> Delivery:
         """Add the headers that support asks for (docs/api.md §3.6)."""

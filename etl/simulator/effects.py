@@ -18,7 +18,7 @@ from etl.simulator.devices import HOME
 from etl.simulator.pages import Page, read_token, write_token
 from etl.simulator.replies import Reply, error, html_reply, json_reply, with_headers
 
-Route = Literal["bindings", "binding", "services", "service", "configuration"]
+Route = Literal["bindings", "binding", "services", "service", "configuration", "token"]
 
 ELSEWHERE = "elsewhere.invalid"
 STRANGER = "f" * 32

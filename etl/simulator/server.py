@@ -17,6 +17,7 @@ from etl.simulator.delivery import TRANSPORT
 from etl.simulator.faults import Fault, Faults
 from etl.simulator.pages import BadToken, Oversize, Rules
 from etl.simulator.request_log import RequestLog
+from etl.simulator.tokens import Tokens
 from etl.simulator.views import Order
 from etl.simulator.world import World
 
@@ -41,6 +42,7 @@ class Simulator:
         order: Order = "sid",
         max_concurrent: int | None = None,
         gzip: bool = True,
+        token_seconds: float = 3600,
         faults: Collection[Fault | str] = (),
     ) -> None:
         """Set how the API behaves where docs/api.md §10 leaves it open."""
@@ -51,7 +53,16 @@ class Simulator:
         self.base_url = ""
         rules = Rules(max_page_size, oversize, bad_token, order)
         services_rules = Rules(max_services_page_size or max_page_size)
-        self.app = Api(self.worlds, rules, services_rules, self.limits, self.faults, self.requests)
+        self.tokens = Tokens(token_seconds)
+        self.app = Api(
+            self.worlds,
+            rules,
+            services_rules,
+            self.limits,
+            self.faults,
+            self.requests,
+            self.tokens,
+        )
 
     @property
     def in_flight(self) -> int:

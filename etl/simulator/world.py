@@ -57,6 +57,9 @@ class World:
         self.api_key = f"SK{_hex(rng)}"
         self.api_secret = _hex(rng)
         self.credentials = {kind: f"CR{_hex(rng)}" for kind in ("apn", "fcm", "gcm")}
+        app = Random(f"{seed}:{account_sid}:oauth")
+        self.client_id = f"OQ{_hex(app)}"
+        self.client_secret = _hex(app)
         self.services: dict[str, Service] = {}
         self._rng = rng
         self._clock = count(CLOCK_STARTS)

@@ -62,13 +62,10 @@ def _examine_account(
     try:
         services = _services_of(client)
         require_own_key(account, services, settings.accounts)
-        _require_owner(account, _find_owner(client, services), "the key opens")
-        yield Finding(
-            "account",
-            account.name,
-            ok=True,
-            message=f"{count(len(services), 'service')} at {client.origin}",
-        )
+        owner, kind = _find_owner(client, services)
+        _require_owner(account, owner, "the key opens")
+        message = f"{count(len(services), 'service')} at {client.origin}, by {kind}"
+        yield Finding("account", account.name, ok=True, message=message)
         if account.services == "all":
             found[account.name] = {service.sid: service for service in services}
             yield from _examine_double(account, settings.accounts)
@@ -90,15 +87,28 @@ def _services_of(client: Client) -> list[Service]:
     return [Service(sid) for sid in client.account.services]
 
 
-def _find_owner(client: Client, services: Sequence[Service]) -> str | None:
-    """Whose services the account's list shows, as far as it shows any."""
+def _find_owner(client: Client, services: Sequence[Service]) -> tuple[str | None, str]:
+    """Whose services the account's list shows, as far as it shows any, and the kind of credential."""
+    kind = _kind_of(client.account)
     if client.account.services == "all":
         owners = [service.account_sid for service in services if service.account_sid]
-        return next(iter(owners), None)
+        return next(iter(owners), None), kind
     try:
-        return probe_account(client)
-    except errors.SourceError:  # a restricted key may read bindings and not the list
-        return None
+        return probe_account(client), kind
+    except errors.PermissionMissing:  # it may read bindings and not the list
+        restricted = "a Restricted API key" if client.account.api_key else kind
+        return None, f"{restricted} that may not list services"
+    except errors.SourceError:
+        return None, kind
+
+
+def _kind_of(account: config.Account) -> str:
+    """What kind of credential is in use; of API keys the API does not say which."""
+    if account.client_id is not None:
+        return "OAuth client credentials"
+    if account.auth_token is not None or account.credentials[0] == account.account_sid:
+        return "the account's auth token (an API key of its own can be restricted and replaced)"
+    return "an API key"
 
 
 def _require_owner(account: config.Account, owner: str | None, what: str) -> None:

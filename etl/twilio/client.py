@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from base64 import b64encode
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -17,6 +16,7 @@ from etl.twilio.bodies import read_body
 from etl.twilio.deadlines import time_limit
 from etl.twilio.proxies import environment_proxy
 from etl.twilio.responses import ApiResponse, error_for, request_id_in, retry_after
+from etl.twilio.signin import sign_in
 from etl.twilio.throttle import Throttle
 from etl.twilio.transport import GetRequest, HttpTransport
 from etl.twilio.unreachable import HTTPX_ERRORS, unreachable
@@ -88,7 +88,8 @@ class Client:
         self._page_sizes: dict[str, int] = {}
         self._stop = stop
         self._retries = Retries(policy, stop, _is_transient, self._log_retry, _requested_wait)
-        self._headers = _headers(account)
+        self._sign_in = sign_in(account)
+        self._headers = _headers(self.origin, "")
         proxy = environment_proxy(self.origin)
         self._through_proxy = proxy is not None
         self._transport = transport or HttpTransport(self.origin, proxy)
@@ -149,9 +150,8 @@ class Client:
         asked_at = time.monotonic()
         with self.throttle.slot(self._stop) as sent_at:
             budget.begin_try(sent_at - asked_at)
-            counters.requests += 1
             counters.retries += budget.tries > 1
-            response = self._exchange(url, budget.left_for_exchange())
+            response = self._ask(url, counters, budget)
         self.throttle.report(response.headers.get("twilio-concurrent-requests"))
         if response.status == 200:
             self.throttle.grow()
@@ -163,9 +163,23 @@ class Client:
         error.transient = response.transient or (one_off is not None and one_off.allows(error))
         raise error
 
-    def _exchange(self, url: str, limit: float) -> ApiResponse:
+    def _ask(self, url: str, counters: Counters, budget: RequestBudget) -> ApiResponse:
+        """Return one answer; where a token is refused, that to the next one."""
+        while True:
+            authorization = self._sign_in.header(budget.left_for_exchange())
+            counters.requests += 1
+            response = self._exchange(url, authorization, budget.left_for_exchange())
+            if response.status == 200:
+                self._sign_in.accepted(authorization)
+            if not _is_refused(response) or not self._sign_in.replaces(authorization):
+                return response
+
+    def _exchange(self, url: str, authorization: str, limit: float) -> ApiResponse:
         request_id: str | None = None
-        request = GetRequest(self.origin, url, self._headers)
+        headers = self._headers
+        if headers["Authorization"] != authorization:  # once for each token
+            headers = self._headers = _headers(self.origin, authorization)
+        request = GetRequest(self.origin, url, headers)
         try:
             with (
                 time_limit(limit),
@@ -191,17 +205,21 @@ class Client:
         )
 
 
-def _headers(account: config.Account) -> httpx.Headers:
-    user, password = account.credentials
+def _headers(origin: str, authorization: str) -> httpx.Headers:
     return httpx.Headers(
         {
-            "Host": httpx.URL(account.origin).netloc.decode("ascii"),
+            "Host": httpx.URL(origin).netloc.decode("ascii"),
             "Accept": "application/json",
             "Accept-Encoding": "gzip",
-            "Authorization": "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii"),
+            "Authorization": authorization,
             "User-Agent": f"bindings-etl/{version('bindings-etl')} httpx/{httpx.__version__}",
         }
     )
+
+
+def _is_refused(response: ApiResponse) -> bool:
+    """Return whether the credentials are refused, and it is not a right that they lack."""
+    return response.status == 401 and isinstance(error_for(response), errors.CredentialsRefused)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -377,6 +377,11 @@ def test_settings_from_the_environment_take_their_type(file: Path) -> None:
         ({"api_secret": "s"}, "api_secret"),
         ({"api_key": "k", "auth_token": "t"}, "api_secret"),
         ({"api_key": "k", "api_secret": "s", "auth_token": "t"}, "auth_token"),
+        ({"client_id": "c"}, "client_secret"),
+        ({"client_secret": "s"}, "client_secret"),
+        ({"client_id": "c", "client_secret": "s", "auth_token": "t"}, "auth_token"),
+        ({"client_id": "c", "client_secret": "s", "api_key": "k", "api_secret": "s"}, "auth_token"),
+        ({"client_id": "c", "client_secret": "s\n"}, "client_secret"),
         ({"api_key": "", "api_secret": "s"}, "api_key"),
         ({"api_key": "k", "api_secret": "with space"}, "api_secret"),
         ({"api_key": "k\n", "api_secret": "s"}, "api_key"),
@@ -396,6 +401,23 @@ def test_the_credentials_are_those_of_the_file(file: Path) -> None:
     assert read(file, MINIMAL).accounts[0].credentials == (AC, "t0ken")
     keys = read(file, with_account(auth_token=..., api_key="SK1", api_secret="s"))
     assert keys.accounts[0].credentials == ("SK1", "s")
+    app = read(file, with_account(auth_token=..., client_id="OQ1", client_secret="s"))
+    assert app.accounts[0].credentials == ("OQ1", "s")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "origin"),
+    [
+        (..., "https://oauth.twilio.com"),
+        ("https://api.example.com", "https://oauth.twilio.com"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("https://localhost:8443", "https://localhost:8443"),
+    ],
+)
+def test_only_a_simulator_grants_tokens_itself(base_url: Any, origin: str, file: Path) -> None:
+    """Whoever can set base_url must not get the secret of the app as well (docs/promises.md §6)."""
+    account = with_account(auth_token=..., client_id="OQ1", client_secret="s", base_url=base_url)
+    assert read(file, account).accounts[0].token_origin == origin
 
 
 # --- where credentials go ---
