@@ -80,7 +80,7 @@ def _what_next(path: Path) -> str:
     return f"""\
 {path} is written. What comes next:
   1. put the SID of your account (AC…) into it
-  2. make an API key of this account (Standard is enough), and set TWILIO_API_KEY and TWILIO_API_SECRET
+  2. make an API key of this account (Restricted or Standard, see the README), and set TWILIO_API_KEY and TWILIO_API_SECRET
   3. {command} migrate           creates the tables
   4. {command} check             tries everything that a run needs
   5. {command} sync --dry-run    says what would be loaded, and writes nothing
