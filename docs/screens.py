@@ -103,7 +103,7 @@ def _status(services: list[dict[str, Any]]) -> list[Part]:
         _run(6, RunStatus.INTERRUPTED, 30, "the process ended without a word"),
         _run(5, RunStatus.SUCCEEDED, 60, None),
     ]
-    overview = Overview(services, runs, [], [], failures, _NOW)
+    overview = Overview(services, runs, [], [], [], failures, _NOW)
     judged = judge(services, failures, _NOW, OLD)
     shown = status.describe_services(judged, None, show_all=False)
     return status.describe(overview, runs, shown)

@@ -12,6 +12,7 @@ from etl.cli.options import Command, Common, json_option, parse_age, run_group_o
 from etl.cli.output import say_json, show
 from etl.cli.screen import Part, Styled, Table
 from etl.config import Settings
+from etl.domain.drift import to_label
 from etl.errors import ConfigurationError
 from etl.sync.group import add_up
 from etl.sync.health import OLD, Health, is_in_trouble, judge
@@ -142,6 +143,7 @@ def _document(overview: Overview, judged: Lines, runs: Lines) -> dict[str, Any]:
         "runs": runs,
         "rejects": overview.rejects,
         "leases": overview.leases,
+        "drift": overview.drift,
         "read_at": overview.read_at,
     }
 
@@ -180,7 +182,25 @@ def describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Part
             Table(("service", "scope", "run", "host", "until (UTC)"), leases, optional=("host",)),
             "nobody is working",
         ),
+        "",
+        *_describe_drift(overview.drift, now),
     ]
+
+
+def _describe_drift(drift: Lines, now: datetime) -> list[Part]:
+    lines = [
+        (
+            one["chat_service_sid"],
+            one["kind"],
+            to_label(one["name"]),
+            one["rows"],
+            *_moment(one["first_seen_at"], now),
+        )
+        for one in drift
+    ]
+    columns = ("service", "kind", "name", "rows", "first seen (UTC)", "age")
+    table = Table(columns, lines, optional=("first seen (UTC)",))
+    return _part("drifted from what is known", table, "nothing")
 
 
 def describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> list[Part]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from etl.domain.message_types import KNOWN_MESSAGE_TYPES
 from etl.domain.naming import Members, Name, texts
 from etl.domain.scope import KNOWN_TYPES
 
@@ -24,17 +25,6 @@ _is_plain_link = re.compile(
     r"https?://[a-z0-9.:-]*/v[12]/Services/IS[0-9a-fA-F]{32}/Bindings/BS[0-9a-fA-F]{32}"
 ).fullmatch
 _is_sid = re.compile(r"(?:AC|BS|CR|IS)[0-9a-fA-F]{32}").fullmatch
-
-_KNOWN_MESSAGES = frozenset(
-    {
-        "new_message",
-        "added_to_conversation",
-        "removed_from_conversation",
-        "added_to_channel",
-        "removed_from_channel",
-        "invited_to_channel",
-    }
-)
 
 
 class _Number(str):
@@ -173,7 +163,7 @@ def _hide_messages(messages: str | None, names: Sequence[Name]) -> str | None:
     if messages is None or not names:
         return messages
     sent = json.loads(messages)
-    shown = [one for one in sent if one in _KNOWN_MESSAGES or not _is_held(one, names)]
+    shown = [one for one in sent if one in KNOWN_MESSAGE_TYPES or not _is_held(one, names)]
     return messages if shown == sent else _encode(shown)
 
 

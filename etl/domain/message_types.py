@@ -4,6 +4,17 @@ from collections.abc import Iterable
 
 _PREFIXES = ("twilio.conversations.", "twilio.channel.")
 
+KNOWN_MESSAGE_TYPES = frozenset(
+    {
+        "new_message",
+        "added_to_conversation",
+        "removed_from_conversation",
+        "added_to_channel",
+        "removed_from_channel",
+        "invited_to_channel",
+    }
+)
+
 # What Programmable Chat calls the same events. `invited_to_channel` has no twin in Conversations.
 _LEGACY_NAMES = {
     "added_to_channel": "added_to_conversation",

@@ -11,10 +11,11 @@ import msgspec
 import xxhash
 
 from etl.domain.binding import Key, Reject, Row
+from etl.domain.drift import Drift, Kind
 from etl.domain.hiding import Hiding, Treatment, treat
-from etl.domain.message_types import normalize_message_types
-from etl.domain.scope import Scope
-from etl.domain.timestamps import normalize_timestamp
+from etl.domain.message_types import KNOWN_MESSAGE_TYPES, normalize_message_types
+from etl.domain.scope import KNOWN_TYPES, Scope
+from etl.domain.timestamps import form_of, is_usual, normalize_timestamp, normalize_usual
 from etl.domain.wire import UNDECODABLE, decode_sids
 
 # Bump when the same bytes would give another row: it makes every stored source hash stale, so all
@@ -106,7 +107,14 @@ class Normalizer:
         self.digest = digest.hex()
         """Changes when any rule changes."""
         self._seed = int.from_bytes(digest[:8], "big")
+        self.drift = Drift()
+        """What it has met that nobody knows today."""
+        # Of the row in hand.
+        self._is_unusual = False
+        self._forms: set[str] = set()
+        self._binding_types: dict[str | None, str] = {}
         self._message_types: dict[tuple[str, ...], str] = {}
+        self._unusual_message_types: dict[tuple[str, ...], str] = {}
         self._credentials: set[str | None] = {None}
 
     def stored_identities(self, scope: Scope) -> list[str]:
@@ -153,11 +161,11 @@ class Normalizer:
         try:
             return self._shape(key, *_decode_row(key.raw))
         except UNDECODABLE:
-            return self.reject(
-                key.raw, key.sid, "cannot be decoded: not valid JSON text, or nested too deep"
-            )
+            reason = "cannot be decoded: not valid JSON text, or nested too deep"
         except ValueError as bad:
-            return self.reject(key.raw, key.sid, str(bad))
+            reason = str(bad)
+        self._forget_row()
+        return self.reject(key.raw, key.sid, reason)
 
     def reject(self, raw: bytes, sid: str | None, reason: str) -> Reject:
         """Return a reject with its JSON text: complete, or without what privacy hides.
@@ -176,23 +184,26 @@ class Normalizer:
             _check_sid("chat_service_sid", "IS", sent.chat_service_sid, of="service")
         if sent.credential_sid not in self._credentials:
             self._learn_credential(sent.credential_sid)
+        kind = self._binding_types.get(sent.binding_type)
         content: tuple[str | None, ...] = (
             key.sid,
             rules.account,
             sent.account_sid,
             rules.chat_service_sid,
             sent.credential_sid,
-            _binding_type(sent.binding_type),
+            kind or self._learn_binding_type(sent.binding_type),
             sent.identity,
             sent.endpoint,
             self._message_types_json(sent.message_types),
-            _timestamp("date_created", sent.date_created),
-            _timestamp("date_updated", sent.date_updated),
+            self._timestamp("date_created", sent.date_created),
+            self._timestamp("date_updated", sent.date_updated),
             sent.url,
             extra,
         )
         if self._hiding is not None:
             content = self._hiding.hide_content(content)
+        if extra is not None or self._is_unusual:
+            self._note_drift(content)
         return _make(Row, (*content, hash_content(content), key.source_hash))
 
     def _learn_credential(self, sid: str | None) -> None:
@@ -200,18 +211,66 @@ class Normalizer:
         if len(self._credentials) < _MOST_CACHED:
             self._credentials.add(sid)
 
+    def _learn_binding_type(self, sent: str | None) -> str | None:
+        if sent is None:
+            return None
+        kind = sent.lower()
+        if len(kind) > _LONGEST_TYPE:
+            raise ValueError(f"binding_type is longer than {_LONGEST_TYPE} characters")
+        if kind not in KNOWN_TYPES:
+            self._is_unusual = True
+        elif len(self._binding_types) < _MOST_CACHED:
+            self._binding_types[sent] = kind
+        return kind
+
+    def _timestamp(self, field: str, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            if is_usual(value):
+                return normalize_usual(value)
+            moment = normalize_timestamp(value)
+        except ValueError:
+            raise ValueError(f"{field} is not a date that can be read") from None
+        self._forms.add(form_of(value))
+        self._is_unusual = True
+        return moment
+
+    def _note_drift(self, content: tuple[str | None, ...]) -> None:
+        """Note what is new in a row, without what privacy hides of it."""
+        *_, kind, _identity, _endpoint, messages, _created, _updated, _url, extra = content
+        if kind is not None and kind not in KNOWN_TYPES:
+            self.drift.note(Kind.BINDING_TYPE, [kind])
+        if messages is not None:
+            self.drift.note(Kind.MESSAGE_TYPE, set(_decode(messages)) - KNOWN_MESSAGE_TYPES)
+        if extra is not None:
+            self.drift.note(Kind.FIELD, _decode_members(extra))
+        self.drift.note_times(self._forms)
+        self._forget_row()
+
+    def _forget_row(self) -> None:
+        self._is_unusual = False
+        self._forms.clear()
+
     def _message_types_json(self, names: list[str] | None) -> str | None:
         if names is None:
             return None
         as_sent = tuple(names)
         known = self._message_types.get(as_sent)
-        if known is None:
-            known = _encode(
-                normalize_message_types(as_sent, map_legacy=self._rules.map_legacy)
-            ).decode()
-            if len(self._message_types) < _MOST_CACHED:
-                self._message_types[as_sent] = known
-        return known
+        if known is not None:
+            return known
+        self._is_unusual = True
+        return self._unusual_message_types.get(as_sent) or self._learn_message_types(as_sent)
+
+    def _learn_message_types(self, as_sent: tuple[str, ...]) -> str:
+        names = normalize_message_types(as_sent, map_legacy=self._rules.map_legacy)
+        cache = self._unusual_message_types
+        if KNOWN_MESSAGE_TYPES.issuperset(names):
+            cache = self._message_types
+        encoded = _encode(names).decode()
+        if len(cache) < _MOST_CACHED:
+            cache[as_sent] = encoded
+        return encoded
 
 
 def hash_content(content: Sequence[str | None]) -> str:
@@ -274,24 +333,6 @@ def _check_sid(field: str, prefix: str, value: str | None, of: str | None = None
         raise ValueError(f"{field} is malformed")
     if of:
         raise ValueError(f"{field} names another {of} than the one that was read")
-
-
-def _binding_type(kind: str | None) -> str | None:
-    if kind is None:
-        return None
-    kind = kind.lower()
-    if len(kind) > _LONGEST_TYPE:
-        raise ValueError(f"binding_type is longer than {_LONGEST_TYPE} characters")
-    return kind
-
-
-def _timestamp(field: str, value: str | None) -> str | None:
-    if value is None:
-        return None
-    try:
-        return normalize_timestamp(value)
-    except ValueError:
-        raise ValueError(f"{field} is not a date that can be read") from None
 
 
 def _extra(members: dict[str, msgspec.Raw]) -> str | None:

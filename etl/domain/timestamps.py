@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-_is_plain = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}Z").fullmatch
+is_usual = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}Z").fullmatch
 _ISO = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})[Tt ]([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{0,9}))?"
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
@@ -12,6 +12,9 @@ _ISO = re.compile(
 _RFC_2822 = re.compile(
     r"(?:[A-Za-z]{3}, )?[0-9]{1,2} [A-Za-z]{3} [1-9][0-9]{3} [0-9]{2}:[0-9]{2}(?::[0-9]{2})? (?:[+-][0-9]{4}|GMT|UTC?|[ECMP][SD]T)"
 )
+
+_DIGIT = re.compile("[0-9]")
+_NAMES = re.compile("[A-Za-z]{3}, |[A-Za-z]{3} (?=[0-9]{4} )")
 
 
 def normalize_timestamp(text: str) -> str:
@@ -22,11 +25,26 @@ def normalize_timestamp(text: str) -> str:
     Raises:
         ValueError: `text` is no such time, or has no time zone, or lies outside the years 1…9999.
     """
-    # The one form that the API is known to send; fromisoformat checks the calendar in 0.1 µs, slicing does the rest.
-    if _is_plain(text):
-        datetime.fromisoformat(text)
-        return f"{text[:10]} {text[11:19]}.000000"
+    if is_usual(text):
+        return normalize_usual(text)
     return format_utc(_parse_iso(text) or _parse_rfc2822(text))
+
+
+def normalize_usual(text: str) -> str:
+    """Return the same for a text that `is_usual`: the one form that the API is known to send.
+
+    Raises:
+        ValueError: there is no such day or time.
+    """
+    # fromisoformat checks the calendar in 0.1 µs, slicing does the rest.
+    datetime.fromisoformat(text)
+    return f"{text[:10]} {text[11:19]}.000000"
+
+
+def form_of(text: str) -> str:
+    """Return the form of a time that can be read, such as `0000-00-00 00:00:00.000+00:00`."""
+    names = _NAMES.sub(lambda name: "Aaa" + name[0][3:], text)
+    return _DIGIT.sub("0", names)
 
 
 def format_utc(moment: datetime) -> str:

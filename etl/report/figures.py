@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from etl.warehouse import drift
 from etl.warehouse.tables import binding_versions, bindings, rejected_bindings, sync_runs
 from etl.warehouse.views import service_freshness
 
@@ -61,6 +62,7 @@ class Figures:
     reachability: Counts
     rejects: Counts
     runs: list[dict[str, Any]]
+    drift: list[dict[str, Any]]
 
 
 class _Group(NamedTuple):
@@ -93,6 +95,7 @@ def read_figures(conn: sa.Connection, now: datetime) -> Figures:
         reachability=_reachability(conn),
         rejects=_rejects(conn),
         runs=_runs(conn),
+        drift=drift.read(conn),
     )
 
 

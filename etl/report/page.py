@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from html import escape
 from importlib.resources import files
 
+from etl.domain.drift import to_label
 from etl.report.charts import Bar, Column, bars, columns
 from etl.report.figures import DAYS, Counts, Figures, Service
 
@@ -45,6 +46,7 @@ def render_page(figures: Figures) -> str:
         "</div>",
         _card("Services", "", _services_table(figures), _note_on_held(figures)),
         _card("Rejected rows, by reason", "", _rejects_table(figures.rejects)),
+        _card("Drifted from what is known", "", _drift_table(figures)),
         _card("Last runs", "", _runs_table(figures)),
     )
     return _DOCUMENT.format(
@@ -217,6 +219,22 @@ def _rejects_table(rejects: Counts) -> str:
         [(escape(reason), _number(number)) for reason, number in rejects.items()],
         numbers_from=1,
     )
+
+
+def _drift_table(figures: Figures) -> str:
+    if not figures.drift:
+        return _nothing("No field, type or form of time that is not known.")
+    lines = [
+        (
+            f"<code>{escape(one['chat_service_sid'])}</code>",
+            escape(one["kind"]),
+            f"<code>{escape(to_label(one['name']))}</code>",
+            _moment(one["first_seen_at"]),
+            _number(one["rows"]),
+        )
+        for one in figures.drift[:_MOST_LINES]
+    ]
+    return _table(("service", "kind", "name", "first seen (UTC)", "rows"), lines, numbers_from=4)
 
 
 def _runs_table(figures: Figures) -> str:

@@ -23,6 +23,8 @@ class Difference(NamedTuple):
     """SIDs of rows that changed outside of the dates asked for."""
     stored: Mapping[str, Stored]
     """What the warehouse held of every row whose bytes are new to it."""
+    rows_by_form: Mapping[str, int] = {}
+    """How many of those have times of which unusual form."""
 
     @property
     def rejected_active(self) -> list[str]:
@@ -58,9 +60,10 @@ def compare(
         else staging.find_differing(conn, engine, fitting, scope.chat_service_sid)
     )
     rows, bad = split(normalizer.shape(key) for key in fitting if key.sid in stored)
+    forms = normalizer.drift.take_rows_by_form()
     changed = [row for row in rows if stored[row.sid] != (row.content_hash, True)]
     if not scope.dated:
-        return Difference(changed, bad + rejects, frozenset(), stored)
+        return Difference(changed, bad + rejects, frozenset(), stored, forms)
     asked_for = [row for row in changed if scope.holds(row.date_updated)]
     skipped = {row.sid for row in changed} - {row.sid for row in asked_for}
-    return Difference(asked_for, bad + rejects, frozenset(skipped), stored)
+    return Difference(asked_for, bad + rejects, frozenset(skipped), stored, forms)

@@ -23,7 +23,7 @@ from etl.sync.session import ScanSession
 from etl.sync.steps import Absences
 from etl.twilio.client import Client
 from etl.twilio.conversations import find_opened_account, look_up_service
-from etl.warehouse import absences, ledger, quarantine, services, staging
+from etl.warehouse import absences, drift, ledger, quarantine, services, staging
 from etl.warehouse.ledger import Ending
 from etl.warehouse.publishing import Publication, publish_deletes
 
@@ -159,6 +159,7 @@ def _delete(conn: sa.Connection, context: Context, departure: Departure, order: 
     staging.discard(conn, [order.stage_id, *ledger.overlapping_stages(conn, scope)])
     quarantine.close_open(conn, [scope.chat_service_sid], order.now)
     services.record_gone(conn, scope.chat_service_sid, departure.state, order.now)
+    drift.recount(conn, engine, scope.chat_service_sid)
     return deleted
 
 

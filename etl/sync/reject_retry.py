@@ -3,6 +3,7 @@
 open ─► ask (no transaction: the API, by SID) ─► publish (one transaction per service), like a scan
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from etl.domain.status import ScanStatus
 from etl.stopping import Stop
 from etl.sync.compare import compare
 from etl.sync.context import Context, Request, rules_for
+from etl.sync.drift import DriftWatch
 from etl.sync.lookups import BindingLookup
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.run import finish_run, start_run
@@ -141,7 +143,9 @@ class _RejectRetry:
         self._retried = retried
         self._scope = scope
         self._normalizer = Normalizer(rules_for(context.settings, client, scope))
-        self._log = log.bind(run_id=context.holder.run_id, **scope.named)
+        run_id = context.holder.run_id
+        self._drift = DriftWatch(self._engine, scope, run_id, self._normalizer.drift)
+        self._log = log.bind(run_id=run_id, **scope.named)
 
     def execute(self) -> None:
         """Do it all; what came of it is in the outcome, also after an error."""
@@ -156,6 +160,7 @@ class _RejectRetry:
         except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with it
             self._fail(error)
         else:
+            self._drift.tell()
             self._retried.status = ScanStatus.PUBLISHED
             self._retried.counters, self._retried.results = published.counters, published.results
             self._retried.changed_fields = published.changed_fields
@@ -218,10 +223,12 @@ class _RejectRetry:
         self._session.finish(conn, ending)
         reading = service_table.Reading(self._scope, now)
         service_table.record_reading(conn, reading, changed=any(changes))
+        self._drift.measure(conn, changed=any(changes))
         return _Published(counted, results, fields)
 
     def _stage(self, conn: sa.Connection, alive: Sequence[bytes], now: datetime) -> list[Reject]:
         rejects: list[Reject] = []
+        rows_by_form: Counter[str] = Counter()
         for batch, some in enumerate(portions(alive, _ASKED_AT_ONCE)):
             keys, _ = self._normalizer.keys(list(some))
             found = compare(conn, self._engine, self._normalizer, keys.values(), self._scope)
@@ -229,6 +236,8 @@ class _RejectRetry:
                 conn, self._engine, self._session.scan_id, batch, list(keys), found.changed
             )
             rejects += found.rejects
+            rows_by_form.update(found.rows_by_form)
+        self._drift.record(conn, rows_by_form, now)
         quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
         return rejects
 

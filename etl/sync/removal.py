@@ -10,7 +10,7 @@ import structlog
 from etl.config import Settings
 from etl.domain.normalize import Rules
 from etl.domain.scope import Scope
-from etl.warehouse import leases, ledger, purging, retention, services
+from etl.warehouse import drift, leases, ledger, purging, retention, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.purging import Cutoffs, Leaving
@@ -82,6 +82,8 @@ def erase(
         _lock_out_runs(conn, warehouse, holder, traces.services)
         counted = retention.remove(conn, traces.removal)
         services.recount(conn, warehouse.engine, traces.services)
+        for sid in traces.services:
+            drift.recount(conn, warehouse.engine, sid)
         return counted
 
     if dry_run:

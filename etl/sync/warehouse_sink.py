@@ -23,6 +23,7 @@ from etl.domain.scope import Scope
 from etl.domain.status import ScanStatus
 from etl.sync.compare import compare
 from etl.sync.context import Context
+from etl.sync.drift import DriftWatch
 from etl.sync.prefetch import Batch
 from etl.sync.session import ScanSession
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
@@ -57,6 +58,7 @@ class WarehouseSink:
         self._normalizer = normalizer
         self._scope = scope
         self._identities = normalizer.stored_identities(scope)
+        self._drift = DriftWatch(self._engine, scope, context.holder.run_id, normalizer.drift)
         self._progress = Progress(0, "", 0, 0)
         self._is_first_load = False
         self._absent = 0
@@ -119,6 +121,7 @@ class WarehouseSink:
                 lambda conn: self._keep(conn, keys.values(), unreadable, progress)
             )
         self._progress = progress
+        self._drift.tell()
         self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows))
         return Kept(len(unreadable), seen, next(reversed(keys), None))
 
@@ -165,6 +168,7 @@ class WarehouseSink:
         staging.stage_batch(conn, self._engine, stage_id, batch, sids, found.changed)
         rejects = [*unreadable, *found.rejects]
         quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
+        self._drift.record(conn, found.rows_by_form, now)
         return Rejections().plus(
             len(keys) - len(found.rejects), [one.reason for one in rejects], found.rejected_active
         )
@@ -205,9 +209,11 @@ class WarehouseSink:
     # publish
 
     def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
-        return self._warehouse.transact(
+        published = self._warehouse.transact(
             lambda conn: self._publish(conn, reading, decision, counters)
         )
+        self._drift.tell()
+        return published
 
     def _publish(
         self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, counters: Counters
@@ -241,6 +247,7 @@ class WarehouseSink:
         services.record_reading(
             conn, services.Reading(self._scope, now, reading.complete, held), changed=changed
         )
+        self._drift.measure(conn, changed=changed)
 
     def _take_back(self, conn: sa.Connection, decision: DeleteDecision, now: datetime) -> int:
         """Publish the living as the API returned them, and leave the unknown for the next run."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.warehouse import leases, ledger
+from etl.warehouse import drift, leases, ledger
 from etl.warehouse.engines.contract import Engine
 from etl.warehouse.tables import rejected_bindings, sync_runs
 from etl.warehouse.views import service_freshness
@@ -26,6 +26,7 @@ class Overview:
     runs: list[dict[str, Any]]
     rejects: list[dict[str, Any]]
     leases: list[dict[str, Any]]
+    drift: list[dict[str, Any]]
     failures: dict[str, dict[str, Any]]
     """By service, its newest scan that did not do all it should."""
     read_at: datetime
@@ -49,6 +50,7 @@ def read_overview(
         runs=ledger.with_killed(runs, ledger.find_killed(conn, now, lease_seconds)),
         rejects=_lines(conn, _open_rejects()),
         leases=[_lease(one) for one in leases.live(conn, engine)],
+        drift=drift.read(conn),
         failures=ledger.last_failures(conn, len(services)),
         read_at=now,
     )

@@ -12,7 +12,7 @@ from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
-HEAD = "20261125_08"
+HEAD = "20261125_09"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -239,6 +239,18 @@ service_parts = sa.Table(
     sa.Column("read_at", UtcDateTime(), nullable=False, comment="End of the last scan that read this type completely."),
     sa.Column("deletes_held", sa.BigInteger(), nullable=False, server_default="0", comment="Absent bindings of this type that the guard kept then."),
     comment="The binding types that were read since the service was last read as a whole.",
+)  # fmt: skip
+
+schema_drift = sa.Table(
+    "schema_drift",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service that sends it."),
+    sa.Column("kind", code(16), primary_key=True, comment="field (one without a column), binding_type, message_type or time_form."),
+    sa.Column("name", name(255), primary_key=True, comment="Its name; of a time its form, with 0 for each digit. Never a value."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+    sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When it was first seen."),
+    sa.Column("row_count", sa.BigInteger(), nullable=False, server_default="0", comment="Active bindings that have it, counted whenever the service changes; of a time_form, which no row keeps, the most rows that one reading met in it."),
+    comment="What the API sends that the program did not know of; up to 50 of a kind and service.",
 )  # fmt: skip
 
 sync_leases = sa.Table(

@@ -28,17 +28,24 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "SELECT": {
         "TABLE": (
             "bindings_etl_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
         )
     },
     "INSERT": {
         "TABLE": (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
-            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent",
+            "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
         )
     },
-    "UPDATE": {"TABLE": ("bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", "scan_progress")},
-    "DELETE": {"TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged", "scan_absent")},
+    "UPDATE": {
+        "TABLE": (
+            "bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", "scan_progress", "services",
+            "service_parts", "schema_drift",
+        )
+    },
+    "DELETE": {
+        "TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "service_parts")
+    },
 }  # fmt: skip
 
 
@@ -177,6 +184,12 @@ def story(trial: Trial) -> int:
             service.delete(1),
             trial.settings.update(deletes={"mode": "hard"}),
         ],
+        lambda: [
+            service.put(service.bindings[service.sids()[0]] | {"binding_type": "web"}),
+            trial.account.update(partition_by_type=True),
+        ],
+        lambda: None,
+        lambda: [trial.account.update(partition_by_type=False)],
     ]
     for step in steps:
         step()

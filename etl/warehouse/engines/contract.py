@@ -208,6 +208,14 @@ class Engine(ABC):
         """Return all lines of a query as the text of one JSON object."""
 
     @abstractmethod
+    def has_member(self, document: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+        """Return whether a column's JSON object has a member of this name."""
+
+    @abstractmethod
+    def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
+        """Return whether a column's JSON array has this text among its items."""
+
+    @abstractmethod
     def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:

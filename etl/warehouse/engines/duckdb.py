@@ -125,6 +125,13 @@ class Duckdb(FileEngine):
     ) -> sa.ColumnElement[str]:
         return sa.cast(sa.func.json_group_object(name, value), sa.Text)
 
+    def has_member(self, document: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+        return sa.func.list_contains(sa.func.json_keys(document), name, type_=sa.Boolean)
+
+    def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
+        items = sa.func.from_json(document, '["VARCHAR"]')
+        return sa.func.list_contains(items, item, type_=sa.Boolean)
+
     def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:

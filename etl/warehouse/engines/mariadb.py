@@ -218,6 +218,12 @@ class Mariadb(ServerEngine):
     ) -> sa.ColumnElement[str]:
         return sa.func.json_objectagg(name, value)
 
+    def has_member(self, document: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+        return sa.func.json_contains(sa.func.json_keys(document), sa.func.json_quote(name)) == 1
+
+    def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
+        return sa.func.json_contains(document, sa.func.json_quote(item)) == 1
+
     def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:

@@ -206,6 +206,12 @@ class Postgresql(ServerEngine):
     ) -> sa.ColumnElement[str]:
         return sa.cast(sa.func.json_object_agg(name, value), sa.Text)
 
+    def has_member(self, document: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+        return document.bool_op("?")(sa.literal(name, sa.Text))
+
+    def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
+        return document.bool_op("?")(sa.literal(item, sa.Text))
+
     def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:

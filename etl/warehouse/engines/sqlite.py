@@ -103,6 +103,14 @@ class Sqlite(FileEngine):
     ) -> sa.ColumnElement[str]:
         return sa.func.json_group_object(name, value)
 
+    def has_member(self, document: sa.Column[str], name: str) -> sa.ColumnElement[bool]:
+        entries = sa.func.json_each(document).table_valued("key", name="entries")
+        return sa.literal(name).in_(sa.select(entries.c.key))
+
+    def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
+        entries = sa.func.json_each(document).table_valued("value", name="entries")
+        return sa.literal(item).in_(sa.select(entries.c.value))
+
     def insert_unless_there(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
