@@ -102,7 +102,7 @@ BAD_ROWS = {
 # A listing that ends too early and says nothing: only the guard and the API's word for each row stand against it.
 CUT_SHORT = {"empty-service", "token-empty"}
 
-OTHERS = {"unknown-field", "empty-errors"}
+OTHERS = {"unknown-field", "empty-errors", "hidden-row"}
 
 
 def test_every_fault_has_a_trial() -> None:
@@ -328,6 +328,16 @@ def test_a_listing_that_ends_too_early_deletes_nothing(make_trial: MakeTrial, na
     assert trial.stored() == trial.expected()
     # Even who lifts the guard is asked by the API's own word first.
     assert trial.sync("--allow-mass-delete", expect=None).totals["deleted"] == 0
+    assert trial.stored() == trial.expected()
+
+
+def test_a_listing_that_leaves_out_a_row_deletes_nothing(make_trial: MakeTrial) -> None:
+    """One row is too few for the guard; only the API's own word for it stands against its delete."""
+    trial = make_trial(bindings=(60,))
+    trial.sync()
+    trial.simulator.faults.add("hidden-row", on="bindings")
+    result = trial.sync()
+    assert (result.totals["fetched"], result.totals["deleted"]) == (59, 0)
     assert trial.stored() == trial.expected()
 
 
