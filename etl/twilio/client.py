@@ -89,7 +89,7 @@ class Client:
         self._stop = stop
         self._retries = Retries(policy, stop, _is_transient, self._log_retry, _requested_wait)
         self._sign_in = sign_in(account)
-        self._headers = _headers(self.origin, "")
+        self._last_headers = ("", _headers(self.origin, ""))
         proxy = environment_proxy(self.origin)
         self._through_proxy = proxy is not None
         self._transport = transport or HttpTransport(self.origin, proxy)
@@ -176,10 +176,7 @@ class Client:
 
     def _exchange(self, url: str, authorization: str, limit: float) -> ApiResponse:
         request_id: str | None = None
-        headers = self._headers
-        if headers["Authorization"] != authorization:  # once for each token
-            headers = self._headers = _headers(self.origin, authorization)
-        request = GetRequest(self.origin, url, headers)
+        request = GetRequest(self.origin, url, self._headers_with(authorization))
         try:
             with (
                 time_limit(limit),
@@ -191,6 +188,14 @@ class Client:
             raise unreachable(
                 cause, self.origin, through_proxy=self._through_proxy, request_id=request_id
             ) from cause
+
+    def _headers_with(self, authorization: str) -> httpx.Headers:
+        """Return the headers of all requests, which are made once for each token."""
+        made_for, headers = self._last_headers
+        if made_for != authorization:
+            headers = _headers(self.origin, authorization)
+            self._last_headers = (authorization, headers)
+        return headers
 
     def _log_retry(self, failed: FailedTry) -> None:
         log.warning(

@@ -1,4 +1,4 @@
-"""How an account signs in: by a pair for HTTP Basic, or by OAuth tokens that are renewed in time (docs/api.md §4.1, §4.2)."""
+"""How an account signs in: by HTTP Basic, or by OAuth tokens, renewed in time (docs/api.md §4)."""
 
 import re
 import threading
@@ -15,6 +15,7 @@ import msgspec
 
 from etl import config, errors
 from etl.telemetry.limits import Overdue, within
+from etl.twilio.unreachable import HTTPX_ERRORS
 
 _TOKEN_PATH = "/v2/token"  # noqa: S105 - a path
 _LARGEST_ANSWER_BYTES = 256 * 1024
@@ -101,7 +102,7 @@ class ClientCredentials:
             token.on_trial = False
 
     def replaces(self, header: str) -> bool:
-        """A token that was refused at once in place of another is no better than a third would be."""
+        """A token that is refused at once, in place of another, is no better than a third."""
         with self._lock:
             if self._token is None or self._token.header != header:
                 return True
@@ -114,9 +115,10 @@ class ClientCredentials:
         asked_at = time.monotonic()
         try:
             status, body = within(seconds, partial(self._post, seconds), "token")
-        except (httpx.TransportError, Overdue) as cause:
+        except (*HTTPX_ERRORS, UnicodeError, Overdue) as cause:
             error = errors.Unavailable(
-                f"{self._origin}, which grants the tokens, cannot be reached ({type(cause).__name__}): "
+                f"{self._origin}, which grants the tokens, cannot be reached "
+                f"({type(cause).__name__}): "
                 "check this machine's network, and the firewalls and any proxy between"
             )
             error.transient = True
@@ -157,15 +159,16 @@ class ClientCredentials:
             granted = None
         if granted is None or not _is_token(granted.access_token):
             raise errors.NotTheApi(
-                f"what {self._origin} answered holds no token; check what stands between, or base_url"
+                f"what {self._origin} answered holds no token; "
+                "check what stands between, or base_url"
             )
         return granted
 
     def _refusal(self, status: int) -> errors.SourceError:
         if status in (400, 401, 403):
             return errors.CredentialsRefused(
-                f"{self._origin} grants no token (HTTP {status}): check client_id and client_secret, "
-                "and that the OAuth app is active"
+                f"{self._origin} grants no token (HTTP {status}): "
+                "check client_id and client_secret, and that the OAuth app is active"
             )
         error = errors.Unavailable(
             f"{self._origin} grants no token at the moment (HTTP {status}): try again later"
