@@ -9,7 +9,7 @@ from etl.domain.binding import Key, Reject, Row
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
 from etl.warehouse import staging
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.staging import Stored
 
 
@@ -51,7 +51,7 @@ def compare(
     with, and asking costs as much as staging. Should a SID be stored under another service,
     publishing finds it, since it counts by what is stored then.
     """
-    fitting, rejects = staging.split_by_room(conn, normalizer, keys)
+    fitting, rejects = staging.split_oversized(conn, normalizer, keys)
     if not fitting:
         return Difference([], rejects, frozenset(), {})
     stored = (

@@ -10,7 +10,7 @@ import structlog
 from etl.domain.drift import Drift, Novelty
 from etl.domain.scope import Scope
 from etl.warehouse import drift
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 
 log = structlog.get_logger()
 

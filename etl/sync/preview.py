@@ -26,7 +26,7 @@ from etl.sync.context import Context
 from etl.sync.prefetch import Batch
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.warehouse import changed_fields, staging
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.ledger import Ending, Published
 from etl.warehouse.publishing import count_taken_out
 

@@ -199,7 +199,7 @@ class _RejectRetry:
         answers: Mapping[str, Absence],
         alive: Sequence[bytes],
     ) -> _Published:
-        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
+        leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
         self._session.renew(conn)
         now = self._engine.now(conn)
         rejects = self._stage(conn, alive, now)

@@ -46,7 +46,7 @@ def _remove_in_portions(warehouse: Warehouse, one: Leaving) -> int:
             return purging.remove_some(conn, one)
         touched = services.holding(conn, one.rows)
         for sid in touched:  # before their rows are locked, as a run that publishes does
-            leases.enter_gate(conn, warehouse.engine, sid)
+            leases.lock_service(conn, warehouse.engine, sid)
         number = purging.remove_some(conn, one)
         services.recount(conn, warehouse.engine, touched)
         return number

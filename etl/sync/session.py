@@ -62,7 +62,7 @@ class ScanSession:
         """
 
         def end(conn: sa.Connection) -> None:
-            leases.enter_gate(conn, self.warehouse.engine, self.scope.chat_service_sid)
+            leases.lock_service(conn, self.warehouse.engine, self.scope.chat_service_sid)
             if self._still_holds_lease(conn):  # else another run may be going on with this stage
                 if discarding is not None:
                     staging.discard(conn, [discarding])

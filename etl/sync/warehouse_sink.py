@@ -221,7 +221,7 @@ class WarehouseSink:
         published = ledger.find_publication(conn, self._session.scan_id)
         if published is not None:
             return published  # the commit went through, and only the answer to it was lost
-        leases.enter_gate(conn, self._engine, self._scope.chat_service_sid)
+        leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
         self._session.renew(conn)
         ledger.require_progress(conn, self._progress.stage_id)
         now = self._engine.now(conn)
@@ -264,7 +264,7 @@ class WarehouseSink:
     ) -> tuple[dict[str, int], Mapping[str, int]]:
         run_id, stage_id = self._session.holder.run_id, self._progress.stage_id
         order = Publication(run_id, stage_id, self._scope, self._identities, now)
-        seen, repeated = staging.count_met(conn, self._engine, stage_id)
+        seen, repeated = staging.count_seen(conn, self._engine, stage_id)
         if repeated:
             staging.drop_superseded(conn, self._engine, stage_id)
         changes, fields = publish_staged(conn, self._engine, order)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import sqlalchemy as sa
 
 from etl.domain.scope import Scope
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.staging import in_scope
 from etl.warehouse.tables import bindings, scan_absent
 
@@ -24,11 +24,11 @@ def list_absent(
     # EXCEPT and not an anti-join: the planner knows nothing of how many SIDs a list holds, and
     # for a few it would loop.
     expected = sa.select(bindings.c.sid).where(in_scope(scope, identities))
-    gone = expected.except_(sa.select(engine.unpack(stage_id).c.sid)).subquery("gone")
+    gone = expected.except_(sa.select(engine.seen_sids(stage_id).c.sid)).subquery("gone")
     changed_at = sa.select(bindings.c.changed_at).where(bindings.c.sid == gone.c.sid)
     lines = sa.select(sa.literal(stage_id, sa.BigInteger), gone.c.sid, changed_at.scalar_subquery())
     # Again after a commit whose answer was lost, the lines are there already.
-    conn.execute(engine.insert_unless_there(scan_absent, ["stage_id", "sid", "changed_at"], lines))
+    conn.execute(engine.insert_missing(scan_absent, ["stage_id", "sid", "changed_at"], lines))
     return _count(conn, stage_id)
 
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Key, Row
 from etl.domain.timestamps import format_utc
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import CONTENT, bindings, scan_staged
 
 _COMPARED = CONTENT[1:]  # the SID is what two images of a binding share
@@ -39,11 +39,11 @@ def count_planned(
     """Count the same for the rows that a dry run would update, by SID; `keys` are theirs."""
     if not keys:
         return {}
-    batch = engine.relation()
+    batch = engine.batch_table()
     columns = [_text(bindings.c[name]).label(name) for name in CONTENT]
     stored = sa.select(*columns).join_from(batch, bindings, bindings.c.sid == batch.c.sid)
     found: Counter[str] = Counter()
-    for before in conn.execute(stored, engine.parameters(keys)).mappings():
+    for before in conn.execute(stored, engine.batch_parameters(keys)).mappings():
         after = rows[before["sid"]]._asdict()
         found.update(
             name for name in _COMPARED if _plain(name, before[name]) != _plain(name, after[name])

@@ -15,7 +15,7 @@ from etl.retrying import FailedTry, Retries
 from etl.stopping import Stop
 from etl.warehouse import ledger, password
 from etl.warehouse.engines import engine_for
-from etl.warehouse.engines.contract import Engine, Fault, Limits
+from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.reaching import Unreached
 from etl.warehouse.signs import Signs
 
@@ -28,47 +28,47 @@ _SHORTEST_IDLE = 5.0
 _MOST_CONNECTIONS = 32
 
 _ADVICE = {
-    Fault.CONFLICT: "is busy with another transaction; run again later",
-    Fault.LOST: "cannot be reached, or cut the connection; check that it runs, and the network",
-    Fault.UNKNOWN_HOST: "cannot be reached: the name of its host is not known here; check the host in "
+    DbErrorKind.CONFLICT: "is busy with another transaction; run again later",
+    DbErrorKind.LOST: "cannot be reached, or cut the connection; check that it runs, and the network",
+    DbErrorKind.UNKNOWN_HOST: "cannot be reached: the name of its host is not known here; check the host in "
     "warehouse.url and the name server",
-    Fault.REFUSED: "cannot be reached: its host refuses the connection; check that the server runs, "
+    DbErrorKind.REFUSED: "cannot be reached: its host refuses the connection; check that the server runs, "
     "and the port in warehouse.url",
-    Fault.SILENT: "cannot be reached: its host does not answer; check host and port in "
+    DbErrorKind.SILENT: "cannot be reached: its host does not answer; check host and port in "
     "warehouse.url, firewalls, and that the server is not overloaded",
-    Fault.STRANGER: "cannot be used: what answers at this port is another kind of server; check "
+    DbErrorKind.STRANGER: "cannot be used: what answers at this port is another kind of server; check "
     "engine, host and port in warehouse.url",
-    Fault.TLS: "cannot be used: no encrypted connection was agreed on; check the certificates and "
+    DbErrorKind.TLS: "cannot be used: no encrypted connection was agreed on; check the certificates and "
     "the TLS options (sslmode, sslrootcert, ssl_ca …) in warehouse.url",
-    Fault.LOCKED: "cannot be opened: another process holds the file; close the other one",
-    Fault.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
-    Fault.FOREIGN: "is a file of another program; check the path in warehouse.url",
-    Fault.LOGIN: "does not take the user or the password; check both in warehouse.url",
-    Fault.ACCOUNT: "does not take this login: the account is locked, its password has expired, "
+    DbErrorKind.LOCKED: "cannot be opened: another process holds the file; close the other one",
+    DbErrorKind.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
+    DbErrorKind.FOREIGN: "is a file of another program; check the path in warehouse.url",
+    DbErrorKind.LOGIN: "does not take the user or the password; check both in warehouse.url",
+    DbErrorKind.ACCOUNT: "does not take this login: the account is locked, its password has expired, "
     "or it may not come from this host; whoever runs the server can tell",
-    Fault.METHOD: "asks for a way to log in that the driver does not know; identify the account by "
+    DbErrorKind.METHOD: "asks for a way to log in that the driver does not know; identify the account by "
     "ed25519, caching_sha2_password or mysql_native_password",
-    Fault.CROWDED: "takes no more connections; lower concurrency, or raise the limit of the server "
+    DbErrorKind.CROWDED: "takes no more connections; lower concurrency, or raise the limit of the server "
     "or of the account",
-    Fault.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
-    Fault.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
+    DbErrorKind.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
+    DbErrorKind.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
     "find out what kept it, and run again",
-    Fault.FULL: "refused the work: its disk is full or failing; free some space and run again",
-    Fault.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
-    Fault.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
-    Fault.MISSING: "refused the work: a table or schema is missing; run `bindings-etl migrate`",
-    Fault.SETTING: "refused the work: a setting of the server forbids it; `bindings-etl check` names it",
-    Fault.OTHER: "refused the work: a statement failed; run with --log-level debug and report it",
+    DbErrorKind.FULL: "refused the work: its disk is full or failing; free some space and run again",
+    DbErrorKind.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
+    DbErrorKind.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
+    DbErrorKind.MISSING: "refused the work: a table or schema is missing; run `bindings-etl migrate`",
+    DbErrorKind.SETTING: "refused the work: a setting of the server forbids it; `bindings-etl check` names it",
+    DbErrorKind.OTHER: "refused the work: a statement failed; run with --log-level debug and report it",
 }
 
-_KINDS: dict[Fault, type[errors.WarehouseError]] = {
-    Fault.CONFLICT: errors.WarehouseConflict,
-    Fault.LOST: errors.WarehouseUnreachable,
-    Fault.LOCKED: errors.WarehouseUnreachable,
-    Fault.UNKNOWN_HOST: errors.WarehouseUnreachable,
-    Fault.REFUSED: errors.WarehouseUnreachable,
-    Fault.SILENT: errors.WarehouseUnreachable,
-    Fault.CROWDED: errors.WarehouseUnreachable,
+_KINDS: dict[DbErrorKind, type[errors.WarehouseError]] = {
+    DbErrorKind.CONFLICT: errors.WarehouseConflict,
+    DbErrorKind.LOST: errors.WarehouseUnreachable,
+    DbErrorKind.LOCKED: errors.WarehouseUnreachable,
+    DbErrorKind.UNKNOWN_HOST: errors.WarehouseUnreachable,
+    DbErrorKind.REFUSED: errors.WarehouseUnreachable,
+    DbErrorKind.SILENT: errors.WarehouseUnreachable,
+    DbErrorKind.CROWDED: errors.WarehouseUnreachable,
 }
 
 
@@ -158,7 +158,9 @@ class Warehouse:
             WarehouseConflict: none became free, although each of those at work has a limit.
         """
         if not self._places.acquire(timeout=self._longest_line):
-            raise errors.WarehouseConflict(f"the warehouse {self.name} {_ADVICE[Fault.CONFLICT]}")
+            raise errors.WarehouseConflict(
+                f"the warehouse {self.name} {_ADVICE[DbErrorKind.CONFLICT]}"
+            )
         try:
             yield
         finally:
@@ -285,21 +287,21 @@ def translated(engine: Engine, where: str) -> Iterator[None]:
     try:
         yield
     except Unreached as cause:
-        raise _word(engine, cause.fault, where, cause.code) from cause
+        raise _word(engine, cause.kind, where, cause.code) from cause
     except sa.exc.DBAPIError as cause:
-        raise _word(engine, engine.fault(cause), where, engine.error_code(cause)) from cause
+        raise _word(engine, engine.error_kind(cause), where, engine.error_code(cause)) from cause
     except sa.exc.TimeoutError as cause:  # of the pool: all connections are at work
-        raise _word(engine, Fault.CONFLICT, where, type(cause).__name__) from cause
+        raise _word(engine, DbErrorKind.CONFLICT, where, type(cause).__name__) from cause
     except sa.exc.SQLAlchemyError as cause:
         raise errors.WarehouseRefused(
             f"the warehouse {where} cannot be used: {type(cause).__name__}"
         ) from cause
 
 
-def _word(engine: Engine, fault: Fault, where: str, code: str) -> errors.WarehouseError:
-    advice = engine.advice.get(fault) or _ADVICE[fault]
+def _word(engine: Engine, kind: DbErrorKind, where: str, code: str) -> errors.WarehouseError:
+    advice = engine.advice.get(kind) or _ADVICE[kind]
     told = f"the warehouse {where} {advice}{f' ({code})' if code else ''}"
-    return _KINDS.get(fault, errors.WarehouseRefused)(told)
+    return _KINDS.get(kind, errors.WarehouseRefused)(told)
 
 
 def _is_transient(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from etl.domain.drift import MOST_NAMES, Kind, Novelty
 from etl.domain.scope import Scope
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import bindings, schema_drift
 
 _COLUMNS = ("chat_service_sid", "kind", "name", "account", "first_seen_at", "row_count")
@@ -46,7 +46,9 @@ def raise_counts(
 ) -> None:
     """Keep, of each form of time, the most rows that one reading has met in it."""
     for form, number in rows_by_form.items():
-        _set_count(conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True)
+        _set_count(
+            conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True
+        )
 
 
 def read(conn: sa.Connection) -> list[dict[str, Any]]:
@@ -79,7 +81,7 @@ def _insert(conn: sa.Connection, engine: Engine, scope: Scope, new: Novelty, now
         for name, value in zip(_COLUMNS, line, strict=True)
     )
     rows = sa.select(*values).where(sa.true())
-    statement = engine.insert_unless_there(schema_drift, _COLUMNS, rows)
+    statement = engine.insert_missing(schema_drift, _COLUMNS, rows)
     return conn.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 

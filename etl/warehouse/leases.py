@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from etl.domain.scope import Scope, overlap
 from etl.errors import LeaseHeld, LeaseLost
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import sync_gates, sync_leases
 
 
@@ -43,7 +43,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     Raises:
         LeaseHeld: a live run works on an overlapping scope; nothing was changed.
     """
-    enter_gate(conn, engine, scope.chat_service_sid)
+    lock_service(conn, engine, scope.chat_service_sid)
     now = engine.now(conn)
     mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
     others = conn.execute(sa.select(sync_leases).where(mine)).all()
@@ -69,13 +69,13 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     return [Lapsed(other.run_id) for other in in_the_way]
 
 
-def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
-    """Wait until nobody else is at the gate of this service, and stay there until the transaction ends.
+def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
+    """Lock a service until the transaction ends; wait until nobody else has it.
 
-    Entered by whoever wants any lease of a service, so that two cannot both find it free; and by whoever publishes a part of it, so
-    that two parts do not publish one row in the same moment.
+    For whoever wants any lease of a service, so that two cannot both find it free; and for whoever
+    publishes a part of it, so that two parts do not publish one row in the same moment.
     """
-    gate = _locking(
+    line = _locking(
         engine,
         sa.select(sync_gates.c.chat_service_sid).where(
             sync_gates.c.chat_service_sid == chat_service_sid
@@ -83,12 +83,12 @@ def enter_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> No
     )
     # Inserted only where it is missing: MariaDB's insert of a key that is there takes a shared
     # lock, and of two who then want the row for themselves one is thrown out.
-    if conn.execute(gate).first() is None:
+    if conn.execute(line).first() is None:
         columns = ["chat_service_sid"]
         conn.execute(
-            engine.insert_unless_there(sync_gates, columns, sa.select(sa.literal(chat_service_sid)))
+            engine.insert_missing(sync_gates, columns, sa.select(sa.literal(chat_service_sid)))
         )
-        conn.execute(gate)
+        conn.execute(line)
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:

@@ -97,7 +97,7 @@ def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
     """
     from alembic import command
 
-    with warehouse.migrating() as conn, warehouse.engine.migrating_alone(conn):
+    with warehouse.migrating() as conn, warehouse.engine.migration_lock(conn):
         if schema:
             warehouse.engine.create_schema(conn, schema)
         obstacles.require_fit(conn, warehouse.engine)

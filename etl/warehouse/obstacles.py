@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 
 from etl import errors
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import metadata
 from etl.warehouse.views import COMMENTS
 
@@ -14,7 +14,7 @@ def require_fit(conn: sa.Connection, engine: Engine) -> None:
     Raises:
         WarehouseRefused: on this server the tables could not be made, or not be used.
     """
-    reason = engine.unfit(conn)
+    reason = engine.why_unfit(conn)
     if reason is not None:
         raise errors.WarehouseRefused(f"this server cannot hold a warehouse: {reason}")
 

@@ -7,7 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.warehouse import drift, leases, ledger
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import rejected_bindings, sync_runs
 from etl.warehouse.views import service_freshness
 

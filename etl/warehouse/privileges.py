@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from etl import errors
 from etl.warehouse.connection import Warehouse
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.tables import metadata
 from etl.warehouse.views import COMMENTS
 
@@ -27,7 +27,10 @@ def _is_denied(warehouse: Warehouse, statement: sa.Executable) -> bool:
         warehouse.transact(functools.partial(_execute, statement))
     except errors.WarehouseRefused as refused:
         cause = refused.__cause__
-        if isinstance(cause, sa.exc.DBAPIError) and warehouse.engine.fault(cause) is Fault.DENIED:
+        if (
+            isinstance(cause, sa.exc.DBAPIError)
+            and warehouse.engine.error_kind(cause) is DbErrorKind.DENIED
+        ):
             return True
         raise
     return False

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from etl.domain.binding import Key
 from etl.domain.scope import Scope
 from etl.warehouse import absences, changed_fields
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import CARRIED, CONTENT, binding_versions, bindings, scan_staged
 
 _IMAGE = (*CONTENT, "content_hash", "first_seen_at")
@@ -93,13 +93,13 @@ def count_taken_out(conn: sa.Connection, engine: Engine, keys: Collection[Key]) 
     """Of SIDs that `bindings` does not hold, those that it held until a hard delete."""
     if not keys:
         return 0
-    batch = engine.relation()
+    batch = engine.batch_table()
     past = sa.exists().where(
         binding_versions.c.sid == batch.c.sid, binding_versions.c.change == "deleted"
     )
     return (
         conn.scalar(
-            sa.select(sa.func.count()).select_from(batch).where(past), engine.parameters(keys)
+            sa.select(sa.func.count()).select_from(batch).where(past), engine.batch_parameters(keys)
         )
         or 0
     )
@@ -138,7 +138,7 @@ def _count_changes(
 
 
 def _drop_current(conn: sa.Connection, order: Publication) -> None:
-    """Another part of the service has published these rows since: a binding that changes its type is met by two of them."""
+    """Another part of the service has published these rows since: a binding that changes its type is seen by two of them."""
     same = (bindings.c.sid == scan_staged.c.sid) & (
         bindings.c.content_hash == scan_staged.c.content_hash
     )

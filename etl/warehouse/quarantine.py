@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.binding import Reject
 from etl.domain.scope import WHOLE_SERVICE, Scope
-from etl.warehouse.engines.contract import ROOM, Engine
+from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
 from etl.warehouse.tables import rejected_bindings, sync_scans
 
@@ -33,9 +33,9 @@ def record(
     conn: sa.Connection, run_id: int, scope: Scope, rejects: Sequence[Reject], now: datetime
 ) -> None:
     """Put rejects into quarantine; one that is there already is updated and open again."""
-    room = conn.info.get(ROOM)
+    longest = conn.info.get(MAX_ROW_BYTES)
     by_fingerprint = {
-        _fingerprint(reject): _cut(reject, room) if room else reject for reject in rejects
+        _fingerprint(reject): _cut(reject, longest) if longest else reject for reject in rejects
     }
     if not by_fingerprint:
         return
@@ -88,17 +88,19 @@ def resolve(
         _open([scope.chat_service_sid]) & (rejected_bindings.c.run_id != run_id) & ~rejected_before
     )
     if not (complete and scope.label == WHOLE_SERVICE):
-        still_open &= rejected_bindings.c.sid.in_(sa.select(engine.unpack(stage_id).c.sid))
+        still_open &= rejected_bindings.c.sid.in_(sa.select(engine.seen_sids(stage_id).c.sid))
     conn.execute(sa.update(rejected_bindings).where(still_open).values(resolved_at=now))
 
 
 def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: int) -> int:
-    """How many of the SIDs that a scan met are in quarantine, once what loaded is resolved."""
+    """How many of the SIDs that a scan saw are in quarantine, once what loaded is resolved."""
     named = _open([scope.chat_service_sid]) & rejected_bindings.c.sid.is_not(None)
     if conn.scalar(sa.select(sa.exists().where(named))):
-        met = rejected_bindings.c.sid.in_(sa.select(engine.unpack(stage_id).c.sid))
+        seen = rejected_bindings.c.sid.in_(sa.select(engine.seen_sids(stage_id).c.sid))
         return (
-            conn.scalar(sa.select(sa.func.count()).select_from(rejected_bindings).where(named, met))
+            conn.scalar(
+                sa.select(sa.func.count()).select_from(rejected_bindings).where(named, seen)
+            )
             or 0
         )
     return 0
@@ -151,14 +153,14 @@ def _fingerprint(reject: Reject) -> str:
     return reject.sid or "#" + hashlib.sha256(reject.payload.encode()).hexdigest()[:40]
 
 
-def _cut(reject: Reject, room: int) -> Reject:
+def _cut(reject: Reject, longest: int) -> Reject:
     """What the engine cannot hold whole ends with a note of how much is missing."""
     payload = reject.payload.encode()
-    if len(payload) <= room:
+    if len(payload) <= longest:
         return reject
-    head = payload[: room - _ROOM_FOR_NOTE].decode(errors="ignore")
+    head = payload[: longest - _ROOM_FOR_NOTE].decode(errors="ignore")
     return reject._replace(
-        payload=f"{head}… (cut off: {len(payload)} bytes, of which this warehouse takes {room})"
+        payload=f"{head}… (cut off: {len(payload)} bytes, of which this warehouse takes {longest})"
     )
 
 

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.naming import find_name
 from etl.domain.scope import Scope
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.portions import portions
 from etl.warehouse.tables import (
     STAGE,
@@ -46,7 +46,7 @@ def remove(conn: sa.Connection, removal: Removal) -> dict[str, int]:
 class Traces:
     """Where one identity is found.
 
-    An unfinished scan that met it is dropped as a whole; the next run reads afresh.
+    An unfinished scan that saw it is dropped as a whole; the next run reads afresh.
     """
 
     sids: list[str]
@@ -132,9 +132,9 @@ def _find_stages(
 
 
 def _knows(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
-    """Whether a scan has met one of these, or has missed it."""
-    met, missed = engine.unpack(stage_id), scan_absent.c.stage_id == stage_id
-    queries = (sa.select(met.c.sid), sa.select(scan_absent.c.sid).where(missed))
+    """Return whether a scan has seen one of these, or has missed it."""
+    seen, missed = engine.seen_sids(stage_id), scan_absent.c.stage_id == stage_id
+    queries = (sa.select(seen.c.sid), sa.select(scan_absent.c.sid).where(missed))
     lookups = (
         query.where(query.selected_columns[0].in_(some)).limit(1)
         for some in portions(sids)

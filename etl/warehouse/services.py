@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from etl.domain.scope import KNOWN_TYPES, WHOLE_SERVICE, Scope
 from etl.domain.service import Service
 from etl.warehouse import leases
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import bindings, service_parts, services
 
 ACTIVE, GONE, UNCONFIGURED = "active", "gone", "unconfigured"
@@ -64,7 +64,7 @@ def record_found(
 
 
 def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> None:
-    """Note that a service was read, in the transaction that publishes what was read; at its gate."""
+    """Note that a service was read, in the transaction that publishes what was read; locked."""
     sid = reading.scope.chat_service_sid
     stored = conn.execute(_known([sid])).first()
     values: dict[str, Any] = {
@@ -138,7 +138,7 @@ def find(conn: sa.Connection, sids: Sequence[str]) -> dict[str, sa.Row[Any]]:
 def recount(conn: sa.Connection, engine: Engine, sids: Collection[str]) -> None:
     """Count the bindings of services anew after a change of them."""
     for sid in sorted(sids):
-        leases.enter_gate(conn, engine, sid)
+        leases.lock_service(conn, engine, sid)
         _update(conn, sid, _count(conn, sid))
 
 

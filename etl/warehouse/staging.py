@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from etl.domain.binding import Key, Reject, Row
 from etl.domain.normalize import Normalizer
 from etl.domain.scope import Scope
-from etl.warehouse.engines.contract import ROOM, Engine
+from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
 from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
@@ -25,16 +25,18 @@ class Stored(NamedTuple):
     active: bool
 
 
-def split_by_room(
+def split_oversized(
     conn: sa.Connection, normalizer: Normalizer, keys: Collection[Key]
 ) -> tuple[Collection[Key], list[Reject]]:
     """Of a batch, what the engine can hold, and what is too long for it."""
-    room: int | None = conn.info.get(ROOM)
-    if room is None or all(len(key.raw) <= room for key in keys):
+    longest: int | None = conn.info.get(MAX_ROW_BYTES)
+    if longest is None or all(len(key.raw) <= longest for key in keys):
         return keys, []
-    reason = f"longer than the {room} bytes that this warehouse takes for one row"
-    too_long = [normalizer.reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > room]
-    return [key for key in keys if len(key.raw) <= room], too_long
+    reason = f"longer than the {longest} bytes that this warehouse takes for one row"
+    too_long = [
+        normalizer.reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > longest
+    ]
+    return [key for key in keys if len(key.raw) <= longest], too_long
 
 
 _decode = msgspec.json.Decoder(dict[str, str | None]).decode
@@ -49,7 +51,7 @@ def find_differing(
     Looked up within a service, PostgreSQL reads an index that holds what is asked, and no row.
     A SID that is stored under another service then looks new; publishing counts it as it is.
     """
-    batch = {**engine.parameters(keys), "chat_service_sid": service}
+    batch = {**engine.batch_parameters(keys), "chat_service_sid": service}
     found = _decode(conn.scalar(_differing(engine), batch) or "{}")
     return {
         sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()
@@ -71,7 +73,7 @@ def take_all_for_new(keys: Collection[Key]) -> dict[str, Stored]:
 def _differing(engine: Engine) -> sa.Select[Any]:
     # A lookup per key and not a join: without statistics PostgreSQL joins by reading the whole table (60 ms a batch of 5,000 among
     # 100,000 rows, and more with more; a lookup per key took 15). What is stored comes in one text, since such a lookup gives one value.
-    batch = engine.relation()
+    batch = engine.batch_table()
     is_active = sa.case((bindings.c.deleted_at.is_(None), "+"), else_="-")
     lookup = sa.select(
         bindings.c.source_hash.concat(is_active).concat(bindings.c.content_hash)
@@ -84,7 +86,7 @@ def _differing(engine: Engine) -> sa.Select[Any]:
     ).subquery("found")
     before = sa.func.coalesce(sa.func.substr(found.c.stored, 1, _HASH_WIDTH + 1), "")
     # In a first load every SID comes back here; as lines of a result they cost 2.6 µs each, as one text far less.
-    return sa.select(engine.as_object(found.c.sid, found.c.stored)).where(
+    return sa.select(engine.json_object(found.c.sid, found.c.stored)).where(
         before != found.c.source_hash.concat("+")
     )
 
@@ -101,21 +103,26 @@ def stage_batch(
     sids: Collection[str],
     rows: Sequence[Row],
 ) -> None:
-    """Remember which SIDs were met, and the rows that are new or changed. `batch` rises within a stage."""
+    """Remember which SIDs were seen, and the rows that are new or changed. `batch` rises within a stage."""
     if sids:
         conn.execute(
-            sa.insert(scan_seen).values(stage_id=stage_id, batch=batch, sids=engine.pack(sids))
+            sa.insert(scan_seen).values(
+                stage_id=stage_id, batch=batch, sids=engine.encode_sids(sids)
+            )
         )
     if rows:
         engine.stage(conn, stage_id, batch, rows)
 
 
-def count_met(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, int]:
-    """How many SIDs the scan met, and how often it met one again."""
-    met = engine.unpack(stage_id)
+def count_seen(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, int]:
+    """Return how many SIDs the scan saw, and how often it saw one again."""
+    seen = engine.seen_sids(stage_id)
     # Grouped and not count(DISTINCT), which PostgreSQL does by sorting.
     by_sid = (
-        sa.select(sa.func.count().label("meetings")).select_from(met).group_by(met.c.sid).subquery()
+        sa.select(sa.func.count().label("meetings"))
+        .select_from(seen)
+        .group_by(seen.c.sid)
+        .subquery()
     )
     different, meetings = conn.execute(
         sa.select(sa.func.count(), sa.func.sum(by_sid.c.meetings)).select_from(by_sid)
@@ -124,10 +131,10 @@ def count_met(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, 
 
 
 def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
-    """A SID that was met again is taken as it was then: what an earlier batch staged of it is dropped."""
-    met = engine.unpack(stage_id)
-    last = sa.func.max(met.c.batch).over(partition_by=met.c.sid).label("last")
-    ranked = sa.select(met.c.batch, met.c.sid, last).subquery("ranked")
+    """A SID that was seen again is taken as it was then: what an earlier batch staged of it is dropped."""
+    seen = engine.seen_sids(stage_id)
+    last = sa.func.max(seen.c.batch).over(partition_by=seen.c.sid).label("last")
+    ranked = sa.select(seen.c.batch, seen.c.sid, last).subquery("ranked")
     # Not asked row by row, which would unpack the lists once for each row.
     earlier = sa.select(ranked.c.batch, ranked.c.sid).where(ranked.c.batch < ranked.c.last)
     superseded = sa.tuple_(scan_staged.c.batch, scan_staged.c.sid).in_(earlier)

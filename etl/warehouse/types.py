@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from etl.warehouse.engines import engine_named
-from etl.warehouse.engines.contract import Kind
+from etl.warehouse.engines.base import ColumnKind
 
 
 class _Portable(TypeDecorator[Any]):
     """A type that the engine chooses, or SQLAlchemy's usual one of `impl`."""
 
-    kind: ClassVar[Kind]
+    kind: ClassVar[ColumnKind]
     impl: type[TypeEngine[Any]] = sa.Text
     cache_ok = True
 
@@ -37,7 +37,7 @@ class UtcDateTime(_Portable):
     Text such as `2023-05-04 09:42:00.000000` where the engine has no type for it.
     """
 
-    kind: ClassVar[Kind] = Kind.MOMENT
+    kind: ClassVar[ColumnKind] = ColumnKind.MOMENT
     impl: type[TypeEngine[Any]] = sa.DateTime
     cache_ok = True
 
@@ -55,29 +55,29 @@ class UtcDateTime(_Portable):
 
 
 class _Code(_Portable):
-    kind: ClassVar[Kind] = Kind.CODE
+    kind: ClassVar[ColumnKind] = ColumnKind.CODE
     impl: type[TypeEngine[Any]] = sa.String
     cache_ok = True
 
 
 class _Name(_Portable):
-    kind: ClassVar[Kind] = Kind.NAME
+    kind: ClassVar[ColumnKind] = ColumnKind.NAME
     impl: type[TypeEngine[Any]] = sa.String
     cache_ok = True
 
 
 class _Text(_Portable):
-    kind: ClassVar[Kind] = Kind.TEXT
+    kind: ClassVar[ColumnKind] = ColumnKind.TEXT
     cache_ok = True
 
 
 class _Json(_Portable):
-    kind: ClassVar[Kind] = Kind.JSON
+    kind: ClassVar[ColumnKind] = ColumnKind.JSON
     cache_ok = True
 
 
 class _Identifier(_Portable):
-    kind: ClassVar[Kind] = Kind.IDENTIFIER
+    kind: ClassVar[ColumnKind] = ColumnKind.IDENTIFIER
     impl: type[TypeEngine[Any]] = sa.BigInteger
     cache_ok = True
 

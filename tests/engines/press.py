@@ -101,7 +101,7 @@ class Press:
         order = Publication(
             self.scans, self.scans, self.scope, list(self.scope.identities), self.now
         )
-        _, repeated = staging.count_met(conn, engine, self.scans)
+        _, repeated = staging.count_seen(conn, engine, self.scans)
         if repeated:
             staging.drop_superseded(conn, engine, self.scans)
         changes, self.changed_fields = publish_staged(conn, engine, order)

@@ -432,7 +432,7 @@ def test_parts_of_a_service_publish_one_after_the_other(press: Press) -> None:
 
 def enter_and_publish(conn: sa.Connection, part: Press) -> Tally:
     """As a scan of one type does."""
-    leases.enter_gate(conn, part.warehouse.engine, SERVICE)
+    leases.lock_service(conn, part.warehouse.engine, SERVICE)
     return part.publish(conn)
 
 

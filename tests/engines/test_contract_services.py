@@ -36,7 +36,7 @@ def read(
     reading = Reading(scope, day(day_of), complete, held)
 
     def work(conn: sa.Connection) -> None:
-        leases.enter_gate(conn, press.warehouse.engine, scope.chat_service_sid)
+        leases.lock_service(conn, press.warehouse.engine, scope.chat_service_sid)
         services.record_reading(conn, reading, changed=changed)
 
     press.warehouse.transact(work)
@@ -150,7 +150,7 @@ def test_numbers_are_exact_however_many_change_them_at_once(press: Press) -> Non
 
     def take_out(numbers: Sequence[int]) -> None:
         def work(conn: sa.Connection) -> None:
-            leases.enter_gate(conn, warehouse.engine, SERVICE)
+            leases.lock_service(conn, warehouse.engine, SERVICE)
             for number in numbers:
                 conn.execute(
                     sa.text("DELETE FROM bindings WHERE sid = :sid").bindparams(sid=sid(number))

@@ -36,7 +36,7 @@ from etl.warehouse.connection import open_warehouse
 url, service, idle, run_id = sys.argv[1:]
 warehouse = open_warehouse(config.Warehouse(url=url), config.Retry(attempts=1), Stop(), float(idle))
 def work(conn):
-    leases.enter_gate(conn, warehouse.engine, service)
+    leases.lock_service(conn, warehouse.engine, service)
     os.kill(os.getpid(), signal.SIGSTOP)
 warehouse.transact(work)
 """
@@ -89,7 +89,7 @@ def test_a_frozen_client_loses_its_locks_with_its_lease(
     """Locks that outlive the lease would keep a service from being read until somebody kills a session."""
     with frozen_in_its_transaction(warehouse_url, SERVICE, idle=1):
         press.warehouse.transact(
-            lambda conn: leases.enter_gate(conn, press.warehouse.engine, SERVICE)
+            lambda conn: leases.lock_service(conn, press.warehouse.engine, SERVICE)
         )
 
 

@@ -79,4 +79,4 @@ def test_every_engine_says_what_it_is() -> None:
     for name in names():
         engine = engine_named(name)
         assert engine is not None
-        assert engine.form.format(engine=name)
+        assert engine.url_form.format(engine=name)

@@ -7,14 +7,14 @@ import sqlalchemy as sa
 
 from etl.config import Place
 from etl.errors import ConfigurationError
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 
 # Name in a URL → module with its `ENGINE`, loaded only when it is used.
 _MODULES = {
     "sqlite": "sqlite",
-    "postgresql": "postgresql",
-    "mysql": "mariadb",
-    "mariadb": "mariadb",
+    "postgresql": "postgresql.engine",
+    "mysql": "mariadb.engine",
+    "mariadb": "mariadb.engine",
     "duckdb": "duckdb",
 }
 _OTHER_NAMES = {"postgres": "postgresql"}  # as many providers write it
@@ -71,10 +71,10 @@ def read_url(text: str) -> Place:
         )
     if plus and driver not in engine.drivers:
         raise ValueError(f"names a driver that bindings-etl does not use; write {name}://…")
-    spelled = engine.spelled(f"{name}{plus}{driver}://{rest}")
+    spelled = engine.sqlalchemy_form(f"{name}{plus}{driver}://{rest}")
     url = _taken_apart(spelled)
-    if url is None or not engine.takes(url):
-        raise ValueError(engine.form.format(engine=name))
+    if url is None or not engine.accepts(url):
+        raise ValueError(engine.url_form.format(engine=name))
     return Place(
         spelled,
         name,

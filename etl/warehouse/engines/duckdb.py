@@ -11,7 +11,7 @@ from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseRefused
-from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
 from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED
@@ -24,12 +24,12 @@ _INSERT_STAGED = (
 
 # There is no conflict: one process at a time, and in it one writer. A commit that fails is a disk that does not take it.
 _BY_CLASS = {
-    "TransactionException": Fault.FULL,
-    "FatalException": Fault.FULL,
-    "IOException": Fault.FULL,
-    "OutOfMemoryException": Fault.FULL,
-    "PermissionException": Fault.DENIED,
-    "CatalogException": Fault.MISSING,
+    "TransactionException": DbErrorKind.FULL,
+    "FatalException": DbErrorKind.FULL,
+    "IOException": DbErrorKind.FULL,
+    "OutOfMemoryException": DbErrorKind.FULL,
+    "PermissionException": DbErrorKind.DENIED,
+    "CatalogException": DbErrorKind.MISSING,
 }
 
 
@@ -38,8 +38,8 @@ class Duckdb(FileEngine):
 
     harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit"})
     keeps_zones: ClassVar[bool] = True
-    advice: ClassVar[Mapping[Fault, str]] = {
-        Fault.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another "
+    advice: ClassVar[Mapping[DbErrorKind, str]] = {
+        DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another "
         "process holds the file (DuckDB lets one process in at a time; close the other one)",
     }
 
@@ -75,7 +75,7 @@ class Duckdb(FileEngine):
         def _remember(context: sa.engine.ExceptionContext) -> None:
             if (
                 context.connection is not None
-                and _BY_CLASS.get(type(context.original_exception).__name__) is Fault.FULL
+                and _BY_CLASS.get(type(context.original_exception).__name__) is DbErrorKind.FULL
             ):
                 failed.append(type(context.original_exception).__name__)
 
@@ -90,9 +90,9 @@ class Duckdb(FileEngine):
         return engine
 
     def column_type(
-        self, kind: Kind, length: int | None, dialect: sa.Dialect
+        self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
-        return sa.DateTime(timezone=True) if kind is Kind.MOMENT else None
+        return sa.DateTime(timezone=True) if kind is ColumnKind.MOMENT else None
 
     def schema_sql(self, schema: str) -> str:
         name = '"' + schema.replace('"', '""') + '"'
@@ -103,7 +103,7 @@ class Duckdb(FileEngine):
             conn.execute(sa.schema.CreateSchema(schema))
             conn.exec_driver_sql(_enter(schema))
 
-    def relation(self) -> sa.FromClause:
+    def batch_table(self) -> sa.FromClause:
         table = sa.text(
             "SELECT entry[1] AS sid, entry[2] AS source_hash "
             """FROM (SELECT unnest(from_json(:batch_keys, '[["VARCHAR"]]')) AS entry)"""
@@ -112,15 +112,15 @@ class Duckdb(FileEngine):
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
 
-    def unpack(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
             """SELECT batch, unnest(from_json(sids, '["VARCHAR"]')) AS sid FROM scan_seen WHERE stage_id = :stage_id"""
         ).bindparams(stage_id=stage_id)
         return table.columns(
             sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
-        ).subquery("met")
+        ).subquery("seen")
 
-    def as_object(
+    def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
         return sa.cast(sa.func.json_group_object(name, value), sa.Text)
@@ -132,7 +132,7 @@ class Duckdb(FileEngine):
         items = sa.func.from_json(document, '["VARCHAR"]')
         return sa.func.list_contains(items, item, type_=sa.Boolean)
 
-    def insert_unless_there(
+    def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         return insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
@@ -146,11 +146,11 @@ class Duckdb(FileEngine):
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, (stage_id, batch, msgspec.json.encode(rows).decode()))
 
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         kind = type(error.orig).__name__
         if kind == "IOException" and error.statement is None:
-            return Fault.LOCKED  # the file could not even be opened
-        return _BY_CLASS.get(kind, Fault.OTHER)
+            return DbErrorKind.LOCKED  # the file could not even be opened
+        return _BY_CLASS.get(kind, DbErrorKind.OTHER)
 
 
 ENGINE: Engine = Duckdb()

@@ -6,29 +6,29 @@ from typing import ClassVar
 
 import sqlalchemy as sa
 
-from etl.warehouse.engines.contract import Engine
+from etl.warehouse.engines.base import Engine
 
 
 class FileEngine(Engine):
     """An engine that works in this process, and by its clock."""
 
-    form: ClassVar[str] = (
+    url_form: ClassVar[str] = (
         "names no file; write {engine}:/// and its path "
         "(a database in memory would end with the run)"
     )
     single_writer: ClassVar[bool] = True
     asks_for_password: ClassVar[bool] = False
 
-    def takes(self, url: sa.URL) -> bool:
+    def accepts(self, url: sa.URL) -> bool:
         has_server = url.username is not None or url.host is not None or url.port is not None
         in_memory = "memory" in url.normalized_query.get("mode", ())
         file = url.database or ""
         return bool(file) and not file.startswith(":memory:") and not has_server and not in_memory
 
-    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+    def migration_lock(self, conn: sa.Connection) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def unfit(self, conn: sa.Connection) -> str | None:
+    def why_unfit(self, conn: sa.Connection) -> str | None:
         return None
 
     def now(self, conn: sa.Connection) -> datetime:

@@ -2,15 +2,15 @@
 
 import socket
 
-from etl.warehouse.engines.contract import Fault
+from etl.warehouse.engines.base import DbErrorKind
 
 
 class Unreached(Exception):
     """No connection came about, and why."""
 
-    def __init__(self, fault: Fault, code: str = "") -> None:
-        super().__init__(fault.value)
-        self.fault = fault
+    def __init__(self, kind: DbErrorKind, code: str = "") -> None:
+        super().__init__(kind.value)
+        self.kind = kind
         self.code = code
 
 
@@ -27,17 +27,17 @@ def reach(host: str, port: int, seconds: float) -> socket.socket:
         local.settimeout(seconds)
         local.connect(host)
     except OSError as error:
-        raise Unreached(fault_of(error)) from error
+        raise Unreached(kind_of(error)) from error
     return local
 
 
-def fault_of(error: OSError) -> Fault:
+def kind_of(error: OSError) -> DbErrorKind:
     """What an error of the operating system says of the server."""
     if isinstance(error, socket.gaierror):
-        return Fault.UNKNOWN_HOST
+        return DbErrorKind.UNKNOWN_HOST
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
-        return Fault.REFUSED
-    return Fault.SILENT if isinstance(error, TimeoutError) else Fault.LOST
+        return DbErrorKind.REFUSED
+    return DbErrorKind.SILENT if isinstance(error, TimeoutError) else DbErrorKind.LOST
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
@@ -52,8 +52,8 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
             piece = sock.recv(size - len(data))
         except OSError as error:
             silent = isinstance(error, TimeoutError)
-            raise Unreached(Fault.SILENT if silent else Fault.STRANGER) from error
+            raise Unreached(DbErrorKind.SILENT if silent else DbErrorKind.STRANGER) from error
         if not piece:
-            raise Unreached(Fault.STRANGER)
+            raise Unreached(DbErrorKind.STRANGER)
         data += piece
     return data

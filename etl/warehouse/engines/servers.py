@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from etl.warehouse.engines.contract import Engine, Limits
+from etl.warehouse.engines.base import Engine, Limits
 
 _HIGHEST_PORT = 65_535
 _KEPT = 8
@@ -14,12 +14,12 @@ _KEPT = 8
 class ServerEngine(Engine):
     """An engine that many connections at once work with."""
 
-    form: ClassVar[str] = (
+    url_form: ClassVar[str] = (
         "must be {engine}://user:password@host:port/database, "
         "with other signs of the password as %40, %3A …"
     )
 
-    def takes(self, url: sa.URL) -> bool:
+    def accepts(self, url: sa.URL) -> bool:
         host = url.host or ""
         is_host = not any(sign in "@[]" or sign.isspace() for sign in host)
         return is_host and 0 <= (url.port or 0) <= _HIGHEST_PORT

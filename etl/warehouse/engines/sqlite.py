@@ -12,20 +12,20 @@ from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError
-from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
 from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_CODE = {
-    sqlite3.SQLITE_BUSY: Fault.CONFLICT,
-    sqlite3.SQLITE_LOCKED: Fault.CONFLICT,
-    sqlite3.SQLITE_FULL: Fault.FULL,
-    sqlite3.SQLITE_IOERR: Fault.FULL,
-    sqlite3.SQLITE_READONLY: Fault.READ_ONLY,
-    sqlite3.SQLITE_CANTOPEN: Fault.UNOPENED,
-    sqlite3.SQLITE_NOTADB: Fault.FOREIGN,
-    sqlite3.SQLITE_PERM: Fault.DENIED,
+    sqlite3.SQLITE_BUSY: DbErrorKind.CONFLICT,
+    sqlite3.SQLITE_LOCKED: DbErrorKind.CONFLICT,
+    sqlite3.SQLITE_FULL: DbErrorKind.FULL,
+    sqlite3.SQLITE_IOERR: DbErrorKind.FULL,
+    sqlite3.SQLITE_READONLY: DbErrorKind.READ_ONLY,
+    sqlite3.SQLITE_CANTOPEN: DbErrorKind.UNOPENED,
+    sqlite3.SQLITE_NOTADB: DbErrorKind.FOREIGN,
+    sqlite3.SQLITE_PERM: DbErrorKind.DENIED,
 }
 
 _JOURNALS = ("wal", "delete", "truncate", "persist")
@@ -39,8 +39,8 @@ class Sqlite(FileEngine):
     drivers: ClassVar[frozenset[str]] = frozenset({"pysqlite"})
     harmless_options: ClassVar[frozenset[str]] = frozenset({"mode", "uri"})
     has_schemas: ClassVar[bool] = False
-    advice: ClassVar[Mapping[Fault, str]] = {
-        Fault.FOREIGN: "is no SQLite database; check the path in warehouse.url, "
+    advice: ClassVar[Mapping[DbErrorKind, str]] = {
+        DbErrorKind.FOREIGN: "is no SQLite database; check the path in warehouse.url, "
         "and keep that file as it is",
     }
 
@@ -71,12 +71,12 @@ class Sqlite(FileEngine):
         return engine
 
     def column_type(
-        self, kind: Kind, length: int | None, dialect: sa.Dialect
+        self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
         # It counts up columns of this type only.
-        return sa.Integer() if kind is Kind.IDENTIFIER else None
+        return sa.Integer() if kind is ColumnKind.IDENTIFIER else None
 
-    def relation(self) -> sa.FromClause:
+    def batch_table(self) -> sa.FromClause:
         entries = sa.func.json_each(sa.bindparam("batch_keys", type_=sa.Text)).table_valued(
             "key", "value", name="entries"
         )
@@ -84,21 +84,21 @@ class Sqlite(FileEngine):
             "batch"
         )
 
-    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
+    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
         return {
             "batch_keys": msgspec.json.encode({key.sid: key.source_hash for key in keys}).decode()
         }
 
-    def unpack(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self, stage_id: int) -> sa.FromClause:
         entries = sa.func.json_each(scan_seen.c.sids).table_valued(
             "value", name="entries", joins_implicitly=True
         )
         sids = sa.select(scan_seen.c.batch, entries.c.value.label("sid")).where(
             scan_seen.c.stage_id == stage_id
         )
-        return sids.subquery("met")
+        return sids.subquery("seen")
 
-    def as_object(
+    def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
         return sa.func.json_group_object(name, value)
@@ -111,7 +111,7 @@ class Sqlite(FileEngine):
         entries = sa.func.json_each(document).table_valued("value", name="entries")
         return sa.literal(item).in_(sa.select(entries.c.value))
 
-    def insert_unless_there(
+    def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         return insert(table).prefix_with("OR IGNORE").from_select(list(columns), rows)
@@ -126,9 +126,9 @@ class Sqlite(FileEngine):
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
 
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         code = getattr(error.orig, "sqlite_errorcode", None)
-        return Fault.OTHER if code is None else _BY_CODE.get(code & 0xFF, Fault.OTHER)
+        return DbErrorKind.OTHER if code is None else _BY_CODE.get(code & 0xFF, DbErrorKind.OTHER)
 
     def error_code(self, error: sa.exc.DBAPIError) -> str:
         return getattr(error.orig, "sqlite_errorname", None) or super().error_code(error)

@@ -15,8 +15,8 @@ from typing import Any
 
 import psycopg
 
-from etl.warehouse.engines.contract import Fault
-from etl.warehouse.engines.reaching import Unreached, fault_of, reach, read_exactly
+from etl.warehouse.engines.base import DbErrorKind
+from etl.warehouse.engines.reaching import Unreached, kind_of, reach, read_exactly
 
 _TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 _PROTOCOL = 196608
@@ -28,30 +28,30 @@ _GREETING_SECONDS = 5.0
 
 # The further on the way it was found, the more it says.
 _ORDER = (
-    Fault.UNKNOWN_HOST,
-    Fault.REFUSED,
-    Fault.LOST,
-    Fault.SILENT,
-    Fault.STRANGER,
-    Fault.CROWDED,
-    Fault.TLS,
-    Fault.LOGIN,
-    Fault.DENIED,
-    Fault.NO_DATABASE,
+    DbErrorKind.UNKNOWN_HOST,
+    DbErrorKind.REFUSED,
+    DbErrorKind.LOST,
+    DbErrorKind.SILENT,
+    DbErrorKind.STRANGER,
+    DbErrorKind.CROWDED,
+    DbErrorKind.TLS,
+    DbErrorKind.LOGIN,
+    DbErrorKind.DENIED,
+    DbErrorKind.NO_DATABASE,
 )
 
 Parameters = Mapping[str, Any]
-Reading = Callable[[str], Fault]
+Reading = Callable[[str], DbErrorKind]
 
 
 def diagnose(parameters: Parameters, error: psycopg.Error, by_state: Reading) -> Unreached:
     """Why `error` came of connecting with these parameters; `by_state` reads a SQLSTATE."""
     if isinstance(error, psycopg.errors.ConnectionTimeout):
-        return Unreached(Fault.SILENT)
+        return Unreached(DbErrorKind.SILENT)
     told = [_examine(host, port, parameters, by_state) for host, port in _places(parameters)]
-    known = [one for one in told if one.fault in _ORDER]
-    unknown = Unreached(Fault.LOST, type(error).__name__)
-    return max(known, key=lambda one: _ORDER.index(one.fault), default=unknown)
+    known = [one for one in told if one.kind in _ORDER]
+    unknown = Unreached(DbErrorKind.LOST, type(error).__name__)
+    return max(known, key=lambda one: _ORDER.index(one.kind), default=unknown)
 
 
 def _places(parameters: Parameters) -> Iterator[tuple[str, int]]:
@@ -73,7 +73,7 @@ def _examine(host: str, port: int, parameters: Parameters, by_state: Reading) ->
     except Unreached as unreached:
         return unreached
     except OSError as error:
-        return Unreached(fault_of(error))
+        return Unreached(kind_of(error))
     return _ask_elsewhere(parameters)
 
 
@@ -88,7 +88,7 @@ def _knock(sock: socket.socket, host: str, parameters: Parameters, by_state: Rea
     while True:
         kind, size = struct.unpack("!ci", read_exactly(sock, 5))
         if kind not in b"RESNKZv" or not 4 <= size <= _LONGEST_MESSAGE:
-            raise Unreached(Fault.STRANGER)
+            raise Unreached(DbErrorKind.STRANGER)
         content = read_exactly(sock, size - 4)
         if kind == b"E":
             state = _state(content)
@@ -105,13 +105,13 @@ def _secure(
     if answer == b"N" and mode not in _DEMANDING:
         return sock
     if answer not in b"SN":
-        raise Unreached(Fault.STRANGER)
+        raise Unreached(DbErrorKind.STRANGER)
     if answer == b"N":
-        raise Unreached(Fault.TLS)
+        raise Unreached(DbErrorKind.TLS)
     try:
         return _context(mode, parameters).wrap_socket(sock, server_hostname=host)
     except OSError as error:  # of files that are missing, too
-        raise Unreached(Fault.TLS, type(error).__name__) from error
+        raise Unreached(DbErrorKind.TLS, type(error).__name__) from error
 
 
 def _context(mode: str, parameters: Parameters) -> ssl.SSLContext:
@@ -144,8 +144,8 @@ def _ask_elsewhere(parameters: Parameters) -> Unreached:
                 found = conn.execute(query, [_database(parameters)]).fetchone()
         except psycopg.Error:
             continue
-        return Unreached(Fault.DENIED if found else Fault.NO_DATABASE)
-    return Unreached(Fault.LOGIN)
+        return Unreached(DbErrorKind.DENIED if found else DbErrorKind.NO_DATABASE)
+    return Unreached(DbErrorKind.LOGIN)
 
 
 def _database(parameters: Parameters) -> str:

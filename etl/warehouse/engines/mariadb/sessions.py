@@ -8,8 +8,8 @@ from typing import Any
 import pymysql
 
 from etl.errors import EtlError
-from etl.warehouse.engines.contract import LONGEST_GREETING, Fault, Limits
-from etl.warehouse.engines.reaching import Unreached, fault_of
+from etl.warehouse.engines.base import LONGEST_GREETING, DbErrorKind, Limits
+from etl.warehouse.engines.reaching import Unreached, kind_of
 
 _UNREACHED, _CUT, _NO_TLS = 2003, 2013, 2026
 
@@ -121,7 +121,7 @@ def diagnose(error: pymysql.err.MySQLError) -> Unreached | None:
     # What the operating system said; 2013 hides it behind itself.
     cause = getattr(error, "original_exception", error.__context__)
     if code == _NO_TLS or isinstance(cause, ssl.SSLError):
-        return Unreached(Fault.TLS)
+        return Unreached(DbErrorKind.TLS)
     if code in (_UNREACHED, _CUT) and isinstance(cause, OSError):
-        return Unreached(fault_of(cause))
-    return Unreached(Fault.STRANGER) if isinstance(error, pymysql.err.InternalError) else None
+        return Unreached(kind_of(cause))
+    return Unreached(DbErrorKind.STRANGER) if isinstance(error, pymysql.err.InternalError) else None

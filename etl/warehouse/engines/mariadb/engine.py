@@ -11,59 +11,66 @@ from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseConflict, WarehouseError
-from etl.warehouse.engines.contract import LONGEST_GREETING, ROOM, Engine, Fault, Kind, Limits
+from etl.warehouse.engines.base import (
+    LONGEST_GREETING,
+    MAX_ROW_BYTES,
+    ColumnKind,
+    DbErrorKind,
+    Engine,
+    Limits,
+)
 from etl.warehouse.engines.servers import ServerEngine, pool_options
 from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
 _BY_CODE = {
-    1213: Fault.CONFLICT,
-    1205: Fault.CONFLICT,
-    1020: Fault.CONFLICT,
-    1062: Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
-    1047: Fault.CONFLICT,
-    2003: Fault.LOST,
-    2006: Fault.LOST,
-    2013: Fault.LOST,
-    2014: Fault.LOST,
-    2055: Fault.LOST,
-    1040: Fault.CROWDED,
-    1041: Fault.CROWDED,
-    1135: Fault.CROWDED,
-    1203: Fault.CROWDED,
-    1226: Fault.CROWDED,
-    1053: Fault.LOST,
-    1927: Fault.LOST,
-    0: Fault.LOST,
-    1317: Fault.CANCELLED,
-    1969: Fault.CANCELLED,
-    3024: Fault.CANCELLED,
-    1021: Fault.FULL,
-    1114: Fault.FULL,
-    3: Fault.FULL,
-    1290: Fault.READ_ONLY,
-    1792: Fault.READ_ONLY,
-    1836: Fault.READ_ONLY,
-    1044: Fault.DENIED,
-    1045: Fault.LOGIN,
-    1698: Fault.LOGIN,
-    1129: Fault.ACCOUNT,
-    1130: Fault.ACCOUNT,
-    1820: Fault.ACCOUNT,
-    1862: Fault.ACCOUNT,
-    3118: Fault.ACCOUNT,
-    3955: Fault.ACCOUNT,
-    4151: Fault.ACCOUNT,
-    1251: Fault.METHOD,
-    1275: Fault.METHOD,
-    1524: Fault.METHOD,
-    2059: Fault.METHOD,
-    1142: Fault.DENIED,
-    1143: Fault.DENIED,
-    1049: Fault.NO_DATABASE,
-    1146: Fault.MISSING,
-    1665: Fault.SETTING,
+    1213: DbErrorKind.CONFLICT,
+    1205: DbErrorKind.CONFLICT,
+    1020: DbErrorKind.CONFLICT,
+    1062: DbErrorKind.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
+    1047: DbErrorKind.CONFLICT,
+    2003: DbErrorKind.LOST,
+    2006: DbErrorKind.LOST,
+    2013: DbErrorKind.LOST,
+    2014: DbErrorKind.LOST,
+    2055: DbErrorKind.LOST,
+    1040: DbErrorKind.CROWDED,
+    1041: DbErrorKind.CROWDED,
+    1135: DbErrorKind.CROWDED,
+    1203: DbErrorKind.CROWDED,
+    1226: DbErrorKind.CROWDED,
+    1053: DbErrorKind.LOST,
+    1927: DbErrorKind.LOST,
+    0: DbErrorKind.LOST,
+    1317: DbErrorKind.CANCELLED,
+    1969: DbErrorKind.CANCELLED,
+    3024: DbErrorKind.CANCELLED,
+    1021: DbErrorKind.FULL,
+    1114: DbErrorKind.FULL,
+    3: DbErrorKind.FULL,
+    1290: DbErrorKind.READ_ONLY,
+    1792: DbErrorKind.READ_ONLY,
+    1836: DbErrorKind.READ_ONLY,
+    1044: DbErrorKind.DENIED,
+    1045: DbErrorKind.LOGIN,
+    1698: DbErrorKind.LOGIN,
+    1129: DbErrorKind.ACCOUNT,
+    1130: DbErrorKind.ACCOUNT,
+    1820: DbErrorKind.ACCOUNT,
+    1862: DbErrorKind.ACCOUNT,
+    3118: DbErrorKind.ACCOUNT,
+    3955: DbErrorKind.ACCOUNT,
+    4151: DbErrorKind.ACCOUNT,
+    1251: DbErrorKind.METHOD,
+    1275: DbErrorKind.METHOD,
+    1524: DbErrorKind.METHOD,
+    2059: DbErrorKind.METHOD,
+    1142: DbErrorKind.DENIED,
+    1143: DbErrorKind.DENIED,
+    1049: DbErrorKind.NO_DATABASE,
+    1146: DbErrorKind.MISSING,
+    1665: DbErrorKind.SETTING,
 }
 
 _OLDEST_MARIADB = (10, 6)
@@ -87,7 +94,7 @@ class Mariadb(ServerEngine):
         try:
             import pymysql
 
-            from etl.warehouse.engines import mariadb_sessions as sessions
+            from etl.warehouse.engines.mariadb import sessions
         except ImportError:
             raise ConfigurationError(
                 "MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'"
@@ -126,19 +133,19 @@ class Mariadb(ServerEngine):
             with connection.cursor() as cursor:
                 cursor.execute("SELECT @@max_allowed_packet")
                 # A statement is one packet, and between quotes a byte may become two.
-                record.info[ROOM] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
+                record.info[MAX_ROW_BYTES] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
 
         sa.event.listen(engine, "begin", _begin)
         return engine
 
     def column_type(
-        self, kind: Kind, length: int | None, dialect: sa.Dialect
+        self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
-        if kind is Kind.MOMENT:
+        if kind is ColumnKind.MOMENT:
             return DATETIME(fsp=6)
-        if kind is Kind.CODE:
+        if kind is ColumnKind.CODE:
             return VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin")
-        if kind is Kind.IDENTIFIER:
+        if kind is ColumnKind.IDENTIFIER:
             return None
         # Trailing blanks count; the usual collations pad with blanks.
         is_mariadb = getattr(dialect, "is_mariadb", False)
@@ -148,7 +155,7 @@ class Mariadb(ServerEngine):
         return LONGTEXT(charset="utf8mb4", collation=collation)
 
     def prepare_migrations(self) -> None:
-        from etl.warehouse.engines import mariadb_resuming  # noqa: F401 - being there is enough
+        from etl.warehouse.engines.mariadb import resuming  # noqa: F401 - being there is enough
 
     def sql_dialect(self, named: str, ask: Callable[[], sa.Dialect]) -> str:
         # Behind a URL that says `mysql` may be a MariaDB: only the server knows, if it answers.
@@ -163,7 +170,7 @@ class Mariadb(ServerEngine):
         return "USE `" + schema.replace("`", "``") + "`;\n\n"
 
     @contextmanager
-    def migrating_alone(self, conn: sa.Connection) -> Iterator[None]:
+    def migration_lock(self, conn: sa.Connection) -> Iterator[None]:
         name = sa.func.concat(
             "bindings-etl ", sa.func.md5(sa.func.database())
         )  # such locks belong to the whole server
@@ -178,7 +185,7 @@ class Mariadb(ServerEngine):
             with suppress(sa.exc.DBAPIError):  # a lost connection has given it back
                 conn.execute(sa.select(sa.func.release_lock(name)))
 
-    def unfit(self, conn: sa.Connection) -> str | None:
+    def why_unfit(self, conn: sa.Connection) -> str | None:
         oldest = _OLDEST_MARIADB if getattr(conn.dialect, "is_mariadb", False) else _OLDEST_MYSQL
         version = conn.dialect.server_version_info or oldest
         if version < oldest:
@@ -187,13 +194,13 @@ class Mariadb(ServerEngine):
             "SHOW VARIABLES WHERE variable_name IN "
             "('log_bin', 'binlog_format', 'innodb_default_row_format', 'innodb_page_size')"
         )
-        return _unfit_setting({str(name): str(value).upper() for name, value in rows})
+        return _why_unfit_setting({str(name): str(value).upper() for name, value in rows})
 
     def now(self, conn: sa.Connection) -> datetime:
         moment: datetime = conn.scalar(sa.text("SELECT UTC_TIMESTAMP(6)"))
         return moment.replace(tzinfo=UTC)
 
-    def relation(self) -> sa.FromClause:
+    def batch_table(self) -> sa.FromClause:
         # Columns of JSON_TABLE take the database's collation; utf8mb4_bin is what the tables compare codes by, and what an index needs.
         table = sa.text(
             "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
@@ -203,7 +210,7 @@ class Mariadb(ServerEngine):
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
 
-    def unpack(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
             "SELECT scan_seen.batch, CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
             "CROSS JOIN JSON_TABLE(scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
@@ -211,9 +218,9 @@ class Mariadb(ServerEngine):
         ).bindparams(stage_id=stage_id)
         return table.columns(
             sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
-        ).subquery("met")
+        ).subquery("seen")
 
-    def as_object(
+    def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
         return sa.func.json_objectagg(name, value)
@@ -224,7 +231,7 @@ class Mariadb(ServerEngine):
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         return sa.func.json_contains(document, sa.func.json_quote(item)) == 1
 
-    def insert_unless_there(
+    def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         return insert(table).prefix_with("IGNORE").from_select(list(columns), rows)
@@ -247,11 +254,11 @@ class Mariadb(ServerEngine):
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
 
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         code = error.orig.args[0] if error.orig is not None and error.orig.args else None
         if error.connection_invalidated:
-            return Fault.LOST
-        return _BY_CODE.get(code, Fault.OTHER) if isinstance(code, int) else Fault.OTHER
+            return DbErrorKind.LOST
+        return _BY_CODE.get(code, DbErrorKind.OTHER) if isinstance(code, int) else DbErrorKind.OTHER
 
 
 ENGINE: Engine = Mariadb()
@@ -266,7 +273,7 @@ def _begin(conn: sa.Connection) -> None:
         conn.exec_driver_sql("START TRANSACTION WITH CONSISTENT SNAPSHOT")
 
 
-def _unfit_setting(settings: Mapping[str, str]) -> str | None:
+def _why_unfit_setting(settings: Mapping[str, str]) -> str | None:
     if settings.get("log_bin") == "ON" and settings.get("binlog_format") == "STATEMENT":
         return (
             "binlog_format is STATEMENT, which takes no write at READ COMMITTED; "

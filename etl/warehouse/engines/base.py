@@ -14,14 +14,14 @@ from sqlalchemy.types import TypeEngine
 
 from etl.domain.binding import Key, Row
 
-ROOM = "room"
+MAX_ROW_BYTES = "max_row_bytes"
 """Under this name the `info` of a connection tells how many bytes one row may have, where the server limits that."""
 
 LONGEST_GREETING = 10.0
 """Seconds that a server may take to let a new connection in."""
 
 
-class Fault(Enum):
+class DbErrorKind(Enum):
     """What a driver's error means for the work in hand."""
 
     CONFLICT = "another transaction was in the way"
@@ -68,7 +68,7 @@ class Limits:
     """How many there are at most, besides one for the heartbeat; who comes later waits in line."""
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """What a column holds; `types.py` has the meaning of each."""
 
     MOMENT = "a point in time"
@@ -84,7 +84,7 @@ class Engine(ABC):
 
     drivers: ClassVar[frozenset[str]] = frozenset()
     """Names that a URL may give for the driver, besides none."""
-    form: ClassVar[str]
+    url_form: ClassVar[str]
     """What a URL has to be like, as the predicate of a sentence with `{engine}` in it."""
     harmless_options: ClassVar[frozenset[str]] = frozenset()
     """Options of a URL that hold no secret; all others are masked where it is shown."""
@@ -96,18 +96,18 @@ class Engine(ABC):
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
     keeps_zones: ClassVar[bool] = False
     """Columns of times have a zone; else they hold UTC."""
-    advice: ClassVar[Mapping[Fault, str]] = {}
+    advice: ClassVar[Mapping[DbErrorKind, str]] = {}
     """What to tell people of a fault, where this engine knows more than the usual words."""
 
     # --- where it is ---
 
-    def spelled(self, text: str) -> str:
+    def sqlalchemy_form(self, text: str) -> str:
         """Return a URL that is usual for this engine in SQLAlchemy's form."""
         return text
 
     @abstractmethod
-    def takes(self, url: sa.URL) -> bool:
-        """Return whether a warehouse can be at `url`; `form` tells what else to write."""
+    def accepts(self, url: sa.URL) -> bool:
+        """Return whether a warehouse can be at `url`; `url_form` tells what else to write."""
 
     @abstractmethod
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
@@ -118,7 +118,7 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         """Return what an error of the driver means; never decided by the text of its message."""
 
     def error_code(self, error: sa.exc.DBAPIError) -> str:
@@ -128,13 +128,13 @@ class Engine(ABC):
     # --- its tables ---
 
     def column_type(
-        self, kind: Kind, length: int | None, dialect: sa.Dialect
+        self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
         """Return the type of a column; None where the usual one of SQLAlchemy is right."""
         return None
 
     @abstractmethod
-    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+    def migration_lock(self, conn: sa.Connection) -> AbstractContextManager[None]:
         """Wait until nobody else migrates this warehouse, and keep others out.
 
         To be entered first in the transaction.
@@ -144,7 +144,7 @@ class Engine(ABC):
         """Load what Alembic has to know of this engine."""
 
     @abstractmethod
-    def unfit(self, conn: sa.Connection) -> str | None:
+    def why_unfit(self, conn: sa.Connection) -> str | None:
         """Return why this server cannot hold a warehouse, and what to set; None when it can."""
 
     def sql_dialect(self, named: str, ask: Callable[[], sa.Dialect]) -> str:
@@ -182,27 +182,27 @@ class Engine(ABC):
         """Return the one clock that leases and publishing go by, as aware UTC."""
 
     @abstractmethod
-    def relation(self) -> sa.FromClause:
+    def batch_table(self) -> sa.FromClause:
         """Return the keys of a batch as a relation of `sid` and `source_hash`.
 
-        It is made of the parameters that `parameters` returns.
+        It is made of the parameters that `batch_parameters` returns.
         """
 
-    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        """Return what to execute a statement with `relation` in it with."""
+    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
+        """Return what to execute a statement with `batch_table` in it with."""
         pairs = [(key.sid, key.source_hash) for key in keys]
         return {"batch_keys": msgspec.json.encode(pairs).decode()}
 
-    def pack(self, sids: Collection[str]) -> str:
+    def encode_sids(self, sids: Collection[str]) -> str:
         """Return SIDs as one text, a list in the engine's own form."""
         return msgspec.json.encode(list(sids)).decode()
 
     @abstractmethod
-    def unpack(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self, stage_id: int) -> sa.FromClause:
         """Return what `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
 
     @abstractmethod
-    def as_object(
+    def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
         """Return all lines of a query as the text of one JSON object."""
@@ -216,7 +216,7 @@ class Engine(ABC):
         """Return whether a column's JSON array has this text among its items."""
 
     @abstractmethod
-    def insert_unless_there(
+    def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         """Return an `INSERT … SELECT` that passes over rows whose key is there.

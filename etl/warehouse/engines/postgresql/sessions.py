@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import psycopg
 
 from etl.errors import EtlError
-from etl.warehouse.engines.contract import LONGEST_GREETING, Limits
+from etl.warehouse.engines.base import LONGEST_GREETING, Limits
 
 T = TypeVar("T")
 

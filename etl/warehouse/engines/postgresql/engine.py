@@ -12,29 +12,29 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from etl.domain.binding import Key, Row
 from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
-from etl.warehouse.engines.contract import Engine, Fault, Kind, Limits
+from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.servers import ServerEngine, pool_options
 from etl.warehouse.engines.upserts import on_conflict_update
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_STATE = {
-    "40001": Fault.CONFLICT,
-    "40P01": Fault.CONFLICT,
-    "55P03": Fault.CONFLICT,
-    "25P03": Fault.LOST,  # it was idle in a transaction for too long
-    "23505": Fault.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
-    "57014": Fault.CANCELLED,
-    "25006": Fault.READ_ONLY,
-    "53300": Fault.CROWDED,
-    "53100": Fault.FULL,
-    "53400": Fault.FULL,  # more temporary files than the role may make
-    "53200": Fault.OTHER,  # no memory, or no locks left: the statement's fault, not the network's
-    "42501": Fault.DENIED,
-    "28P01": Fault.LOGIN,
-    "28000": Fault.LOGIN,
-    "42P01": Fault.MISSING,
-    "3F000": Fault.MISSING,
-    "3D000": Fault.NO_DATABASE,
+    "40001": DbErrorKind.CONFLICT,
+    "40P01": DbErrorKind.CONFLICT,
+    "55P03": DbErrorKind.CONFLICT,
+    "25P03": DbErrorKind.LOST,  # it was idle in a transaction for too long
+    "23505": DbErrorKind.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
+    "57014": DbErrorKind.CANCELLED,
+    "25006": DbErrorKind.READ_ONLY,
+    "53300": DbErrorKind.CROWDED,
+    "53100": DbErrorKind.FULL,
+    "53400": DbErrorKind.FULL,  # more temporary files than the role may make
+    "53200": DbErrorKind.OTHER,  # no memory, or no locks left: the statement's fault, not the network's
+    "42501": DbErrorKind.DENIED,
+    "28P01": DbErrorKind.LOGIN,
+    "28000": DbErrorKind.LOGIN,
+    "42P01": DbErrorKind.MISSING,
+    "3F000": DbErrorKind.MISSING,
+    "3D000": DbErrorKind.NO_DATABASE,
 }
 _LOST_CLASSES = (
     "08",
@@ -66,7 +66,7 @@ class Postgresql(ServerEngine):
     )
     keeps_zones: ClassVar[bool] = True
 
-    def spelled(self, text: str) -> str:
+    def sqlalchemy_form(self, text: str) -> str:
         scheme, _, place = text.partition("://")
         several = _HOSTS.fullmatch(place)
         return f"{scheme}://{_as_queries(several)}" if several else text
@@ -75,8 +75,8 @@ class Postgresql(ServerEngine):
         try:
             import psycopg
 
-            from etl.warehouse.engines import postgresql_sessions as sessions
-            from etl.warehouse.engines.postgresql_diagnosis import diagnose
+            from etl.warehouse.engines.postgresql import sessions
+            from etl.warehouse.engines.postgresql.diagnosis import diagnose
         except ImportError:
             raise ConfigurationError(
                 "PostgreSQL needs a driver: pip install 'bindings-etl[postgres]'"
@@ -122,15 +122,15 @@ class Postgresql(ServerEngine):
         return engine
 
     def column_type(
-        self, kind: Kind, length: int | None, dialect: sa.Dialect
+        self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
-        if kind is Kind.MOMENT:
+        if kind is ColumnKind.MOMENT:
             return sa.DateTime(timezone=True)
-        if kind is Kind.CODE:  # by a language's rules each look into an index would be slower
+        if kind is ColumnKind.CODE:  # by a language's rules each look into an index would be slower
             return sa.String(length, collation="C")
-        return JsonbAsText() if kind is Kind.JSON else None
+        return JsonbAsText() if kind is ColumnKind.JSON else None
 
-    def migrating_alone(self, conn: sa.Connection) -> AbstractContextManager[None]:
+    def migration_lock(self, conn: sa.Connection) -> AbstractContextManager[None]:
         # Another's migration is waited for longer than a lock that somebody forgot.
         limit = conn.scalar(sa.select(sa.func.current_setting("lock_timeout")))
         conn.exec_driver_sql(f"SET LOCAL lock_timeout TO '{_PATIENCE_SECONDS}s'")
@@ -140,7 +140,7 @@ class Postgresql(ServerEngine):
         conn.exec_driver_sql(f"SET LOCAL lock_timeout TO '{limit}'")
         return nullcontext()
 
-    def unfit(self, conn: sa.Connection) -> str | None:
+    def why_unfit(self, conn: sa.Connection) -> str | None:
         version = conn.dialect.server_version_info or _OLDEST
         if version >= _OLDEST:
             return None
@@ -172,7 +172,7 @@ class Postgresql(ServerEngine):
         moment: datetime = conn.scalar(_CLOCK)  # type: ignore[assignment]
         return moment.astimezone(UTC)
 
-    def relation(self) -> sa.FromClause:
+    def batch_table(self) -> sa.FromClause:
         # As array literals: SIDs and hashes hold nothing that needs quoting, and a join costs less than binding lists.
         texts = ARRAY(sa.Text)
         sids, hashes = (
@@ -184,24 +184,24 @@ class Postgresql(ServerEngine):
             sa.column("sid", sa.Text), sa.column("source_hash", sa.Text), name="batch"
         ).render_derived()
 
-    def parameters(self, keys: Collection[Key]) -> dict[str, str]:
+    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
         return {
-            "batch_sids": self.pack([key.sid for key in keys]),
-            "batch_hashes": self.pack([key.source_hash for key in keys]),
+            "batch_sids": self.encode_sids([key.sid for key in keys]),
+            "batch_hashes": self.encode_sids([key.source_hash for key in keys]),
         }
 
-    def pack(self, sids: Collection[str]) -> str:
+    def encode_sids(self, sids: Collection[str]) -> str:
         return "{" + ",".join(sids) + "}"
 
-    def unpack(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self, stage_id: int) -> sa.FromClause:
         sid = sa.func.unnest(sa.cast(scan_seen.c.sids, ARRAY(sa.Text))).label("sid")
         return (
             sa.select(scan_seen.c.batch, sid)
             .where(scan_seen.c.stage_id == stage_id)
-            .subquery("met")
+            .subquery("seen")
         )
 
-    def as_object(
+    def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
     ) -> sa.ColumnElement[str]:
         return sa.cast(sa.func.json_object_agg(name, value), sa.Text)
@@ -212,7 +212,7 @@ class Postgresql(ServerEngine):
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         return document.bool_op("?")(sa.literal(item, sa.Text))
 
-    def insert_unless_there(
+    def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
         return insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
@@ -242,16 +242,16 @@ class Postgresql(ServerEngine):
                 connection_invalidated=driver.closed,
             ) from error
 
-    def fault(self, error: sa.exc.DBAPIError) -> Fault:
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         state = getattr(error.orig, "sqlstate", None)
         if error.connection_invalidated:
-            return Fault.LOST
+            return DbErrorKind.LOST
         if state is None:
             import psycopg
 
             # With a statement and a standing connection it is the driver that takes no such statement.
             is_lost = error.statement is None and isinstance(error.orig, psycopg.OperationalError)
-            return Fault.LOST if is_lost else Fault.OTHER
+            return DbErrorKind.LOST if is_lost else DbErrorKind.OTHER
         return _by_state(state)
 
 
@@ -275,8 +275,8 @@ def _as_queries(several: re.Match[str]) -> str:
     return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
 
-def _by_state(state: str) -> Fault:
-    usual = Fault.LOST if state[:2] in _LOST_CLASSES else Fault.OTHER
+def _by_state(state: str) -> DbErrorKind:
+    usual = DbErrorKind.LOST if state[:2] in _LOST_CLASSES else DbErrorKind.OTHER
     return _BY_STATE.get(state, usual)
 
 

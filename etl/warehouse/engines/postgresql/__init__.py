@@ -1,0 +1,1 @@
+"""PostgreSQL: the engine, its sessions, and why a server was not reached."""
