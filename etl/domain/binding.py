@@ -34,7 +34,7 @@ class Reject(NamedTuple):
     payload: str
 
 
-class Key(NamedTuple):
+class HashedRow(NamedTuple):
     """What tells, without looking closer, whether a row is as it was: its SID and the hash of its bytes."""
 
     sid: str

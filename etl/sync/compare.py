@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-from etl.domain.binding import Key, Reject, Row
+from etl.domain.binding import HashedRow, Reject, Row
 from etl.domain.normalize import Normalizer, split
 from etl.domain.scope import Scope
 from etl.warehouse import staging
@@ -39,7 +39,7 @@ def compare(
     conn: sa.Connection,
     engine: Engine,
     normalizer: Normalizer,
-    keys: Collection[Key],
+    hashed: Collection[HashedRow],
     scope: Scope,
     *,
     first_load: bool = False,
@@ -51,7 +51,7 @@ def compare(
     with, and asking costs as much as staging. Should a SID be stored under another service,
     publishing finds it, since it counts by what is stored then.
     """
-    fitting, rejects = staging.split_oversized(conn, normalizer, keys)
+    fitting, rejects = staging.split_oversized(conn, normalizer, hashed)
     if not fitting:
         return Difference([], rejects, frozenset(), {})
     stored = (
@@ -59,7 +59,7 @@ def compare(
         if first_load
         else staging.find_differing(conn, engine, fitting, scope.chat_service_sid)
     )
-    rows, bad = split(normalizer.shape(key) for key in fitting if key.sid in stored)
+    rows, bad = split(normalizer.normalize(one) for one in fitting if one.sid in stored)
     forms = normalizer.drift.take_rows_by_form()
     changed = [row for row in rows if stored[row.sid] != (row.content_hash, True)]
     if not scope.dated:

@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import cached_property
 
 from etl.config import Settings
-from etl.domain.normalize import Rules
+from etl.domain.normalize import NormalizationRules
 from etl.domain.scope import Scope
 from etl.domain.shard import Shard
 from etl.stopping import Stop
@@ -72,10 +72,10 @@ def skips_unknown_type(context: Context, client: Client) -> bool:
     return client.account.partition_by_type and not context.request.binding_types
 
 
-def rules_for(settings: Settings, client: Client, scope: Scope) -> Rules:
+def rules_for(settings: Settings, client: Client, scope: Scope) -> NormalizationRules:
     """How rows of this scope are brought into normal form."""
     privacy = settings.privacy
-    return Rules(
+    return NormalizationRules(
         account=scope.account,
         account_sid=client.account.account_sid,
         chat_service_sid=scope.chat_service_sid,

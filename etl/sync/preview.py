@@ -14,7 +14,7 @@ import msgspec
 import sqlalchemy as sa
 
 from etl import errors
-from etl.domain.binding import Key
+from etl.domain.binding import HashedRow
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -63,29 +63,29 @@ class PreviewSink:
         """Nothing is ever resumed here."""
 
     def keep(self, batch: Batch) -> Kept:
-        keys, unreadable = self._normalizer.keys(batch.rows)
-        new = [keys[sid] for sid in self._seen.add(keys)]
+        hashed, unreadable = self._normalizer.hash_rows(batch.rows)
+        new = [hashed[sid] for sid in self._seen.add(hashed)]
         seen = self._count(new).plus(0, [one.reason for one in unreadable], [])
-        return Kept(len(unreadable), seen, next(reversed(keys), None))
+        return Kept(len(unreadable), seen, next(reversed(hashed), None))
 
-    def _count(self, keys: Collection[Key]) -> Rejections:
-        if not keys:
+    def _count(self, hashed: Collection[HashedRow]) -> Rejections:
+        if not hashed:
             return Rejections()
-        found, taken_out, fields = self._warehouse.read(lambda conn: self._plan(conn, keys))
-        self._counted.add(_count_changes(found, taken_out, len(keys)))
+        found, taken_out, fields = self._warehouse.read(lambda conn: self._plan(conn, hashed))
+        self._counted.add(_count_changes(found, taken_out, len(hashed)))
         self._changed_fields.update(fields)
         return Rejections().plus(
-            len(keys) - len(found.rejects),
+            len(hashed) - len(found.rejects),
             [one.reason for one in found.rejects],
             found.rejected_active,
         )
 
-    def _plan(self, conn: sa.Connection, keys: Collection[Key]) -> _Planned:
+    def _plan(self, conn: sa.Connection, hashed: Collection[HashedRow]) -> _Planned:
         engine = self._warehouse.engine
-        found = compare(conn, engine, self._normalizer, keys, self._scope)
+        found = compare(conn, engine, self._normalizer, hashed, self._scope)
         new = {row.sid for row in found.changed if found.stored[row.sid].content_hash is None}
-        taken_out = count_taken_out(conn, engine, [key for key in keys if key.sid in new])
-        return _Planned(found, taken_out, _count_fields(conn, engine, found, keys))
+        taken_out = count_taken_out(conn, engine, [one for one in hashed if one.sid in new])
+        return _Planned(found, taken_out, _count_fields(conn, engine, found, hashed))
 
     def count_expected(self) -> int:
         return self._warehouse.read(
@@ -113,7 +113,7 @@ class PreviewSink:
         if decision.deletes:
             kept = len(decision.alive) + len(decision.unknown)
             self._counted.deleted = self._absent - kept
-        alive, _ = self._normalizer.keys(list(decision.alive))
+        alive, _ = self._normalizer.hash_rows(list(decision.alive))
         rejected = self._count(alive.values()).rejected
         counted = Counters(**vars(counters))
         counted.add(self._counted)
@@ -128,10 +128,10 @@ class PreviewSink:
 
 
 def _count_fields(
-    conn: sa.Connection, engine: Engine, found: Difference, keys: Collection[Key]
+    conn: sa.Connection, engine: Engine, found: Difference, hashed: Collection[HashedRow]
 ) -> dict[str, int]:
     updated = {row.sid: row for row in found.changed if found.stored[row.sid].active}
-    replaced = [key for key in keys if key.sid in updated]
+    replaced = [one for one in hashed if one.sid in updated]
     return changed_fields.count_planned(conn, engine, replaced, updated)
 
 

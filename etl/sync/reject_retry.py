@@ -173,8 +173,8 @@ class _RejectRetry:
 
     def _read_sid(self, payload: str) -> str | None:
         """Return the SID that today's program reads where an earlier one could not."""
-        keys, _ = self._normalizer.keys([payload.encode()])
-        return next(iter(keys), None)
+        hashed, _ = self._normalizer.hash_rows([payload.encode()])
+        return next(iter(hashed), None)
 
     def _ask_for(self, sids: Sequence[str]) -> tuple[dict[str, Absence], list[bytes]]:
         answers: dict[str, Absence] = {}
@@ -230,10 +230,10 @@ class _RejectRetry:
         rejects: list[Reject] = []
         rows_by_form: Counter[str] = Counter()
         for batch, some in enumerate(portions(alive, _ASKED_AT_ONCE)):
-            keys, _ = self._normalizer.keys(list(some))
-            found = compare(conn, self._engine, self._normalizer, keys.values(), self._scope)
+            hashed, _ = self._normalizer.hash_rows(list(some))
+            found = compare(conn, self._engine, self._normalizer, hashed.values(), self._scope)
             staging.stage_batch(
-                conn, self._engine, self._session.scan_id, batch, list(keys), found.changed
+                conn, self._engine, self._session.scan_id, batch, list(hashed), found.changed
             )
             rejects += found.rejects
             rows_by_form.update(found.rows_by_form)

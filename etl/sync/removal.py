@@ -8,7 +8,7 @@ import sqlalchemy as sa
 import structlog
 
 from etl.config import Settings
-from etl.domain.normalize import Rules
+from etl.domain.normalize import NormalizationRules
 from etl.domain.scope import Scope
 from etl.warehouse import drift, leases, ledger, purging, retention, services
 from etl.warehouse.connection import Warehouse
@@ -99,7 +99,7 @@ def _stored_forms(settings: Settings, identity: str) -> set[str]:
     What is stored may be older than today's privacy rules.
     """
     keys = [key for key in (settings.privacy.key, *settings.privacy.old_keys) if key is not None]
-    rules = [Rules("", "", "", key=key.get_secret_value().encode()) for key in keys]
+    rules = [NormalizationRules("", "", "", key=key.get_secret_value().encode()) for key in keys]
     return {identity, *(one.treat("hmac", identity) or identity for one in rules)}
 
 

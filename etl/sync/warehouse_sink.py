@@ -14,7 +14,7 @@ import sqlalchemy as sa
 import structlog
 
 from etl import errors
-from etl.domain.binding import Key, Reject
+from etl.domain.binding import HashedRow, Reject
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -105,7 +105,7 @@ class WarehouseSink:
     # keep
 
     def keep(self, batch: Batch) -> Kept:
-        keys, unreadable = self._normalizer.keys(batch.rows)
+        hashed, unreadable = self._normalizer.hash_rows(batch.rows)
         # Its links name people, and what it reads is short: never stored, and read from the start.
         link = None if self._scope.identities else batch.next_link
         progress = replace(
@@ -118,12 +118,12 @@ class WarehouseSink:
         )
         with self._turn():
             seen = self._warehouse.transact(
-                lambda conn: self._keep(conn, keys.values(), unreadable, progress)
+                lambda conn: self._keep(conn, hashed.values(), unreadable, progress)
             )
         self._progress = progress
         self._drift.tell()
         self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows))
-        return Kept(len(unreadable), seen, next(reversed(keys), None))
+        return Kept(len(unreadable), seen, next(reversed(hashed), None))
 
     def _turn(self) -> AbstractContextManager[None]:
         """Where all rows are new, the program's own work is what takes time."""
@@ -132,7 +132,7 @@ class WarehouseSink:
     def _keep(
         self,
         conn: sa.Connection,
-        keys: Collection[Key],
+        hashed: Collection[HashedRow],
         unreadable: Sequence[Reject],
         progress: Progress,
     ) -> Rejections:
@@ -141,14 +141,14 @@ class WarehouseSink:
         if ledger.require_progress(conn, progress.stage_id) >= progress.pages:
             return Rejections()  # the commit went through, and only the answer to it was lost
         now = self._engine.now(conn)
-        seen = self._stage(conn, keys, unreadable, progress.pages, now)
+        seen = self._stage(conn, hashed, unreadable, progress.pages, now)
         ledger.move_progress(conn, progress, now)
         return seen
 
     def _stage(
         self,
         conn: sa.Connection,
-        keys: Collection[Key],
+        hashed: Collection[HashedRow],
         unreadable: Sequence[Reject],
         batch: int,
         now: datetime,
@@ -157,11 +157,11 @@ class WarehouseSink:
             conn,
             self._engine,
             self._normalizer,
-            keys,
+            hashed,
             self._scope,
             first_load=self._is_first_load,
         )
-        sids = [key.sid for key in keys]
+        sids = [one.sid for one in hashed]
         if found.skipped:  # what a dated scan did not ask for does not count as seen
             sids = [sid for sid in sids if sid not in found.skipped]
         stage_id = self._progress.stage_id
@@ -170,7 +170,7 @@ class WarehouseSink:
         quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
         self._drift.record(conn, found.rows_by_form, now)
         return Rejections().plus(
-            len(keys) - len(found.rejects), [one.reason for one in rejects], found.rejected_active
+            len(hashed) - len(found.rejects), [one.reason for one in rejects], found.rejected_active
         )
 
     # what was not seen
@@ -253,7 +253,7 @@ class WarehouseSink:
         """Publish the living as the API returned them, and leave the unknown for the next run."""
         if not decision.alive and not decision.unknown:
             return 0
-        alive, _ = self._normalizer.keys(list(decision.alive))
+        alive, _ = self._normalizer.hash_rows(list(decision.alive))
         absences.drop(conn, self._progress.stage_id, [*alive, *decision.unknown])
         seen = self._stage(conn, alive.values(), [], self._progress.pages + 1, now)
         self._log.info("absences.taken_back", alive=len(alive), unknown=len(decision.unknown))

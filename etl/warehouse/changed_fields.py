@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import HashedRow, Row
 from etl.domain.timestamps import format_utc
 from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import CONTENT, bindings, scan_staged
@@ -34,16 +34,16 @@ def count_staged(conn: sa.Connection, stage_id: int) -> dict[str, int]:
 
 
 def count_planned(
-    conn: sa.Connection, engine: Engine, keys: Collection[Key], rows: Mapping[str, Row]
+    conn: sa.Connection, engine: Engine, hashed: Collection[HashedRow], rows: Mapping[str, Row]
 ) -> dict[str, int]:
-    """Count the same for the rows that a dry run would update, by SID; `keys` are theirs."""
-    if not keys:
+    """Count the same for the rows that a dry run would update, by SID; `hashed` are theirs."""
+    if not hashed:
         return {}
     batch = engine.batch_table()
     columns = [_text(bindings.c[name]).label(name) for name in CONTENT]
     stored = sa.select(*columns).join_from(batch, bindings, bindings.c.sid == batch.c.sid)
     found: Counter[str] = Counter()
-    for before in conn.execute(stored, engine.batch_parameters(keys)).mappings():
+    for before in conn.execute(stored, engine.batch_parameters(hashed)).mappings():
         after = rows[before["sid"]]._asdict()
         found.update(
             name for name in _COMPARED if _plain(name, before[name]) != _plain(name, after[name])

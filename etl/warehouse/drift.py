@@ -46,9 +46,7 @@ def raise_counts(
 ) -> None:
     """Keep, of each form of time, the most rows that one reading has met in it."""
     for form, number in rows_by_form.items():
-        _set_count(
-            conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True
-        )
+        _set_count(conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True)
 
 
 def read(conn: sa.Connection) -> list[dict[str, Any]]:

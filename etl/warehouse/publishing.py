@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from etl.domain.binding import Key
+from etl.domain.binding import HashedRow
 from etl.domain.scope import Scope
 from etl.warehouse import absences, changed_fields
 from etl.warehouse.engines.base import Engine
@@ -89,9 +89,9 @@ def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft
     return deleted
 
 
-def count_taken_out(conn: sa.Connection, engine: Engine, keys: Collection[Key]) -> int:
+def count_taken_out(conn: sa.Connection, engine: Engine, hashed: Collection[HashedRow]) -> int:
     """Of SIDs that `bindings` does not hold, those that it held until a hard delete."""
-    if not keys:
+    if not hashed:
         return 0
     batch = engine.batch_table()
     past = sa.exists().where(
@@ -99,7 +99,8 @@ def count_taken_out(conn: sa.Connection, engine: Engine, keys: Collection[Key]) 
     )
     return (
         conn.scalar(
-            sa.select(sa.func.count()).select_from(batch).where(past), engine.batch_parameters(keys)
+            sa.select(sa.func.count()).select_from(batch).where(past),
+            engine.batch_parameters(hashed),
         )
         or 0
     )

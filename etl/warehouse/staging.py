@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from etl.domain.binding import Key, Reject, Row
+from etl.domain.binding import HashedRow, Reject, Row
 from etl.domain.normalize import Normalizer
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
@@ -26,17 +26,17 @@ class Stored(NamedTuple):
 
 
 def split_oversized(
-    conn: sa.Connection, normalizer: Normalizer, keys: Collection[Key]
-) -> tuple[Collection[Key], list[Reject]]:
+    conn: sa.Connection, normalizer: Normalizer, hashed: Collection[HashedRow]
+) -> tuple[Collection[HashedRow], list[Reject]]:
     """Of a batch, what the engine can hold, and what is too long for it."""
     longest: int | None = conn.info.get(MAX_ROW_BYTES)
-    if longest is None or all(len(key.raw) <= longest for key in keys):
-        return keys, []
+    if longest is None or all(len(one.raw) <= longest for one in hashed):
+        return hashed, []
     reason = f"longer than the {longest} bytes that this warehouse takes for one row"
     too_long = [
-        normalizer.reject(key.raw, key.sid, reason) for key in keys if len(key.raw) > longest
+        normalizer.reject(one.raw, one.sid, reason) for one in hashed if len(one.raw) > longest
     ]
-    return [key for key in keys if len(key.raw) <= longest], too_long
+    return [one for one in hashed if len(one.raw) <= longest], too_long
 
 
 _decode = msgspec.json.Decoder(dict[str, str | None]).decode
@@ -44,14 +44,14 @@ _NOTHING = Stored(None, active=False)
 
 
 def find_differing(
-    conn: sa.Connection, engine: Engine, keys: Collection[Key], service: str
+    conn: sa.Connection, engine: Engine, hashed: Collection[HashedRow], service: str
 ) -> dict[str, Stored]:
     """Returns what is stored of the SIDs of a batch that are new, deleted or came with other bytes.
 
     Looked up within a service, PostgreSQL reads an index that holds what is asked, and no row.
     A SID that is stored under another service then looks new; publishing counts it as it is.
     """
-    batch = {**engine.batch_parameters(keys), "chat_service_sid": service}
+    batch = {**engine.batch_parameters(hashed), "chat_service_sid": service}
     found = _decode(conn.scalar(_differing(engine), batch) or "{}")
     return {
         sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()
@@ -64,9 +64,9 @@ def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
     return bool(conn.scalar(sa.select(some)))
 
 
-def take_all_for_new(keys: Collection[Key]) -> dict[str, Stored]:
+def take_all_for_new(hashed: Collection[HashedRow]) -> dict[str, Stored]:
     """What `find_differing` gives for a batch of a service of which nothing is stored."""
-    return {key.sid: _NOTHING for key in keys}
+    return {one.sid: _NOTHING for one in hashed}
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from etl.domain.normalize import Normalizer, Rules, split
+from etl.domain.normalize import NormalizationRules, Normalizer, split
 from etl.domain.scope import Scope
 from etl.warehouse import absences, staging
 from etl.warehouse.connection import Warehouse
@@ -66,7 +66,9 @@ class Press:
         self.changed_fields: Mapping[str, int] = {}
         """Of the last publication."""
         self._batches = 0
-        self._normalizer = Normalizer(Rules(scope.account, ACCOUNT_SID, scope.chat_service_sid))
+        self._normalizer = Normalizer(
+            NormalizationRules(scope.account, ACCOUNT_SID, scope.chat_service_sid)
+        )
 
     def scan(self, *batches: Sequence[Sent], deletes: Any = "soft") -> Tally:
         """Read these batches to the end and publish; `deletes=None` as an incomplete scan does."""
@@ -77,12 +79,12 @@ class Press:
 
     def stage(self, conn: sa.Connection, batch: Sequence[Sent]) -> None:
         """Compare a batch and put by what differs."""
-        keys, _ = self._normalizer.keys([msgspec.json.encode(one) for one in batch])
+        keys, _ = self._normalizer.hash_rows([msgspec.json.encode(one) for one in batch])
         stored = staging.find_differing(
             conn, self.warehouse.engine, keys.values(), self.scope.chat_service_sid
         )
         rows, rejects = split(
-            self._normalizer.shape(key) for key in keys.values() if key.sid in stored
+            self._normalizer.normalize(key) for key in keys.values() if key.sid in stored
         )
         assert rejects == []
         changed = [

@@ -413,7 +413,9 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
             plan.execute("EXPLAIN " + statement, parameters)
             plans.append("\n".join(line for (line,) in plan.fetchall()))
 
-    keys, _ = press._normalizer.keys([json.dumps(sent(number)).encode() for number in range(3000)])
+    keys, _ = press._normalizer.hash_rows(
+        [json.dumps(sent(number)).encode() for number in range(3000)]
+    )
     sa.event.listen(sa.Engine, "before_cursor_execute", explain)
     try:
         warehouse.read(

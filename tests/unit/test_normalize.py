@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.domain.binding import Key, Reject, Row
-from etl.domain.normalize import Normalizer, Rules, split
+from etl.domain.binding import HashedRow, Reject, Row
+from etl.domain.normalize import NormalizationRules, Normalizer, split
 
 ACCOUNT = "AC" + "a1" * 16
 SERVICE = "IS" + "b2" * 16
 CREDENTIAL = "CR" + "c3" * 16
 SID = "BS" + "d4" * 16
 
-RULES = Rules("main", ACCOUNT, SERVICE)
+RULES = NormalizationRules("main", ACCOUNT, SERVICE)
 SENT: dict[str, Any] = {
     "sid": SID,
     "account_sid": ACCOUNT,
@@ -60,13 +60,13 @@ def raw(**changes: Any) -> bytes:
     return json.dumps({**SENT, **changes}).encode()
 
 
-def shape_bytes(sent: bytes, rules: Rules = RULES) -> Row | Reject:
+def shape_bytes(sent: bytes, rules: NormalizationRules = RULES) -> Row | Reject:
     normalizer = Normalizer(rules)
-    keys, rejects = normalizer.keys([sent])
-    return normalizer.shape(*keys.values()) if keys else rejects[0]
+    keys, rejects = normalizer.hash_rows([sent])
+    return normalizer.normalize(*keys.values()) if keys else rejects[0]
 
 
-def row(sent: bytes, rules: Rules = RULES) -> Row:
+def row(sent: bytes, rules: NormalizationRules = RULES) -> Row:
     shaped = shape_bytes(sent, rules)
     assert isinstance(shaped, Row), shaped
     return shaped
@@ -252,7 +252,10 @@ def test_upper_case_hexadecimal_is_a_sid() -> None:
     """The API's own pattern takes it (docs/api.md §1.1); in another case it is another SID."""
     shaped = row(raw(sid="BS" + "ABCDEF01" * 4, credential_sid="CR" + "ABCDEF01" * 4))
     assert (shaped.sid, shaped.credential_sid) == ("BS" + "ABCDEF01" * 4, "CR" + "ABCDEF01" * 4)
-    assert len(Normalizer(RULES).keys([raw(sid="BS" + "A" * 32), raw(sid="BS" + "a" * 32)])[0]) == 2
+    assert (
+        len(Normalizer(RULES).hash_rows([raw(sid="BS" + "A" * 32), raw(sid="BS" + "a" * 32)])[0])
+        == 2
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,11 +307,11 @@ def test_legacy_names_are_kept_where_the_rules_say_so() -> None:
 def test_the_cache_of_message_types_never_changes_a_result() -> None:
     """A hostile service with ever new sets must neither fill the memory nor get another row's set."""
     normalizer = Normalizer(RULES)
-    keys, _ = normalizer.keys(
+    keys, _ = normalizer.hash_rows(
         [raw(sid=f"BS{number:032x}", message_types=[f"m{number % 1500}"]) for number in range(3000)]
     )
     for number, key in enumerate(keys.values()):
-        shaped = normalizer.shape(key)
+        shaped = normalizer.normalize(key)
         assert isinstance(shaped, Row)
         assert shaped.message_types == f'["m{number % 1500}"]'
 
@@ -410,7 +413,7 @@ def test_privacy_keeps_hashes_or_drops() -> None:
 
 def test_of_a_sid_that_comes_twice_the_last_counts() -> None:
     """Rows may move between pages while they are read; the later reading is the truer one."""
-    keys, rejects = Normalizer(RULES).keys(
+    keys, rejects = Normalizer(RULES).hash_rows(
         [raw(identity="first"), raw(sid="BS" + "0" * 32), raw(identity="last")]
     )
     assert rejects == []
@@ -421,10 +424,10 @@ def test_of_a_sid_that_comes_twice_the_last_counts() -> None:
 def test_bad_rows_leave_the_others_alone() -> None:
     """One bad row costs one row (docs/promises.md §4)."""
     normalizer = Normalizer(RULES)
-    keys, unreadable = normalizer.keys(
+    keys, unreadable = normalizer.hash_rows(
         [raw(sid="BS" + "1" * 32), b"{}", raw(date_created="?"), raw(sid="BS" + "2" * 32), b"null"]
     )
-    rows, rejects = split(normalizer.shape(key) for key in keys.values())
+    rows, rejects = split(normalizer.normalize(key) for key in keys.values())
     assert [shaped.sid for shaped in rows] == ["BS" + "1" * 32, "BS" + "2" * 32]
     assert ([one.sid for one in rejects], len(unreadable)) == ([SID], 2)
 
@@ -486,11 +489,11 @@ def test_every_field_counts_in_the_content_hash(field: str) -> None:
         replace(RULES, key=b"key"),
     ],
 )
-def test_the_source_hash_depends_on_every_rule(other: Rules) -> None:
+def test_the_source_hash_depends_on_every_rule(other: NormalizationRules) -> None:
     """A row is not looked into while its source hash stands; after a change of rules the old form would stay for ever."""
 
-    def source_hash(rules: Rules) -> str:
-        return Normalizer(rules).keys([raw()])[0][SID].source_hash
+    def source_hash(rules: NormalizationRules) -> str:
+        return Normalizer(rules).hash_rows([raw()])[0][SID].source_hash
 
     assert source_hash(other) != source_hash(RULES) == source_hash(replace(RULES))
 
@@ -502,7 +505,7 @@ def test_the_source_hash_depends_on_every_byte(one: bytes, other: bytes) -> None
     def source_hash(junk: bytes) -> str:
         return (
             Normalizer(RULES)
-            .keys([raw()[:-1] + b', "x": "' + junk.hex().encode() + b'"}'])[0][SID]
+            .hash_rows([raw()[:-1] + b', "x": "' + junk.hex().encode() + b'"}'])[0][SID]
             .source_hash
         )
 
@@ -524,5 +527,5 @@ def test_any_bytes_give_a_row_or_a_reject(sent: bytes) -> None:
 def test_a_key_may_be_shaped_more_than_once() -> None:
     """A retried transaction shapes the same keys again."""
     normalizer = Normalizer(RULES)
-    key = Key(SID, "hash", raw())
-    assert normalizer.shape(key) == normalizer.shape(key)
+    key = HashedRow(SID, "hash", raw())
+    assert normalizer.normalize(key) == normalizer.normalize(key)

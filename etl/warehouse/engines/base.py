@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.types import TypeEngine
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import HashedRow, Row
 
 MAX_ROW_BYTES = "max_row_bytes"
 """Under this name the `info` of a connection tells how many bytes one row may have, where the server limits that."""
@@ -183,14 +183,14 @@ class Engine(ABC):
 
     @abstractmethod
     def batch_table(self) -> sa.FromClause:
-        """Return the keys of a batch as a relation of `sid` and `source_hash`.
+        """Return the rows of a batch as a table of `sid` and `source_hash`.
 
         It is made of the parameters that `batch_parameters` returns.
         """
 
-    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
-        """Return what to execute a statement with `batch_table` in it with."""
-        pairs = [(key.sid, key.source_hash) for key in keys]
+    def batch_parameters(self, hashed: Collection[HashedRow]) -> dict[str, str]:
+        """Return the parameters of a statement with `batch_table` in it."""
+        pairs = [(one.sid, one.source_hash) for one in hashed]
         return {"batch_keys": msgspec.json.encode(pairs).decode()}
 
     def encode_sids(self, sids: Collection[str]) -> str:

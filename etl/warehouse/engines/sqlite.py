@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.types import TypeEngine
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import HashedRow, Row
 from etl.errors import ConfigurationError
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
@@ -84,9 +84,9 @@ class Sqlite(FileEngine):
             "batch"
         )
 
-    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
+    def batch_parameters(self, hashed: Collection[HashedRow]) -> dict[str, str]:
         return {
-            "batch_keys": msgspec.json.encode({key.sid: key.source_hash for key in keys}).decode()
+            "batch_keys": msgspec.json.encode({one.sid: one.source_hash for one in hashed}).decode()
         }
 
     def seen_sids(self, stage_id: int) -> sa.FromClause:

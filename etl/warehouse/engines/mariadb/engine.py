@@ -1,4 +1,4 @@
-"""MariaDB 10.6 and newer, MySQL 8, through PyMySQL: keys as a JSON table, batches by multi-row INSERT."""
+"""MariaDB 10.6 and newer, MySQL 8, through PyMySQL: a batch as a JSON table, staged by multi-row INSERT."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

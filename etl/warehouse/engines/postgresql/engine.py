@@ -1,4 +1,4 @@
-"""PostgreSQL 14 and newer, through psycopg 3: batches by COPY, keys as arrays."""
+"""PostgreSQL 14 and newer, through psycopg 3: a batch as arrays, staged by COPY."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from etl.domain.binding import Key, Row
+from etl.domain.binding import HashedRow, Row
 from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.servers import ServerEngine, pool_options
@@ -184,10 +184,10 @@ class Postgresql(ServerEngine):
             sa.column("sid", sa.Text), sa.column("source_hash", sa.Text), name="batch"
         ).render_derived()
 
-    def batch_parameters(self, keys: Collection[Key]) -> dict[str, str]:
+    def batch_parameters(self, hashed: Collection[HashedRow]) -> dict[str, str]:
         return {
-            "batch_sids": self.encode_sids([key.sid for key in keys]),
-            "batch_hashes": self.encode_sids([key.source_hash for key in keys]),
+            "batch_sids": self.encode_sids([one.sid for one in hashed]),
+            "batch_hashes": self.encode_sids([one.source_hash for one in hashed]),
         }
 
     def encode_sids(self, sids: Collection[str]) -> str:
