@@ -28,7 +28,7 @@ from tests.servers.folder import (
 )
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.warden import sweep
+from tests.servers.reaper import sweep
 
 S = TypeVar("S", bound=Server)
 
@@ -71,7 +71,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if alive is None:
         return
     folder = config.stash[RUN_FOLDER]
-    # Workers that were interrupted may still be starting a server; the warden waits for their end.
+    # Workers that were interrupted may still be starting a server; the reaper waits for their end.
     left_to_warden = config.stash.get(INTERRUPTED, False) and warden_is_posted(folder)
     if not hasattr(config, "workerinput") and not left_to_warden:
         sweep(folder)

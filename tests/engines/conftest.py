@@ -14,7 +14,7 @@ from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse, open_warehouse
 from tests.acceptance.front import Front
 from tests.acceptance.trial import Trial
-from tests.engines.press import Press
+from tests.engines.scan_harness import ScanHarness
 
 
 @pytest.fixture
@@ -50,9 +50,9 @@ def warehouse(warehouse_url: str, open_on: Callable[..., Warehouse]) -> Warehous
 
 
 @pytest.fixture
-def press(warehouse: Warehouse) -> Press:
+def harness(warehouse: Warehouse) -> ScanHarness:
     """Scans of one service, without HTTP."""
-    return Press(warehouse)
+    return ScanHarness(warehouse)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.fault_proxy import listening, stay_silent
 from tests.acceptance.trial import Trial
-from tests.engines.press import SCOPE, Press, day, sid
+from tests.engines.scan_harness import SCOPE, ScanHarness, day, sid
 from tests.servers import pgbouncer
 from tests.servers.folder import free_port
 from tests.servers.mariadb import MariaDBServer
@@ -280,7 +280,7 @@ def test_the_isolation_is_the_programs_own(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
-def test_a_statement_that_is_cut_off_is_no_lost_connection(press: Press) -> None:
+def test_a_statement_that_is_cut_off_is_no_lost_connection(harness: ScanHarness) -> None:
     """A statement_timeout meets the same statement again and again; only another setting helps."""
 
     def dawdle(conn: sa.Connection) -> None:
@@ -288,11 +288,11 @@ def test_a_statement_that_is_cut_off_is_no_lost_connection(press: Press) -> None
         conn.exec_driver_sql("SELECT pg_sleep(60)")
 
     with pytest.raises(errors.WarehouseRefused, match="statement_timeout"):
-        press.warehouse.transact(dawdle)
+        harness.warehouse.transact(dawdle)
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
-def test_reading_survives_a_killed_session(press: Press, engine_name: str) -> None:
+def test_reading_survives_a_killed_session(harness: ScanHarness, engine_name: str) -> None:
     """A database that is back in two seconds must not cost the whole run because it was asked at the wrong moment."""
     kill = (
         "SELECT pg_terminate_backend(pg_backend_pid())"
@@ -305,12 +305,12 @@ def test_reading_survives_a_killed_session(press: Press, engine_name: str) -> No
         tries.append(1)
         return conn.exec_driver_sql(kill if len(tries) == 1 else "SELECT 1").scalar()
 
-    assert press.warehouse.read(read) == 1
+    assert harness.warehouse.read(read) == 1
     assert len(tries) == 2
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True)
-def test_parts_of_a_service_that_reject_the_same_row_do_not_fail(press: Press) -> None:
+def test_parts_of_a_service_that_reject_the_same_row_do_not_fail(harness: ScanHarness) -> None:
     """Where the API ignores the filter, all parts put the same row into quarantine in the same moment."""
     both_have_looked = threading.Barrier(2)
     rejects = [Reject(sid(number), "odd", "{}") for number in range(3)]
@@ -327,7 +327,7 @@ def test_parts_of_a_service_that_reject_the_same_row_do_not_fail(press: Press) -
             quarantine.record(conn, 1, SCOPE, rejects, day(1))
 
         try:
-            press.warehouse.transact(work)
+            harness.warehouse.transact(work)
         except errors.EtlError as error:
             failed.append(error)
 
@@ -337,4 +337,4 @@ def test_parts_of_a_service_that_reject_the_same_row_do_not_fail(press: Press) -
     for thread in threads:
         thread.join()
     assert failed == []
-    assert press.rows("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 3}]
+    assert harness.rows("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 3}]

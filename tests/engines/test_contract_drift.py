@@ -7,7 +7,7 @@ from etl.warehouse import drift, migration
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.test_drift import listed, sync, told
 from tests.acceptance.trial import Trial
-from tests.engines.press import SCOPE, SERVICE, Press, day, sent
+from tests.engines.scan_harness import SCOPE, SERVICE, ScanHarness, day, sent
 
 NAMES = (
     "firmware", "Firmware", "firmware ", "a.b", "$[0]", 'quo"te', "back\\slash", "'", "%s ?", "élan", "😀", "key", "0", "\t",
@@ -62,9 +62,9 @@ def test_the_first_to_see_it_writes_it_down(warehouse: Warehouse) -> None:
     assert [line["first_seen_at"] for line in warehouse.read(drift.read)] == [day(1), day(1)]
 
 
-def test_an_upgrade_lists_what_is_there_already(press: Press, warehouse: Warehouse) -> None:
+def test_an_upgrade_lists_what_is_there_already(harness: ScanHarness, warehouse: Warehouse) -> None:
     """Types that were loaded before are unchanged, so no later run would look at them."""
-    press.scan(
+    harness.scan(
         [
             sent(1, binding_type="web", message_types=["new_message", "b"]),
             sent(2, binding_type="web", message_types=["b", "invited_to_channel"]),
@@ -72,7 +72,7 @@ def test_an_upgrade_lists_what_is_there_already(press: Press, warehouse: Warehou
         ],
         [sent(4, binding_type="gone")],
     )
-    press.scan([sent(1, binding_type="web", message_types=["new_message", "b"]), sent(2, binding_type="web", message_types=["b", "invited_to_channel"]), sent(3, binding_type=None, message_types=None)])  # fmt: skip
+    harness.scan([sent(1, binding_type="web", message_types=["new_message", "b"]), sent(2, binding_type="web", message_types=["b", "invited_to_channel"]), sent(3, binding_type=None, message_types=None)])  # fmt: skip
     migration.downgrade(warehouse, "20261125_08")
     migration.upgrade(warehouse, None)
     assert warehouse.read(drift.read) == [

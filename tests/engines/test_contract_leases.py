@@ -13,7 +13,7 @@ from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder, Lapsed
 from etl.warehouse.tables import sync_leases
-from tests.engines.press import OTHER_SERVICE, SERVICE, Press, Tally, sent
+from tests.engines.scan_harness import OTHER_SERVICE, SERVICE, ScanHarness, Tally, sent
 
 WHOLE = Scope("main", SERVICE)
 APN = Scope("main", SERVICE, ("apn",))
@@ -150,23 +150,23 @@ def test_the_heartbeat_prolongs_all_leases_of_its_run_and_no_others(
     assert live(warehouse) == [("type:fcm", 2), ("service", 2)]
 
 
-def test_a_lease_lost_on_the_way_undoes_the_transaction(press: Press) -> None:
+def test_a_lease_lost_on_the_way_undoes_the_transaction(harness: ScanHarness) -> None:
     """A process that slept through its lease must not publish over the run that took it."""
-    warehouse, slept = press.warehouse, holder(1, lease_seconds=-1)
-    press.scan([sent(1)])
+    warehouse, slept = harness.warehouse, holder(1, lease_seconds=-1)
+    harness.scan([sent(1)])
     acquire(warehouse, slept)
-    press.scans += 1
-    warehouse.transact(lambda conn: press.stage(conn, [sent(2)]))
+    harness.scans += 1
+    warehouse.transact(lambda conn: harness.stage(conn, [sent(2)]))
     acquire(warehouse, holder(2))
 
     def publish(conn: sa.Connection) -> Tally:
-        tally = press.publish(conn)
+        tally = harness.publish(conn)
         leases.renew(conn, warehouse.engine, slept, WHOLE)
         return tally
 
     with pytest.raises(LeaseLost, match="published nothing"):
         warehouse.transact(publish)
-    assert press.bindings("identity", "deleted_at") == [("person-1", None)]
+    assert harness.bindings("identity", "deleted_at") == [("person-1", None)]
     assert live(warehouse) == [("service", 2)]
 
 

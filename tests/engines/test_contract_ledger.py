@@ -13,35 +13,35 @@ from etl.domain.scope import Scope
 from etl.warehouse import leases, ledger, quarantine, staging
 from etl.warehouse.leases import Holder
 from etl.warehouse.ledger import Ending, Progress
-from tests.engines.press import OTHER_SERVICE, SCOPE, SERVICE, Press, day, sid
+from tests.engines.scan_harness import OTHER_SERVICE, SCOPE, SERVICE, ScanHarness, day, sid
 
 RULES = "r" * 64
 FIRST_DAY, SECOND_DAY = day(1), day(2)
 LINK = f"https://conversations.twilio.com/v1/Services/{SERVICE}/Bindings?PageToken=DN:{{x}}%5C,😀"
 
 
-def start_run(press: Press) -> int:
-    return press.warehouse.transact(
+def start_run(harness: ScanHarness) -> int:
+    return harness.warehouse.transact(
         lambda conn: ledger.start_run(conn, ledger.Beginning("sync", "1", "hôte"), day(1))
     )
 
 
-def start_scan(press: Press, run_id: int, scope: Scope = SCOPE) -> int:
-    return press.warehouse.transact(lambda conn: ledger.start_scan(conn, run_id, scope, day(1)))
+def start_scan(harness: ScanHarness, run_id: int, scope: Scope = SCOPE) -> int:
+    return harness.warehouse.transact(lambda conn: ledger.start_scan(conn, run_id, scope, day(1)))
 
 
-def test_runs_and_scans_are_numbered_upwards(press: Press) -> None:
+def test_runs_and_scans_are_numbered_upwards(harness: ScanHarness) -> None:
     """Everything stored names its run; a number given twice would mix two runs up."""
-    runs = [start_run(press) for _ in range(3)]
+    runs = [start_run(harness) for _ in range(3)]
     assert runs == sorted(set(runs))
-    scans = [start_scan(press, runs[0]) for _ in range(3)]
+    scans = [start_scan(harness, runs[0]) for _ in range(3)]
     assert scans == sorted(set(scans))
 
 
-def test_a_run_and_a_scan_end_with_their_counters(press: Press) -> None:
+def test_a_run_and_a_scan_end_with_their_counters(harness: ScanHarness) -> None:
     """A counter that is not stored cannot be asked for later."""
-    run_id = start_run(press)
-    scan_id = start_scan(press, run_id)
+    run_id = start_run(harness)
+    scan_id = start_scan(harness, run_id)
     counters = Counters(*range(1, 11))
     ending = Ending(
         "failed",
@@ -51,10 +51,10 @@ def test_a_run_and_a_scan_end_with_their_counters(press: Press) -> None:
         resumed=True,
         twilio_request_id="RQ1",
     )
-    press.warehouse.transact(lambda conn: ledger.finish_scan(conn, scan_id, ending, day(2)))
-    press.warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, day(2)))
-    (run,) = press.rows("SELECT * FROM sync_runs", "finished_at")
-    (scan,) = press.rows("SELECT * FROM sync_scans", "finished_at")
+    harness.warehouse.transact(lambda conn: ledger.finish_scan(conn, scan_id, ending, day(2)))
+    harness.warehouse.transact(lambda conn: ledger.finish_run(conn, run_id, ending, day(2)))
+    (run,) = harness.rows("SELECT * FROM sync_runs", "finished_at")
+    (scan,) = harness.rows("SELECT * FROM sync_scans", "finished_at")
     for line in (run, scan):
         assert {name: line[name] for name in vars(counters)} == vars(counters)
         assert (line["status"], line["error"], line["finished_at"]) == (
@@ -70,19 +70,19 @@ def test_a_run_and_a_scan_end_with_their_counters(press: Press) -> None:
     assert (run["host"], bool(run["dry_run"])) == ("hôte", False)
 
 
-def test_progress_is_found_again_by_scope_rules_and_age(press: Press) -> None:
+def test_progress_is_found_again_by_scope_rules_and_age(harness: ScanHarness) -> None:
     """Going on from another scope's link, or with rows made by other rules, would publish what nobody asked for."""
     progress = Progress(7, LINK, 3, 300)
 
     def find(
         scope: Scope = SCOPE, rules: str = RULES, not_before: Any = FIRST_DAY
     ) -> Progress | None:
-        return press.warehouse.read(
+        return harness.warehouse.read(
             lambda conn: ledger.find_progress(conn, scope, rules, not_before)
         )
 
     def save(one: Progress, now: Any = SECOND_DAY) -> None:
-        press.warehouse.transact(lambda conn: ledger.save_progress(conn, SCOPE, RULES, one, now))
+        harness.warehouse.transact(lambda conn: ledger.save_progress(conn, SCOPE, RULES, one, now))
 
     save(replace(progress, next_link=""))
     assert find() is None
@@ -99,7 +99,7 @@ def test_progress_is_found_again_by_scope_rules_and_age(press: Press) -> None:
     assert find() == later
 
 
-def test_stages_that_a_publication_outdates_are_found(press: Press) -> None:
+def test_stages_that_a_publication_outdates_are_found(harness: ScanHarness) -> None:
     """An old stage that a later run took up would bring back what has changed since."""
     labels = {
         1: SCOPE,
@@ -109,44 +109,46 @@ def test_stages_that_a_publication_outdates_are_found(press: Press) -> None:
     }
     for stage_id, scope in labels.items():
         progress = Progress(stage_id, LINK, 1, 1)
-        press.warehouse.transact(
+        harness.warehouse.transact(
             partial(ledger.save_progress, scope=scope, rules=RULES, progress=progress, now=day(1))
         )
-    read = press.warehouse.read
+    read = harness.warehouse.read
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, SCOPE))) == [1, 2, 3]
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, labels[2], besides=2))) == [1]
     assert read(lambda conn: ledger.same_scope_stages(conn, SCOPE, besides=9)) == [1]
-    press.warehouse.transact(lambda conn: staging.discard(conn, [1, 2, 3, 4]))
-    assert press.left_over() == 0
+    harness.warehouse.transact(lambda conn: staging.discard(conn, [1, 2, 3, 4]))
+    assert harness.left_over() == 0
 
 
-def test_a_killed_run_is_closed_when_its_last_lease_has_gone(press: Press) -> None:
+def test_a_killed_run_is_closed_when_its_last_lease_has_gone(harness: ScanHarness) -> None:
     """A run shown as running for ever would hide that it died; one closed too early would hide that it works."""
-    run_id = start_run(press)
+    run_id = start_run(harness)
     other = Scope("main", OTHER_SERVICE)
-    start_scan(press, run_id)
-    start_scan(press, run_id, other)
+    start_scan(harness, run_id)
+    start_scan(harness, run_id, other)
     holder = Holder("dead", run_id, "host", 120)
-    press.warehouse.transact(
-        lambda conn: leases.acquire(conn, press.warehouse.engine, holder, other)
+    harness.warehouse.transact(
+        lambda conn: leases.acquire(conn, harness.warehouse.engine, holder, other)
     )
 
     def close(scope: Scope) -> None:
-        press.warehouse.transact(lambda conn: ledger.close_abandoned(conn, [run_id], scope, day(3)))
+        harness.warehouse.transact(
+            lambda conn: ledger.close_abandoned(conn, [run_id], scope, day(3))
+        )
 
     def states() -> list[str]:
-        scans = press.rows("SELECT status FROM sync_scans ORDER BY id")
-        return [line["status"] for line in [*press.rows("SELECT status FROM sync_runs"), *scans]]
+        scans = harness.rows("SELECT status FROM sync_scans ORDER BY id")
+        return [line["status"] for line in [*harness.rows("SELECT status FROM sync_runs"), *scans]]
 
     close(SCOPE)
     assert states() == ["running", "interrupted", "running"]
-    press.warehouse.transact(lambda conn: leases.release(conn, holder, other))
+    harness.warehouse.transact(lambda conn: leases.release(conn, holder, other))
     close(other)
     assert states() == ["interrupted", "interrupted", "interrupted"]
 
 
-def rejects(press: Press) -> list[tuple[Any, ...]]:
-    rows = press.rows(
+def rejects(harness: ScanHarness) -> list[tuple[Any, ...]]:
+    rows = harness.rows(
         "SELECT * FROM rejected_bindings ORDER BY id",
         "first_seen_at",
         "last_seen_at",
@@ -165,26 +167,26 @@ def rejects(press: Press) -> list[tuple[Any, ...]]:
     ]
 
 
-def record(press: Press, run_id: int, *rejected: Reject, scope: Scope = SCOPE) -> None:
-    press.warehouse.transact(
+def record(harness: ScanHarness, run_id: int, *rejected: Reject, scope: Scope = SCOPE) -> None:
+    harness.warehouse.transact(
         lambda conn: quarantine.record(conn, run_id, scope, rejected, day(run_id))
     )
 
 
-def resolve(press: Press, run_id: int, stage_id: int, *, complete: bool) -> None:
-    press.warehouse.transact(
+def resolve(harness: ScanHarness, run_id: int, stage_id: int, *, complete: bool) -> None:
+    harness.warehouse.transact(
         lambda conn: quarantine.resolve(
-            conn, press.warehouse.engine, run_id, SCOPE, stage_id, day(run_id), complete=complete
+            conn, harness.warehouse.engine, run_id, SCOPE, stage_id, day(run_id), complete=complete
         )
     )
 
 
-def test_a_reject_that_comes_again_updates_its_line(press: Press) -> None:
+def test_a_reject_that_comes_again_updates_its_line(harness: ScanHarness) -> None:
     """A line per run and reject would bury the one reason that a person has to find."""
     nameless = Reject(None, "sid is missing or malformed", '{"x":"\\N {} 😀 \\u0000"}')
-    record(press, 1, Reject(sid(1), "bad date", "{}"), nameless, nameless)
-    record(press, 2, Reject(sid(1), "worse date", "{}"), Reject(None, "not an object", "[]"))
-    assert sorted(rejects(press), key=str) == sorted(
+    record(harness, 1, Reject(sid(1), "bad date", "{}"), nameless, nameless)
+    record(harness, 2, Reject(sid(1), "worse date", "{}"), Reject(None, "not an object", "[]"))
+    assert sorted(rejects(harness), key=str) == sorted(
         [
             (sid(1), "worse date", 2, day(1), day(2), None),
             (None, "sid is missing or malformed", 1, day(1), day(1), None),
@@ -194,61 +196,61 @@ def test_a_reject_that_comes_again_updates_its_line(press: Press) -> None:
     )
 
 
-def test_a_payload_is_kept_whole(press: Press) -> None:
+def test_a_payload_is_kept_whole(harness: ScanHarness) -> None:
     """Who repairs a reject needs every byte of what came."""
     payloads = ['{"a": "' + "x" * 200_000 + '"}', "\\\t\n'\"%s%(a)s:b{}😀\\xff", " " * 5, "\\N"]
-    record(press, 1, *(Reject(None, "not an object", payload) for payload in payloads))
-    assert {row["payload"] for row in press.rows("SELECT payload FROM rejected_bindings")} == set(
+    record(harness, 1, *(Reject(None, "not an object", payload) for payload in payloads))
+    assert {row["payload"] for row in harness.rows("SELECT payload FROM rejected_bindings")} == set(
         payloads
     )
 
 
-def test_the_same_sid_rejected_in_two_services_has_two_lines(press: Press) -> None:
+def test_the_same_sid_rejected_in_two_services_has_two_lines(harness: ScanHarness) -> None:
     """Resolving one service's reject must not hide the other's."""
-    record(press, 1, Reject(sid(1), "a", "{}"))
-    record(press, 1, Reject(sid(1), "b", "{}"), scope=Scope("main", OTHER_SERVICE))
-    assert [reason for _, reason, *_ in rejects(press)] == ["a", "b"]
+    record(harness, 1, Reject(sid(1), "a", "{}"))
+    record(harness, 1, Reject(sid(1), "b", "{}"), scope=Scope("main", OTHER_SERVICE))
+    assert [reason for _, reason, *_ in rejects(harness)] == ["a", "b"]
 
 
-def test_a_complete_scan_resolves_what_it_did_not_reject_again(press: Press) -> None:
+def test_a_complete_scan_resolves_what_it_did_not_reject_again(harness: ScanHarness) -> None:
     """Rejects that have long been repaired would cry wolf in every report."""
-    record(press, 1, Reject(sid(1), "a", "{}"), Reject(None, "b", "{}"))
-    record(press, 2, Reject(sid(1), "a", "{}"))
-    resolve(press, 2, 99, complete=True)
-    assert [(reason, closed) for _, reason, *_, closed in rejects(press)] == [
+    record(harness, 1, Reject(sid(1), "a", "{}"), Reject(None, "b", "{}"))
+    record(harness, 2, Reject(sid(1), "a", "{}"))
+    resolve(harness, 2, 99, complete=True)
+    assert [(reason, closed) for _, reason, *_, closed in rejects(harness)] == [
         ("a", None),
         ("b", day(2)),
     ]
-    record(press, 3, Reject(None, "b", "{}"))
-    assert [(reason, first, closed) for _, reason, _, first, _, closed in rejects(press)] == [
+    record(harness, 3, Reject(None, "b", "{}"))
+    assert [(reason, first, closed) for _, reason, _, first, _, closed in rejects(harness)] == [
         ("a", day(1), None),
         ("b", day(1), None),
     ]
 
 
-def test_an_incomplete_scan_resolves_only_what_it_met(press: Press) -> None:
+def test_an_incomplete_scan_resolves_only_what_it_met(harness: ScanHarness) -> None:
     """A scan that did not read everything knows nothing about what it did not read."""
-    record(press, 1, Reject(sid(1), "a", "{}"), Reject(sid(2), "b", "{}"))
+    record(harness, 1, Reject(sid(1), "a", "{}"), Reject(sid(2), "b", "{}"))
 
     def meet(conn: sa.Connection) -> None:
-        staging.stage_batch(conn, press.warehouse.engine, 99, 1, [sid(2)], [])
+        staging.stage_batch(conn, harness.warehouse.engine, 99, 1, [sid(2)], [])
 
-    press.warehouse.transact(meet)
-    resolve(press, 2, 99, complete=False)
-    assert [(one, closed) for one, *_, closed in rejects(press)] == [
+    harness.warehouse.transact(meet)
+    resolve(harness, 2, 99, complete=False)
+    assert [(one, closed) for one, *_, closed in rejects(harness)] == [
         (sid(1), None),
         (sid(2), day(2)),
     ]
 
 
-def test_a_killed_run_is_told_from_a_living_one(press: Press) -> None:
+def test_a_killed_run_is_told_from_a_living_one(harness: ScanHarness) -> None:
     """A run that holds a live lease works; one whose lease lapsed, or that is silent without one, is gone."""
-    engine = press.warehouse.engine
-    now = press.warehouse.read(engine.now)
+    engine = harness.warehouse.engine
+    now = harness.warehouse.read(engine.now)
     began = now - timedelta(hours=2)
 
     def begin(begun: Any) -> int:
-        return press.warehouse.transact(
+        return harness.warehouse.transact(
             lambda conn: ledger.start_run(conn, ledger.Beginning("sync", "1", "h"), begun)
         )
 
@@ -256,30 +258,32 @@ def test_a_killed_run_is_told_from_a_living_one(press: Press) -> None:
     for run_id, service, seconds in ((living, SERVICE, 3600), (lapsed, OTHER_SERVICE, -7200)):
         holder = Holder(f"o{run_id}", run_id, "h", seconds)
         scope = Scope("main", service)
-        press.warehouse.transact(partial(leases.acquire, engine=engine, holder=holder, scope=scope))
-    killed = press.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
+        harness.warehouse.transact(
+            partial(leases.acquire, engine=engine, holder=holder, scope=scope)
+        )
+    killed = harness.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
     assert killed == {lapsed, silent}
-    press.warehouse.transact(
+    harness.warehouse.transact(
         lambda conn: ledger.start_scan(conn, silent, SCOPE, now - timedelta(seconds=5))
     )
-    killed = press.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
+    killed = harness.warehouse.read(lambda conn: ledger.find_killed(conn, now, 120))
     assert killed == {lapsed}
     assert begun_now not in killed
 
 
-def test_the_newest_failure_of_each_service_is_found(press: Press) -> None:
+def test_the_newest_failure_of_each_service_is_found(harness: ScanHarness) -> None:
     """`status` shows what went wrong last, per service."""
-    run_id = start_run(press)
+    run_id = start_run(harness)
     for service, state in (
         (SERVICE, "failed"),
         (SERVICE, "interrupted"),
         (OTHER_SERVICE, "published"),
     ):
-        scan_id = start_scan(press, run_id, Scope("main", service))
+        scan_id = start_scan(harness, run_id, Scope("main", service))
         ending = Ending(state, Counters(), error=f"it is {state}")
-        press.warehouse.transact(
+        harness.warehouse.transact(
             partial(ledger.finish_scan, scan_id=scan_id, ending=ending, now=day(2))
         )
-    found = press.warehouse.read(lambda conn: ledger.last_failures(conn, 2))
+    found = harness.warehouse.read(lambda conn: ledger.last_failures(conn, 2))
     assert {sid: line["error"] for sid, line in found.items()} == {SERVICE: "it is interrupted"}
     assert found[SERVICE]["finished_at"] == day(2)

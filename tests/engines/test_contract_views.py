@@ -5,14 +5,14 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from etl.warehouse.types import UtcDateTime
-from tests.engines.press import SERVICE, Press, day, sent, sid
+from tests.engines.scan_harness import SERVICE, ScanHarness, day, sent, sid
 
 
-def test_active_bindings_are_those_that_exist(press: Press) -> None:
+def test_active_bindings_are_those_that_exist(harness: ScanHarness) -> None:
     """The view that most people use must not show a deleted device."""
-    press.scan([sent(1), sent(2)])
-    press.scan([sent(2)])
-    rows = press.rows("SELECT * FROM active_bindings")
+    harness.scan([sent(1), sent(2)])
+    harness.scan([sent(2)])
+    rows = harness.rows("SELECT * FROM active_bindings")
     assert [row["sid"] for row in rows] == [sid(2)]
     assert "deleted_at" not in rows[0]
     assert {
@@ -26,7 +26,7 @@ def test_active_bindings_are_those_that_exist(press: Press) -> None:
     } <= rows[0].keys()
 
 
-def test_message_types_are_one_row_each(press: Press) -> None:
+def test_message_types_are_one_row_each(harness: ScanHarness) -> None:
     """An empty list and NULL give no row; text that looks like JSON or SQL is handed on as it is."""
     odd = [
         'a"b',
@@ -41,7 +41,7 @@ def test_message_types_are_one_row_each(press: Press) -> None:
         "a'b",
         "t\tab",
     ]
-    press.scan(
+    harness.scan(
         [
             sent(1, message_types=["new_message", "added_to_conversation"]),
             sent(2, message_types=[]),
@@ -50,14 +50,14 @@ def test_message_types_are_one_row_each(press: Press) -> None:
             sent(5),
         ]
     )
-    press.scan(
+    harness.scan(
         [
             sent(1, message_types=["new_message", "added_to_conversation"]),
             sent(2, message_types=[]),
             sent(4, message_types=odd),
         ]
     )
-    rows = press.rows("SELECT sid, message_type FROM binding_message_types")
+    rows = harness.rows("SELECT sid, message_type FROM binding_message_types")
     expected = [
         (sid(1), "added_to_conversation"),
         (sid(1), "new_message"),
@@ -66,18 +66,18 @@ def test_message_types_are_one_row_each(press: Press) -> None:
     assert sorted((row["sid"], row["message_type"]) for row in rows) == sorted(expected)
 
 
-def test_history_answers_what_was_true_at_any_instant(press: Press) -> None:
+def test_history_answers_what_was_true_at_any_instant(harness: ScanHarness) -> None:
     """A wrong answer about the past is worse than none."""
-    press.scan([sent(1), sent(2)])
-    press.scan([sent(1, identity="moved"), sent(2)])
-    press.scan([sent(2)])
+    harness.scan([sent(1), sent(2)])
+    harness.scan([sent(1, identity="moved"), sent(2)])
+    harness.scan([sent(2)])
     then = sa.text(
         "SELECT sid, identity FROM binding_history WHERE valid_from <= :then AND (valid_to IS NULL OR valid_to > :then) "
         "AND NOT is_deleted ORDER BY sid"
     ).bindparams(sa.bindparam("then", type_=UtcDateTime()))
 
     def at(number: int) -> list[tuple[str, str]]:
-        return press.warehouse.read(
+        return harness.warehouse.read(
             lambda conn: [tuple(row) for row in conn.execute(then, {"then": day(number)})]
         )
 
@@ -87,7 +87,7 @@ def test_history_answers_what_was_true_at_any_instant(press: Press) -> None:
     assert at(3) == [(sid(2), "person-2")]
 
 
-def test_reachability_counts_devices_by_kind(press: Press) -> None:
+def test_reachability_counts_devices_by_kind(harness: ScanHarness) -> None:
     """Identities that differ in case, blanks or accents are different people; deleted devices reach nobody."""
     early, late = "2024-01-01T00:00:00.000001Z", "2024-01-01T00:00:00.000002Z"
     rows = [
@@ -102,9 +102,9 @@ def test_reachability_counts_devices_by_kind(press: Press) -> None:
         sent(9, identity="", binding_type="gcm"),
         sent(10, identity=None),
     ]
-    press.scan([*rows, sent(11, identity="ann"), sent(12, identity="gone")])
-    press.scan(rows)
-    found = press.rows("SELECT * FROM identity_reachability", "last_updated")
+    harness.scan([*rows, sent(11, identity="ann"), sent(12, identity="gone")])
+    harness.scan(rows)
+    found = harness.rows("SELECT * FROM identity_reachability", "last_updated")
     counted = {
         row["identity"]: tuple(row[kind] for kind in ("apn", "fcm", "gcm", "other"))
         for row in found

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.trial import CONTENT, Trial, plain
-from tests.engines.strike import before
+from tests.engines.fail_at import before
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
 pytest.importorskip("pyarrow", reason="pyarrow not installed: run `make test`")

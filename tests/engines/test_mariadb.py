@@ -8,7 +8,7 @@ from etl.domain.binding import Reject
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.trial import Trial, changes
-from tests.engines.press import SCOPE, day, sid
+from tests.engines.scan_harness import SCOPE, day, sid
 from tests.servers.mariadb import MariaDBServer
 
 MB = 1 << 20

@@ -17,7 +17,7 @@ from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.views import COMMENTS
 from tests.acceptance.trial import Trial
-from tests.engines.press import SCOPE
+from tests.engines.scan_harness import SCOPE
 from tests.engines.test_migrations import differences
 
 

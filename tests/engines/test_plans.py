@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.sync import removal
 from etl.warehouse import staging
 from etl.warehouse.purging import Cutoffs
-from tests.engines.press import Press, sent
+from tests.engines.scan_harness import ScanHarness, sent
 
 ROWS = 600
 
@@ -78,11 +78,11 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "mariadb"], indirect=True)
-def test_what_people_ask_is_found_by_index(press: Press, engine_name: str) -> None:
+def test_what_people_ask_is_found_by_index(harness: ScanHarness, engine_name: str) -> None:
     """In a warehouse of years each of these would read millions of rows, and erase and purge ask them too."""
     rows = [sent(number) for number in range(50)]
-    press.scan([*rows, sent(50, identity="long " * 5_000)])
-    press.scan([{**row, "endpoint": "another"} for row in rows[1:]])
+    harness.scan([*rows, sent(50, identity="long " * 5_000)])
+    harness.scan([{**row, "endpoint": "another"} for row in rows[1:]])
 
     def plan(conn: sa.Connection, question: str) -> str:
         if engine_name == "postgresql18":
@@ -96,18 +96,18 @@ def test_what_people_ask_is_found_by_index(press: Press, engine_name: str) -> No
     if engine_name == "sqlite":  # docs/warehouse.md says why
         del asked["SELECT sid FROM bindings WHERE identity = 'person-7'"]
     for question, index in asked.items():
-        found = press.warehouse.transact(partial(plan, question=question))
+        found = harness.warehouse.transact(partial(plan, question=question))
         assert index in found, found
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
-def test_postgresql_compares_a_batch_by_an_index_that_holds_it(press: Press) -> None:
+def test_postgresql_compares_a_batch_by_an_index_that_holds_it(harness: ScanHarness) -> None:
     """Looked up row by row, the bindings of a service lie in as many pages of a grown table."""
     rows = [sent(number) for number in range(2000)]
-    press.scan(rows)
-    press.warehouse.transact(lambda conn: conn.exec_driver_sql("ANALYZE bindings"))
+    harness.scan(rows)
+    harness.warehouse.transact(lambda conn: conn.exec_driver_sql("ANALYZE bindings"))
     with explaining("SELECT CAST(json_object_agg") as plans:
-        press.scan(rows)
+        harness.scan(rows)
     assert len(plans) == 1
     assert "Index Only Scan using ix_bindings_chat_service_sid_sid" in plans[0], plans[0]
 
@@ -115,34 +115,34 @@ def test_postgresql_compares_a_batch_by_an_index_that_holds_it(press: Press) -> 
 @pytest.mark.parametrize("engine_name", ["sqlite", "mariadb"], indirect=True)
 @pytest.mark.parametrize("again", [1, ROWS], ids=["one SID again", "every SID again"])
 def test_a_sid_that_comes_again_costs_no_look_at_every_list_for_every_row(
-    press: Press, engine_name: str, again: int
+    harness: ScanHarness, engine_name: str, again: int
 ) -> None:
     """One row that moved between pages made a first load of 20,000 rows take a quarter of a minute longer."""
     count = sqlite_steps if engine_name == "sqlite" else mariadb_reads
     counted = []
     for rows in (ROWS, 2 * ROWS):
-        press.scans += 1
+        harness.scans += 1
 
         def measure(conn: sa.Connection, rows: int = rows) -> int:
             for half in (range(rows // 2), range(rows // 2, rows), range(again * rows // ROWS)):
-                press.stage(conn, [sent(number) for number in half])
+                harness.stage(conn, [sent(number) for number in half])
             return count(
-                conn, lambda: staging.drop_superseded(conn, press.warehouse.engine, press.scans)
+                conn, lambda: staging.drop_superseded(conn, harness.warehouse.engine, harness.scans)
             )
 
-        counted.append(press.warehouse.transact(measure))
+        counted.append(harness.warehouse.transact(measure))
     assert counted[1] < 3 * counted[0]
 
 
 @pytest.mark.parametrize("engine_name", ["mariadb"], indirect=True)
-def test_mariadb_finds_the_past_of_new_rows_by_index(press: Press) -> None:
+def test_mariadb_finds_the_past_of_new_rows_by_index(harness: ScanHarness) -> None:
     """After a purge the statistics know no rows, and the rows that are on their way out were read for each new one: half a minute."""
     rows = [sent(number) for number in range(200)]
-    press.scan(rows)
-    press.scan(rows[:100], deletes="hard")
-    removal.purge(press.warehouse, Cutoffs(press.now + timedelta(days=1)), dry_run=False)
+    harness.scan(rows)
+    harness.scan(rows[:100], deletes="hard")
+    removal.purge(harness.warehouse, Cutoffs(harness.now + timedelta(days=1)), dry_run=False)
     with explaining("SELECT sum(CASE") as plans:
-        press.scan(rows)
+        harness.scan(rows)
     assert len(plans) == 1
     past = [line for line in plans[0].splitlines() if " binding_versions " in line]
     assert past
@@ -150,13 +150,13 @@ def test_mariadb_finds_the_past_of_new_rows_by_index(press: Press) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
-def test_postgresql_finds_the_gaps_of_returned_rows_by_index(press: Press) -> None:
+def test_postgresql_finds_the_gaps_of_returned_rows_by_index(harness: ScanHarness) -> None:
     """Without statistics, the planner walked through the whole history for each row that came back."""
     rows = [sent(number) for number in range(2000)]
-    press.scan(rows)
-    press.scan(rows[:1000], deletes="hard")
+    harness.scan(rows)
+    harness.scan(rows[:1000], deletes="hard")
     with explaining("INSERT INTO binding_versions") as plans:
-        press.scan(rows, deletes=None)
+        harness.scan(rows, deletes=None)
     assert len(plans) == 1
     assert re.search(r"Index Only Scan (Backward )?using ix_binding_versions_sid_id", plans[0]), (
         plans[0]

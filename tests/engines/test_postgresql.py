@@ -14,7 +14,7 @@ from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.views import COMMENTS
 from tests.acceptance.trial import Trial
-from tests.engines.press import SERVICE, Press, sent
+from tests.engines.scan_harness import SERVICE, ScanHarness, sent
 
 POSTGRESQL = ["postgresql18", "postgresql16"]
 every_postgresql = pytest.mark.parametrize("engine_name", POSTGRESQL, indirect=True)
@@ -399,10 +399,12 @@ def test_migrate_needs_no_more_than_to_create_in_its_schema(
 
 @every_postgresql
 @pytest.mark.parametrize("rows", [0, 2000], ids=["empty", "freshly loaded"])
-def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows: int) -> None:
+def test_a_batch_is_looked_up_by_index(
+    harness: ScanHarness, warehouse: Warehouse, rows: int
+) -> None:
     """Fresh tables have no statistics: a plan that reads the whole table once per SID takes minutes instead of milliseconds."""
     if rows:
-        press.scan([sent(number) for number in range(rows)])
+        harness.scan([sent(number) for number in range(rows)])
     plans: list[str] = []
 
     def explain(
@@ -413,7 +415,7 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
             plan.execute("EXPLAIN " + statement, parameters)
             plans.append("\n".join(line for (line,) in plan.fetchall()))
 
-    keys, _ = press._normalizer.hash_rows(
+    keys, _ = harness._normalizer.hash_rows(
         [json.dumps(sent(number)).encode() for number in range(3000)]
     )
     sa.event.listen(sa.Engine, "before_cursor_execute", explain)
@@ -422,7 +424,7 @@ def test_a_batch_is_looked_up_by_index(press: Press, warehouse: Warehouse, rows:
             lambda conn: staging.find_differing(conn, warehouse.engine, keys.values(), SERVICE)
         )
         warehouse.read(
-            lambda conn: absences.list_absent(conn, warehouse.engine, press.scope, [], 1)
+            lambda conn: absences.list_absent(conn, warehouse.engine, harness.scope, [], 1)
         )
     finally:
         sa.event.remove(sa.Engine, "before_cursor_execute", explain)

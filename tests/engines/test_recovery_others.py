@@ -16,7 +16,7 @@ from etl.simulator.replies import Reply
 from tests.acceptance.crashing import CRASHED
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
-from tests.engines import strike
+from tests.engines import fail_at
 from tests.servers.mariadb import MariaDBServer
 
 # --- MariaDB ---
@@ -38,9 +38,9 @@ def test_mariadb_a_killed_session_costs_one_more_try(
 ) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
     trial = trial_on(mariadb_url, (40,))
-    with strike.before(place, kill_session) as strikes:
+    with fail_at.before(place, kill_session) as hits:
         result = trial.sync()
-    assert strikes.count == 1
+    assert hits.count == 1
     assert "transaction.retried" in result.err
     assert result.totals["inserted"] == 40
     trial.assert_equal_to_world()

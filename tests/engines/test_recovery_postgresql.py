@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from etl.simulator.replies import Reply
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
-from tests.engines import strike
+from tests.engines import fail_at
 from tests.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
@@ -42,9 +42,9 @@ def test_a_killed_session_costs_one_more_try(
 ) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
     trial = trial_on(warehouse_url, (40,))
-    with strike.before(place, kill_session) as strikes:
+    with fail_at.before(place, kill_session) as hits:
         result = trial.sync()
-    assert strikes.count == 1
+    assert hits.count == 1
     assert result.totals["inserted"] == 40
     assert "transaction.retried" in result.err
     trial.assert_equal_to_world()
@@ -72,7 +72,7 @@ def test_a_commit_whose_answer_is_lost_counts_once(
     service.touch(6)
     service.delete(3)
     commits = iter(range(1, 100))
-    with strike.before(
+    with fail_at.before(
         "COMMIT",
         lambda conn: commit_and_vanish(conn) if next(commits) == number else None,
         times=None,
@@ -103,11 +103,11 @@ def test_a_killed_session_does_not_write_history_twice(
     service.touch(6)
     service.delete(3)
     with (
-        strike.before("DELETE FROM scan_staged", kill_session) as strikes,
-        strike.before("UPDATE bindings", kill_session),
+        fail_at.before("DELETE FROM scan_staged", kill_session) as hits,
+        fail_at.before("UPDATE bindings", kill_session),
     ):
         result = trial.sync()
-    assert strikes.count == 1
+    assert hits.count == 1
     assert (result.totals["updated"], result.totals["deleted"]) == (6, 3)
     assert trial.query(
         "SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1"
@@ -123,7 +123,7 @@ def test_sessions_that_are_killed_for_ever_fail_the_run_cleanly(
 ) -> None:
     """The run ends with a sentence and an exit code, publishes nothing of it, and the next run does it all."""
     trial = trial_on(warehouse_url, (40,))
-    with strike.before(place, kill_session, times=None):
+    with fail_at.before(place, kill_session, times=None):
         result = trial.sync(expect=7)
     assert "Traceback" not in result.err
     assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
@@ -182,7 +182,7 @@ def test_a_real_deadlock_is_tried_again(trial_on: Callable[..., Trial], warehous
                 while observer.execute(waiting).fetchone() == (0,):
                     time.sleep(0.01)
 
-        with strike.before(PUBLISHING, entangle):
+        with fail_at.before(PUBLISHING, entangle):
             result = trial.sync()
         thread.join(timeout=60)
     assert their_end.is_set()
@@ -299,9 +299,9 @@ def test_a_crash_while_publishing_is_noticed(
     def crash(conn: sa.Connection) -> None:
         own_postgres18.restart("immediate")
 
-    with strike.before("INSERT INTO binding_versions", crash) as strikes:
+    with fail_at.before("INSERT INTO binding_versions", crash) as hits:
         result = trial.sync(expect=7)
-    assert strikes.count == 1
+    assert hits.count == 1
     assert result.totals["deleted"] == 0
     assert trial.query("SELECT count(*) AS n FROM bindings WHERE deleted_at IS NOT NULL") == [
         {"n": 0}

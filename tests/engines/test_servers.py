@@ -18,7 +18,7 @@ from tests.servers import mariadb
 from tests.servers.folder import Server
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
-from tests.servers.warden import answers
+from tests.servers.reaper import answers
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,7 +113,7 @@ def test_a_restart_cuts_connections_and_keeps_what_was_committed(
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
 def test_a_killed_run_leaves_no_server_behind(engine_name: str, warehouse_url: str) -> None:
-    """The warden outlives SIGKILL: server and folder go, though the run itself can clean nothing up."""
+    """The reaper outlives SIGKILL: server and folder go, though the run itself can clean nothing up."""
     server = {
         "postgresql18": "PostgresServer(18, folder / 'pg')",
         "mariadb": "MariaDBServer(folder / 'maria')",

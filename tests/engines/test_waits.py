@@ -18,8 +18,8 @@ from etl.warehouse import connection, leases
 from etl.warehouse.connection import open_warehouse
 from tests.acceptance.fault_proxy import Frost, listening
 from tests.acceptance.trial import Trial, wait_until
-from tests.engines import strike
-from tests.engines.press import SERVICE, Press
+from tests.engines import fail_at
+from tests.engines.scan_harness import SERVICE, ScanHarness
 
 ON_SERVERS = pytest.mark.parametrize(
     "engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True
@@ -84,12 +84,12 @@ def test_a_client_that_is_frozen_in_its_transaction_is_not_waited_for_for_ever(
 
 @ON_SERVERS
 def test_a_frozen_client_loses_its_locks_with_its_lease(
-    press: Press, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+    harness: ScanHarness, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Locks that outlive the lease would keep a service from being read until somebody kills a session."""
     with frozen_in_its_transaction(warehouse_url, SERVICE, idle=1):
-        press.warehouse.transact(
-            lambda conn: leases.lock_service(conn, press.warehouse.engine, SERVICE)
+        harness.warehouse.transact(
+            lambda conn: leases.lock_service(conn, harness.warehouse.engine, SERVICE)
         )
 
 
@@ -105,9 +105,9 @@ def test_a_database_that_falls_silent_in_mid_run_costs_one_more_try(
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
         trial = trial_on(through, (30,))
         trial.settings["retry"]["timeout_seconds"] = 2
-        with strike.before(place, lambda _conn: frost.fall()) as strikes:
+        with fail_at.before(place, lambda _conn: frost.fall()) as hits:
             result = trial.sync()
-        assert strikes.count == 1
+        assert hits.count == 1
         assert "transaction.retried" in result.err
         trial.assert_equal_to_world()
 
@@ -124,7 +124,7 @@ def test_a_scan_that_does_not_move_for_as_long_as_a_lease_is_broken_off(
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
         trial = trial_on(through, (30,))
         trial.settings["run"] = {"lease_seconds": 3}
-        with strike.before("INSERT INTO bindings", lambda _conn: frost.drip()):
+        with fail_at.before("INSERT INTO bindings", lambda _conn: frost.drip()):
             result = trial.sync()
         assert "connection.cut" in result.err
         assert "transaction.retried" in result.err
@@ -167,7 +167,7 @@ def test_a_database_that_falls_silent_for_good_ends_the_run(
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
         trial = trial_on(through, (30,))
         trial.settings["retry"] |= {"timeout_seconds": 1, "attempts": 2, "max_total_seconds": 5}
-        with strike.before("INSERT INTO bindings", lambda _conn: frost.fall(on_all=True)):
+        with fail_at.before("INSERT INTO bindings", lambda _conn: frost.fall(on_all=True)):
             result = trial.sync(expect=7)
     [told] = result.services.values()
     assert told["error"]["type"] == "WarehouseUnreachable"
@@ -175,7 +175,7 @@ def test_a_database_that_falls_silent_for_good_ends_the_run(
 
 @ON_EACH_KIND
 def test_a_statement_that_takes_long_is_not_taken_for_a_silence(
-    press: Press, warehouse_url: str, engine_name: str
+    harness: ScanHarness, warehouse_url: str, engine_name: str
 ) -> None:
     """A million rows are published in one statement, of which nothing is heard for a minute."""
     impatient = open_warehouse(

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
 
-from tests.servers import warden
+from tests.servers import reaper
 
 
 class ServerFailedError(Exception):
@@ -76,15 +76,15 @@ def share(server: Server) -> None:
 
 def post_warden(run_folder: Path) -> None:
     """Start the process that cleans up behind this run, once."""
-    with exclusively(run_folder / "warden.lock"):
+    with exclusively(run_folder / "reaper.lock"):
         if not warden_is_posted(run_folder):
-            command = [sys.executable, "-I", "-S", warden.__file__, str(run_folder)]
-            run_detached(command, log=run_folder / "warden.log", cwd=run_folder)
-            (run_folder / "warden.posted").touch()
+            command = [sys.executable, "-I", "-S", reaper.__file__, str(run_folder)]
+            run_detached(command, log=run_folder / "reaper.log", cwd=run_folder)
+            (run_folder / "reaper.posted").touch()
 
 
 def warden_is_posted(run_folder: Path) -> bool:
-    return (run_folder / "warden.posted").exists()
+    return (run_folder / "reaper.posted").exists()
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ from tests.servers.folder import (
     search_path,
     server_environment,
 )
-from tests.servers.warden import answers, kill_server
+from tests.servers.reaper import answers, kill_server
 
 if TYPE_CHECKING:
     import pymysql

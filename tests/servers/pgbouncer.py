@@ -13,7 +13,7 @@ import pytest
 from tests.servers.folder import ServerFailedError, free_port, make_home, server_environment
 from tests.servers.mariadb import find
 from tests.servers.postgres import PostgresServer, unprivileged_uid
-from tests.servers.warden import answers
+from tests.servers.reaper import answers
 
 if TYPE_CHECKING:
     import trustme

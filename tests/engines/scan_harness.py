@@ -1,4 +1,5 @@
-"""Scans through the warehouse's own functions, without HTTP: what `etl/sync/scan.py` does, batch by batch, in a test's hands."""
+"""Scans through the warehouse's own functions, without HTTP: what a run does, batch by batch,
+in a test's hands."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,8 +9,9 @@ from typing import Any, NamedTuple
 import msgspec
 import sqlalchemy as sa
 
-from etl.domain.normalize import NormalizationRules, Normalizer, split
+from etl.domain.normalize import NormalizationRules, Normalizer
 from etl.domain.scope import Scope
+from etl.sync.compare import compare
 from etl.warehouse import absences, staging
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
@@ -56,7 +58,7 @@ def sent(number: int, **fields: Any) -> Sent:
     }
 
 
-class Press:
+class ScanHarness:
     """Scans of one scope, one after the other, a day apart, so that every stored time is known beforehand."""
 
     def __init__(self, warehouse: Warehouse, scope: Scope = SCOPE) -> None:
@@ -78,24 +80,13 @@ class Press:
         return self.warehouse.transact(lambda conn: self.publish(conn, deletes=deletes))
 
     def stage(self, conn: sa.Connection, batch: Sequence[Sent]) -> None:
-        """Compare a batch and put by what differs."""
-        keys, _ = self._normalizer.hash_rows([msgspec.json.encode(one) for one in batch])
-        stored = staging.find_differing(
-            conn, self.warehouse.engine, keys.values(), self.scope.chat_service_sid
-        )
-        rows, rejects = split(
-            self._normalizer.normalize(key) for key in keys.values() if key.sid in stored
-        )
-        assert rejects == []
-        changed = [
-            row
-            for row in rows
-            if not (stored[row.sid].active and stored[row.sid].content_hash == row.content_hash)
-        ]
+        """Compare a batch as a run does, and stage what differs."""
+        engine = self.warehouse.engine
+        hashed, _ = self._normalizer.hash_rows([msgspec.json.encode(one) for one in batch])
+        found = compare(conn, engine, self._normalizer, hashed.values(), self.scope)
+        assert found.rejects == []
         self._batches += 1
-        staging.stage_batch(
-            conn, self.warehouse.engine, self.scans, self._batches, list(keys), changed
-        )
+        staging.stage_batch(conn, engine, self.scans, self._batches, list(hashed), found.changed)
 
     def publish(self, conn: sa.Connection, *, deletes: Any = "soft", listed: bool = False) -> Tally:
         """Publish what is staged, and forget it; what is absent may be `listed` already."""
