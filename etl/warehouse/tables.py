@@ -59,7 +59,22 @@ def _index(*columns: str, engines: Collection[str] = _ALL_BUT_DUCKDB, **options:
     def is_one(*_: object, dialect: sa.Dialect, **__: object) -> bool:
         return dialect.name in engines
 
-    return sa.Index(None, *columns, info={"engines": engines}, **options).ddl_if(callable_=is_one)
+    info = {"engines": engines, "options": options}
+    return sa.Index(None, *columns, info=info).ddl_if(callable_=is_one)
+
+
+def give_indexes_their_options() -> sa.MetaData:
+    """Return `metadata`, its indexes with the options that engines have for them.
+
+    They matter to whoever makes or compares tables, and not to a run: SQLAlchemy loads a dialect
+    as soon as an option of it is named.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            for key, value in index.info["options"].items():
+                dialect, _, option = key.partition("_")
+                index.dialect_options[dialect][option] = value
+    return metadata
 
 
 def _by_identity(engines: Collection[str]) -> sa.Index:

@@ -56,7 +56,7 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
     }
     with warehouse.migrating() as conn:
         context = MigrationContext.configure(conn, opts=options)
-        return list(compare_metadata(context, tables.metadata))
+        return list(compare_metadata(context, tables.give_indexes_their_options()))
 
 
 def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,3 +82,16 @@ def test_every_engine_says_what_it_is() -> None:
         engine = engine_named(name)
         assert engine is not None
         assert engine.url_form.format(engine=name)
+
+
+def test_what_a_run_imports_holds_no_dialect_of_another_engine() -> None:
+    """Each costs 50 ms of every start, and one option of one index in `tables.py` brings it in."""
+    script = (
+        "import sys, etl.sync.run; from etl.warehouse.engines import engine_named\n"
+        "engine_named('sqlite')\n"
+        "print(*{'sqlalchemy.dialects.mysql', 'sqlalchemy.dialects.postgresql'} & {*sys.modules})"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == []
