@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from glob import escape, glob
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -410,10 +411,24 @@ class Privacy(_Section):
         return value
 
 
+def _accounts_either_way(schema: dict[str, Any]) -> None:
+    schema["required"].remove("accounts")
+    schema["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": kind}}}
+        for name, kind in (("accounts", "array"), ("accounts_from", "string"))
+    ]
+
+
 class Settings(_Section):
     """The whole file."""
 
+    model_config = ConfigDict(json_schema_extra=_accounts_either_way)
+
     accounts: list[Account] = Field(min_length=1)
+    accounts_from: str | None = Field(
+        default=None,
+        description="More accounts, a file each, e.g. accounts.d/*.yaml beside this file.",
+    )
     warehouse: Warehouse
     deletes: Deletes = Deletes()
     retry: Retry = Retry()
@@ -436,24 +451,79 @@ def load(path: Path, read_url: ReadUrl, environment: Mapping[str, str] = os.envi
     filled = interpolate(
         {key: value for key, value in document.items() if value is not None}, environment, faults
     )
+    files = _add_accounts(filled, path.parent, environment, faults)
     faults += _rival_claims(filled.get("accounts"))
     try:
         settings = Settings.model_validate(filled, context=read_url)
     except ValidationError as invalid:
         known = set(unresolved_paths(faults))
+        if "accounts_from" in filled and not filled.get("accounts"):
+            known.add("accounts")
         faults += [fault for fault in _faults(invalid) if fault[0] not in known]
     if faults:
-        told = "".join(
-            f"\n  {where or '(top level)'}: {what}{words.place(where, lines)}"
-            for where, what in faults
-        )
+        told = "".join(f"\n  {_told(where, what, lines, files)}" for where, what in faults)
         raise ConfigurationError(
             f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
         )
     return settings
 
 
-def _parse(path: Path, faults: list[tuple[str, str]], lines: dict[str, int]) -> dict[str, Any]:
+class _AccountFile(NamedTuple):
+    """A file that holds one account."""
+
+    name: str
+    lines: Mapping[str, int]
+
+
+def _add_accounts(
+    filled: dict[str, Any],
+    folder: Path,
+    environment: Mapping[str, str],
+    faults: list[tuple[str, str]],
+) -> dict[str, _AccountFile]:
+    """Put the accounts that `accounts_from` names behind the others; return their files by path."""
+    pattern, accounts = filled.get("accounts_from"), filled.get("accounts", [])
+    if not isinstance(pattern, str) or not isinstance(accounts, list):
+        return {}
+    # Unlike pathlib's it takes whole paths too, and passes over hidden files.
+    found = sorted(glob(str(Path(escape(str(folder))) / pattern)))  # noqa: PTH207
+    if not found:
+        faults.append(("accounts_from", "no file matches; it is taken from this file's folder"))
+    files: dict[str, _AccountFile] = {}
+    for file in map(Path, found):
+        place = f"accounts[{len(accounts)}]"
+        slips: list[tuple[str, str]] = []
+        lines: dict[str, int] = {}
+        try:
+            document = _parse(file, slips, lines, "one account's settings, such as name")
+        except ConfigurationError as unread:
+            faults.append(("accounts_from", str(unread)))
+            continue
+        faults += [(f"{place}.{where}", what) for where, what in slips]
+        given = {key: value for key, value in document.items() if value is not None}
+        accounts = [*accounts, interpolate(given, environment, faults, place)]
+        files[place] = _AccountFile(os.path.relpath(file, folder), lines)
+    if files:
+        filled["accounts"] = accounts
+    return files
+
+
+def _told(
+    where: str, what: str, lines: Mapping[str, int], files: Mapping[str, _AccountFile]
+) -> str:
+    head, _, inside = where.partition(".")
+    if head not in files:
+        return f"{where or '(top level)'}: {what}{words.place(where, lines)}"
+    file = files[head]
+    return f"{file.name}: {inside or '(top level)'}: {what}{words.place(inside, file.lines)}"
+
+
+def _parse(
+    path: Path,
+    faults: list[tuple[str, str]],
+    lines: dict[str, int],
+    content: str = "at least accounts and warehouse",
+) -> dict[str, Any]:
     try:
         document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults, lines)
     except FileNotFoundError:
@@ -472,7 +542,7 @@ def _parse(path: Path, faults: list[tuple[str, str]], lines: dict[str, int]) -> 
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise ConfigurationError(f"{path} is not valid YAML{where}: {_slip(cause)}") from None
     if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} must hold a mapping with at least accounts and warehouse")
+        raise ConfigurationError(f"{path} must hold a mapping with {content}")
     return document
 
 

@@ -85,3 +85,10 @@ def test_the_sid_of_the_key_is_shown_and_a_secret_in_its_place_is_not(trial: Tri
     trial.account |= {"api_key": "planted", "api_secret": "SK" + "0a" * 16}
     shown = yaml.safe_load(trial.run("config", "show").out)["accounts"][0]
     assert (shown["api_key"], shown["api_secret"]) == ("********", "********")
+
+
+def test_the_schema_takes_accounts_from_a_folder_alone(trial: Trial) -> None:
+    """The editor of whoever keeps accounts in files of their own would mark the whole file."""
+    others = {name: value for name, value in trial.settings.items() if name != "accounts"}
+    assert not list(schema(trial).iter_errors(others | {"accounts_from": "accounts.d/*.yaml"}))
+    assert list(schema(trial).iter_errors(others))

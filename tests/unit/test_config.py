@@ -88,7 +88,7 @@ def test_the_example_names_every_setting_and_no_other() -> None:
     document = yaml.safe_load(text)
     assert list(document) == list(settings_of(Settings))
     for name, field in settings_of(Settings).items():
-        if name != "accounts":
+        if name not in ("accounts", "accounts_from"):
             assert list(document[name]) == list(settings_of(field.annotation)), name
     commented_out = [
         line.strip(" #").split(":")[0] for line in text.splitlines() if line.startswith("    # ")
@@ -880,3 +880,65 @@ def test_a_password_command_goes_with_a_url_without_a_password(file: Path, url: 
     warehouse = {"url": url, "password_command": ["print-password", "--host", "${HOST}"]}
     command = read(file, {**MINIMAL, "warehouse": warehouse}, HOST="h").warehouse.password_command
     assert [word.get_secret_value() for word in command or ()] == ["print-password", "--host", "h"]
+
+
+# --- accounts in files of their own ---
+
+
+def account_file(file: Path, stem: str, **settings: Any) -> Path:
+    folder = file.parent / "accounts.d"
+    folder.mkdir(exist_ok=True)
+    place = folder / f"{stem}.yaml"
+    place.write_text(yaml.safe_dump({**ACCOUNT, "name": stem, **settings}, sort_keys=False))
+    return place
+
+
+FROM_FOLDER = {"accounts_from": "accounts.d/*.yaml", "warehouse": MINIMAL["warehouse"]}
+
+
+@pytest.mark.parametrize("more", [{}, {"accounts": [ACCOUNT]}])
+def test_accounts_come_from_a_folder(
+    file: Path, more: dict[str, Any], tmp_path_factory: pytest.TempPathFactory, monkeypatch: Any
+) -> None:
+    """Hundreds of tenants are kept by hundreds of files, and the program is started from anywhere."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    for name in ("tenant-2", "tenant-10", "tenant-1"):
+        account_file(file, name, auth_token="${TOKEN}", region=None)
+    account_file(file, ".half-written").write_text("{")
+    settings = read(file, FROM_FOLDER | more, TOKEN="t0ken")
+    names = [account.name for account in settings.accounts]
+    assert names == [*(["main"] if more else []), "tenant-1", "tenant-10", "tenant-2"]
+    assert settings.accounts[-1].credentials == (AC, "t0ken")
+
+
+def test_faults_of_all_files_come_together_each_with_its_file_and_path(file: Path) -> None:
+    """Mended one by one, a hundred files would take a hundred tries."""
+    account_file(file, "a", page_size=0, auth_token="${NONE}")
+    account_file(file, "b", concurency=3)
+    account_file(file, "c").write_text("name: c\nname: c\n")
+    account_file(file, "d").write_text("- d")
+    account_file(file, "e").write_text("name: [")
+    account_file(file, "f", name="main")
+    with pytest.raises(ConfigurationError) as caught:
+        read(file, FROM_FOLDER | {"accounts": [ACCOUNT]})
+    head, *told = str(caught.value).split("\n  ")
+    folder = file.parent / "accounts.d"
+    expected = {
+        "accounts.d/a.yaml: auth_token: the environment variable NONE is not set",
+        "accounts.d/a.yaml: page_size: must be 1 or more (line 4)",
+        "accounts.d/b.yaml: concurency: this key is not known; did you mean `concurrency`? (line 4)",
+        "accounts.d/c.yaml: name: stands twice, again at line 2; keep one (line 1)",
+        "accounts.d/c.yaml: account_sid: this key is missing",
+        f"accounts_from: {folder}/d.yaml must hold a mapping with one account's settings",
+        f"accounts_from: {folder}/e.yaml is not valid YAML at line",
+        "accounts.d/f.yaml: name: the name main belongs to another account already (line 1)",
+    }
+    assert {line for line in expected if not any(one.startswith(line) for one in told)} == set()
+    assert head.startswith(f"{file} has {len(told)} faults")
+
+
+def test_a_folder_without_accounts_is_one_fault(file: Path) -> None:
+    """A mount that is not there must not be told as a key that is missing."""
+    assert faults(file, FROM_FOLDER) == {
+        "accounts_from": "no file matches; it is taken from this file's folder (line 1)"
+    }
