@@ -1,4 +1,4 @@
-"""The warehouse as one thing: connections, whole transactions that are tried again, errors in our own words."""
+"""The warehouse: connections, transactions that are tried again as a whole, errors in our words."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +14,7 @@ from etl import config, errors
 from etl.retrying import FailedTry, Retries
 from etl.stopping import Stop
 from etl.warehouse import ledger, password
-from etl.warehouse.engines import engine_for
+from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.reaching import Unreached
 from etl.warehouse.signs import Signs
@@ -29,36 +29,53 @@ _MOST_CONNECTIONS = 32
 
 _ADVICE = {
     DbErrorKind.CONFLICT: "is busy with another transaction; run again later",
-    DbErrorKind.LOST: "cannot be reached, or cut the connection; check that it runs, and the network",
-    DbErrorKind.UNKNOWN_HOST: "cannot be reached: the name of its host is not known here; check the host in "
+    DbErrorKind.LOST: "cannot be reached, or cut the connection; check that it runs, and the "
+    "network",
+    DbErrorKind.UNKNOWN_HOST: "cannot be reached: the name of its host is not known here; check "
+    "the host in "
     "warehouse.url and the name server",
-    DbErrorKind.REFUSED: "cannot be reached: its host refuses the connection; check that the server runs, "
+    DbErrorKind.REFUSED: "cannot be reached: its host refuses the connection; check that the "
+    "server runs, "
     "and the port in warehouse.url",
     DbErrorKind.SILENT: "cannot be reached: its host does not answer; check host and port in "
     "warehouse.url, firewalls, and that the server is not overloaded",
-    DbErrorKind.STRANGER: "cannot be used: what answers at this port is another kind of server; check "
+    DbErrorKind.STRANGER: "cannot be used: what answers at this port is another kind of server; "
+    "check "
     "engine, host and port in warehouse.url",
-    DbErrorKind.TLS: "cannot be used: no encrypted connection was agreed on; check the certificates and "
+    DbErrorKind.TLS: "cannot be used: no encrypted connection was agreed on; check the "
+    "certificates and "
     "the TLS options (sslmode, sslrootcert, ssl_ca …) in warehouse.url",
     DbErrorKind.LOCKED: "cannot be opened: another process holds the file; close the other one",
-    DbErrorKind.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder or the file do not allow it; check warehouse.url",
+    DbErrorKind.UNOPENED: "cannot be opened: its folder is missing, or the rights of the folder "
+    "or the file do not allow it; check warehouse.url",
     DbErrorKind.FOREIGN: "is a file of another program; check the path in warehouse.url",
     DbErrorKind.LOGIN: "does not take the user or the password; check both in warehouse.url",
-    DbErrorKind.ACCOUNT: "does not take this login: the account is locked, its password has expired, "
+    DbErrorKind.ACCOUNT: "does not take this login: the account is locked, its password has "
+    "expired, "
     "or it may not come from this host; whoever runs the server can tell",
-    DbErrorKind.METHOD: "asks for a way to log in that the driver does not know; identify the account by "
+    DbErrorKind.METHOD: "asks for a way to log in that the driver does not know; identify the "
+    "account by "
     "ed25519, caching_sha2_password or mysql_native_password",
-    DbErrorKind.CROWDED: "takes no more connections; lower concurrency, or raise the limit of the server "
+    DbErrorKind.CROWDED: "takes no more connections; lower concurrency, or raise the limit of "
+    "the server "
     "or of the account",
-    DbErrorKind.NO_DATABASE: "does not exist on this server; check the database's name, or create it",
-    DbErrorKind.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, or an administrator stopped it; "
+    DbErrorKind.NO_DATABASE: "does not exist on this server; check the database's name, or "
+    "create it",
+    DbErrorKind.CANCELLED: "cancelled a statement: it took longer than statement_timeout allows, "
+    "or an administrator stopped it; "
     "find out what kept it, and run again",
-    DbErrorKind.FULL: "refused the work: its disk is full or failing; free some space and run again",
-    DbErrorKind.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the primary, or lift the restriction",
-    DbErrorKind.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in docs/warehouse.md",
-    DbErrorKind.MISSING: "refused the work: a table or schema is missing; run `bindings-etl migrate`",
-    DbErrorKind.SETTING: "refused the work: a setting of the server forbids it; `bindings-etl check` names it",
-    DbErrorKind.OTHER: "refused the work: a statement failed; run with --log-level debug and report it",
+    DbErrorKind.FULL: "refused the work: its disk is full or failing; free some space and run "
+    "again",
+    DbErrorKind.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the "
+    "primary, or lift the restriction",
+    DbErrorKind.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in "
+    "docs/warehouse.md",
+    DbErrorKind.MISSING: "refused the work: a table or schema is missing; run `bindings-etl "
+    "migrate`",
+    DbErrorKind.SETTING: "refused the work: a setting of the server forbids it; `bindings-etl "
+    "check` names it",
+    DbErrorKind.OTHER: "refused the work: a statement failed; run with --log-level debug and "
+    "report it",
 }
 
 _KINDS: dict[DbErrorKind, type[errors.WarehouseError]] = {
@@ -109,7 +126,7 @@ class Warehouse:
     def transact(
         self, work: Callable[[sa.Connection], T], *, once: bool = False, ahead: bool = False
     ) -> T:
-        """Run `work` in one transaction, as a whole again when a conflict or a lost connection undid it.
+        """Run `work` in one transaction; all of it again if a conflict or lost connection undid it.
 
         With `once` it is tried only once, where a warehouse that was given up a moment ago is told.
         With `ahead` it does not wait in line for a connection; one is kept for who must not wait.
@@ -179,7 +196,7 @@ class Warehouse:
         return errors.WarehouseConflict(f"{error}; what may be in the way: {', '.join(rivals)}")
 
     def _require_file(self) -> None:
-        """Only `migrate` may create a database; a mistyped path must not leave an empty one behind."""
+        """Refuse a file that is not there: a mistyped path must not leave an empty one behind."""
         file = self._pool.url.database
         if (
             self.engine.single_writer
@@ -227,9 +244,11 @@ class Warehouse:
         try:
             return self._pool.connect()
         except (TypeError, ValueError, sa.exc.ProgrammingError) as cause:
-            # The drivers' ways to say that they do not know an option. What they say may quote its value.
+            # The drivers' ways to say that they do not know an option. What they say may quote its
+            # value.
             raise errors.ConfigurationError(
-                f"warehouse.url: the driver does not take an option of its query ({type(cause).__name__}); correct what follows the ?"
+                "warehouse.url: the driver does not take an option of its query "
+                f"({type(cause).__name__}); correct what follows the ?"
             ) from None
 
     def _exclusive(self) -> AbstractContextManager[object]:
@@ -242,13 +261,12 @@ def open_warehouse(
     stop: Stop,
     lease_seconds: float = config.Run().lease_seconds,
 ) -> Warehouse:
-    """Prepare the warehouse of `settings`, which have been checked; connects only when first used.
+    """Return the warehouse of `settings`; it connects only when it is first used.
 
     Raises:
-        ConfigurationError: the engine's driver is not installed.
+        ConfigurationError: the URL names none, or the engine's driver is not installed.
     """
-    url = sa.make_url(settings.url.get_secret_value())
-    engine = engine_for(url)
+    engine, url = locate(settings.url.get_secret_value())
     signs = Signs()
     limits = replace(limits_of(policy, lease_seconds), sign=signs.give, login=_login(settings))
     pool = engine.open(url, settings.database_schema, limits)
@@ -282,7 +300,8 @@ def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
 def translated(engine: Engine, where: str) -> Iterator[None]:
     """Turn the driver's errors into ours.
 
-    The driver's own text stays out of the message once a connection stands: it may quote a row, and a row holds identities.
+    The driver's own text stays out of the message once a connection stands: it may quote a row, and
+    a row holds identities.
     """
     try:
         yield

@@ -22,7 +22,7 @@ _OTHER_NAMES = {"postgres": "postgresql"}  # as many providers write it
 
 @functools.cache
 def engine_named(name: str) -> Engine | None:
-    """Return the engine of this name, in a URL or of SQLAlchemy's dialect; None if there is none."""
+    """Return the engine of this name, in a URL or of a dialect; None if there is none."""
     if name not in _MODULES:
         return None
     engine: Engine = import_module(f"{__name__}.{_MODULES[name]}").ENGINE
@@ -34,20 +34,19 @@ def names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def engine_for(url: sa.URL) -> Engine:
-    """Return the engine that `url` names.
+def locate(text: str) -> tuple[Engine, sa.URL]:
+    """Return the engine that a URL names, and where it is.
 
     Raises:
-        ConfigurationError: there is no such engine.
+        ConfigurationError: it names none.
     """
-    name = url.get_backend_name()
-    engine = engine_named(name)
-    if engine is None:
-        raise ConfigurationError(
-            f"warehouse.url: {name} is not a warehouse that bindings-etl knows; "
-            f"use {', '.join(_MODULES)}"
-        )
-    return engine
+    try:
+        place = read_url(text)
+    except ValueError as fault:
+        raise ConfigurationError(f"warehouse.url: {fault}") from None
+    engine = engine_named(place.engine)
+    assert engine is not None  # noqa: S101 - or its URL would not have been read
+    return engine, sa.make_url(place.url)
 
 
 def read_url(text: str) -> Place:
