@@ -1,1 +1,4 @@
-"""What a binding is and what may be done with it: pure functions, no clock, no network, no database."""
+"""What a binding is, and what may be done with it.
+
+Pure functions, without clock, network or database.
+"""

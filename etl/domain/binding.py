@@ -6,7 +6,8 @@ from typing import NamedTuple
 class Row(NamedTuple):
     """One binding in normal form; the fields are the content columns of `bindings`, in their order.
 
-    Times are UTC text `2023-05-04 09:42:00.000000`, which every engine reads; `message_types` and `extra` are JSON text.
+    Times are UTC text `2023-05-04 09:42:00.000000`, which every engine reads; `message_types` and
+    `extra` are JSON text.
     """
 
     sid: str
@@ -35,7 +36,7 @@ class Reject(NamedTuple):
 
 
 class HashedRow(NamedTuple):
-    """What tells, without looking closer, whether a row is as it was: its SID and the hash of its bytes."""
+    """A row that was not looked into yet: its SID, and a hash of its bytes."""
 
     sid: str
     source_hash: str

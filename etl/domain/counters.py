@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 class Counters:
     """The counters of a scan or a run; the names are those of the ledger's columns.
 
-    Pages, requests, retries and fetched tell what this run has read. The others tell what it published, which for a resumed scan
-    includes what the interrupted one had read.
+    Pages, requests, retries and fetched tell what this run has read. The others tell what it
+    published, which for a resumed scan includes what the interrupted one had read.
     """
 
     pages: int = 0

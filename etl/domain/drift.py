@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
-# Names may be anything, and a service that sends thousands of them must not fill the memory or a table.
+# Names may be anything, and a service that sends thousands of them must not fill the memory or a
+# table.
 MOST_NAMES = 50
 LONGEST_NAME = 255
 

@@ -15,7 +15,8 @@ class Guard:
 
     def refuses(self, absent: int, active: int) -> bool:
         """Both limits exceeded: more than the share of what is active, and more than the number."""
-        # Divided, not multiplied: 29 / 100 is the same number as 0.29, but 0.29 * 100 is less than 29.
+        # Divided, not multiplied: 29 / 100 is the same number as 0.29, but 0.29 * 100 is less than
+        # 29.
         return absent > self.min_rows and absent / max(active, 1) > self.max_fraction
 
 
@@ -76,8 +77,9 @@ def weigh(answers: Mapping[str, Absence], *, trusted: bool) -> dict[str, Absence
 def judge(answers: Mapping[str, Absence], *, sampled: bool) -> Verdict:
     """Decide from the answers for all absent SIDs, or (`sampled`) for a random part of them.
 
-    One living binding in a sample means that the listing missed rows: all deletes are refused. An unanswered one in a sample
-    leaves all for the next run, since a sample proves nothing then; otherwise it only keeps itself.
+    One living binding in a sample means that the listing missed rows: all deletes are refused. An
+    unanswered one in a sample leaves all for the next run, since a sample proves nothing then;
+    otherwise it only keeps itself.
     """
     keep = frozenset(sid for sid, absence in answers.items() if absence is not Absence.GONE)
     alive = any(absence is Absence.ALIVE for absence in answers.values())

@@ -87,7 +87,7 @@ class Hiding:
         )
 
     def hide_payload(self, payload: str) -> str:
-        """Return the JSON text of a reject without what is hidden; all of it where that is unclear."""
+        """Return a reject's JSON text without what is hidden; none where that is unclear."""
         if not self.fields:
             return payload
         try:
@@ -139,7 +139,7 @@ class Hiding:
         )
 
     def _hide(self, node: Any, names: Sequence[Name]) -> Any:
-        """Hide in a value of any shape: texts that hold a name, and what goes by the name of a hidden field."""
+        """Hide in a value texts that hold a name, and what goes by the name of a hidden field."""
         if isinstance(node, str):
             return None if not _is_sid(node) and _is_held(node, names) else node
         if isinstance(node, Members):

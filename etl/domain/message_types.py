@@ -25,7 +25,8 @@ _LEGACY_NAMES = {
 def normalize_message_types(names: Iterable[str], *, map_legacy: bool) -> list[str]:
     """Trimmed, lower case, without prefix, each once, sorted; legacy names mapped where asked for.
 
-    Order and repetition never matter, and doing it twice equals doing it once. A name of white space is no name.
+    Order and repetition never matter, and doing it twice equals doing it once. A name of white
+    space is no name.
     """
     normal = {_normalize_name(name) for name in names}
     if map_legacy:

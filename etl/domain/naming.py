@@ -79,7 +79,10 @@ class Name:
         self._word = re.compile(word) if len(self._name) < _SHORTEST_PART else None
 
     def stands_in(self, text: str) -> bool:
-        """Whether it does: as it is, percent-encoded or JSON-escaped, in any case; short ones as a word."""
+        """Return whether it does: as it is, percent-encoded or JSON-escaped, in any case.
+
+        A short one counts as a whole word only.
+        """
         return any(
             self._word.search(spelling) if self._word else self._name in spelling
             for spelling in _spellings(text)

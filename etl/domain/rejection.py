@@ -1,4 +1,4 @@
-"""When so much of a scan is rejected for one reason that it is the scan that is wrong (docs/promises.md §4)."""
+"""When so much is rejected for one reason that the scan itself is wrong (docs/promises.md §4)."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

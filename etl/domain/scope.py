@@ -16,7 +16,10 @@ WHOLE_SERVICE = "service"
 
 @dataclass(frozen=True)
 class Scope:
-    """One service, optionally narrowed to binding types, identities, or a span of `date_updated` (in UTC)."""
+    """One service, or the part of it that binding types, identities or dates narrow it to.
+
+    Dates are a span of `date_updated`, in UTC.
+    """
 
     account: str
     chat_service_sid: str
@@ -46,12 +49,12 @@ class Scope:
 
     @property
     def may_delete(self) -> bool:
-        """A dated scope sees only part of what exists, so nothing is absent because it was not seen."""
+        """Whether it has dates: then it sees a part of what exists, and proves nothing absent."""
         return not self.dated
 
     @property
     def label(self) -> str:
-        """A stable name such as `service`, `type:apn` or `type:apn,fcm identity:#1f3a…`; identities only as a hash."""
+        """A stable name such as `service` or `type:apn identity:#1f3a…`; identities as a hash."""
         parts = []
         if self.binding_types:
             parts.append("type:" + ",".join(sorted(map(quote, self.binding_types))))
@@ -71,7 +74,7 @@ class Scope:
         return types + [("Identity", identity) for identity in self.identities]
 
     def holds(self, date_updated: str | None) -> bool:
-        """Whether a row of this time (UTC text) was asked for. A row without a time belongs to no span."""
+        """Return whether a row of this time (UTC text) was asked for; one without never is."""
         if not self.dated:
             return True
         if date_updated is None:
@@ -96,7 +99,7 @@ class Scope:
 
 
 def types_in(label: str) -> frozenset[str]:
-    """The binding types that a scope of this label is confined to; empty when it is confined to none."""
+    """Return the binding types that a scope of this label is confined to; none when it is not."""
     first = label.split(" ", 1)[0]
     return (
         frozenset(first.removeprefix("type:").split(","))
@@ -106,11 +109,17 @@ def types_in(label: str) -> frozenset[str]:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether two scopes of one service, by label, may hold the same binding. Only disjoint types keep them apart."""
+    """Return whether two scopes of one service, by label, may hold the same binding.
+
+    Only disjoint types keep them apart.
+    """
     mine, theirs = types_in(one), types_in(other)
     return not (mine and theirs and mine.isdisjoint(theirs))
 
 
 def _text(moment: datetime, between: str = " ") -> str:
-    """UTC in the form of the warehouse; `strftime` would write the year 300 with three digits, which sort after 2023."""
+    """Return UTC in the form of the warehouse.
+
+    `strftime` would write the year 300 with three digits, which sort after 2023.
+    """
     return moment.replace(tzinfo=None).isoformat(sep=between, timespec="microseconds")

@@ -1,6 +1,7 @@
-"""Which process reads a service when several share the work, and how much of an account's concurrency each has.
+"""Which of several processes reads a service, and how much of an account's concurrency it has.
 
-An account's limit is one for all its processes (docs/promises.md §12), so no more shards read it than it may have requests in flight.
+An account's limit is one for all its processes (docs/promises.md §12), so no more shards read it
+than it may have requests in flight.
 """
 
 import hashlib
@@ -23,13 +24,16 @@ class Spread:
     """How one account is spread over shards: the same on every host and in every year."""
 
     key: str
-    """Names the account; where its places begin follows from it, so that the load of many accounts spreads."""
+    """Of the account; where its places begin follows from it, so that many accounts spread."""
     concurrency: int
     most_places: int
     """It is spread over no more shards than this; at most `concurrency`."""
 
     def share(self, shard: Shard) -> int:
-        """How many of the account's requests in flight are this shard's; those of all shards add up to `concurrency`."""
+        """Return how many of the account's requests in flight are this shard's.
+
+        Those of all shards add up to `concurrency`.
+        """
         places = self._places(shard.count)
         place = self._place_of(shard)
         if place >= places:
@@ -37,7 +41,10 @@ class Spread:
         return self.concurrency // places + (place < self.concurrency % places)
 
     def takes(self, shard: Shard, chat_service_sid: str) -> bool:
-        """Whether this shard reads a service, with all its parts. A shard with a greater share takes more of them."""
+        """Return whether this shard reads a service, with all its parts.
+
+        A shard with a greater share takes more services.
+        """
         request = _hash(chat_service_sid) % self.concurrency
         return request % self._places(shard.count) == self._place_of(shard)
 

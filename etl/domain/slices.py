@@ -1,7 +1,7 @@
 """The members of a JSON object or array as raw slices, found by brackets and strings alone.
 
-A decoder gives up on a whole page for the sake of one row: half a surrogate pair, nesting without end. Here such a row stays
-one slice among the others, and costs no more than itself.
+A decoder gives up on a whole page for the sake of one row: half a surrogate pair, nesting without
+end. Here such a row stays one slice among the others, and costs no more than itself.
 """
 
 import re
@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import msgspec
 
-# Everything that decides where a slice ends. A quotation mark that opens no whole string stands for itself.
+# Everything that decides where a slice ends. A quotation mark that opens no whole string stands for
+# itself.
 _MARK = re.compile(rb'"(?:[^"\\]++|\\.)*+"|["\[\]{},]', re.DOTALL)
 _CLOSING = {b"[": b"]", b"{": b"}"}
 _MEMBER = re.compile(rb'\s*("(?:[^"\\]++|\\.)*+")\s*:', re.DOTALL)
 
 
 def slice_object(raw: bytes) -> dict[str, bytes]:
-    """Name → raw value; of a name that comes twice, the last. What has no readable name is left out.
+    """Return raw values by name; of a name that comes twice the last, and none without a name.
 
     Raises:
         ValueError: not one object.
@@ -49,7 +50,7 @@ def _slices(raw: bytes, opening: bytes) -> Iterator[bytes]:
 
 
 def _ends(raw: bytes) -> Iterator[int]:
-    """Where the slices of the outermost brackets end: at each of their commas, and at the closing one."""
+    """Return where the slices of the outermost brackets end: at their commas, and at the last."""
     awaited: list[bytes] = []
     for mark in _MARK.finditer(raw):
         sign = mark[0]

@@ -1,4 +1,4 @@
-"""How a run, and each scan of it, stands or ended; the values are those of the ledger and `--json`."""
+"""How a run, and each scan of it, stands or ended: the words of the ledger and of `--json`."""
 
 from enum import StrEnum
 

@@ -10,7 +10,8 @@ _ISO = re.compile(
     r"(?:[Zz]|([+-])([0-9]{2}):?([0-9]{2}))"
 )
 _RFC_2822 = re.compile(
-    r"(?:[A-Za-z]{3}, )?[0-9]{1,2} [A-Za-z]{3} [1-9][0-9]{3} [0-9]{2}:[0-9]{2}(?::[0-9]{2})? (?:[+-][0-9]{4}|GMT|UTC?|[ECMP][SD]T)"
+    r"(?:[A-Za-z]{3}, )?[0-9]{1,2} [A-Za-z]{3} [1-9][0-9]{3} [0-9]{2}:[0-9]{2}(?::[0-9]{2})? "
+    r"(?:[+-][0-9]{4}|GMT|UTC?|[ECMP][SD]T)"
 )
 
 _DIGIT = re.compile("[0-9]")
@@ -20,7 +21,8 @@ _NAMES = re.compile("[A-Za-z]{3}, |[A-Za-z]{3} (?=[0-9]{4} )")
 def normalize_timestamp(text: str) -> str:
     """Give `text` as UTC with microseconds, such as `2023-05-04 09:42:00.000000`.
 
-    Takes ISO 8601 with `Z`, `z` or an offset and 0 to 9 digits of fraction (finer than a microsecond is cut), and RFC 2822.
+    Takes ISO 8601 with `Z`, `z` or an offset and 0 to 9 digits of fraction (finer than a
+    microsecond is cut), and RFC 2822.
 
     Raises:
         ValueError: `text` is no such time, or has no time zone, or lies outside the years 1…9999.

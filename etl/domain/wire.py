@@ -13,7 +13,8 @@ import msgspec
 from etl.domain.slices import slice_array, slice_object
 from etl.errors import MalformedPage, NotTheApi
 
-# What msgspec raises for bytes that it cannot read: wrong JSON, wrong UTF-8, half a surrogate pair, nesting without end.
+# What msgspec raises for bytes that it cannot read: wrong JSON, wrong UTF-8, half a surrogate pair,
+# nesting without end.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -51,12 +52,12 @@ _NOTHING = (b"null", b'""', b"false", b"0", b"[]", b"{}")
 def decode_page(body: bytes, key: str) -> Page:
     """Split `body` into raw rows and the next link.
 
-    The list is found under `meta.key`, as Twilio's own libraries do, else under `key`. A row that cannot be decoded is handed on
-    like any other: it is one bad row, not a bad page.
+    The list is found under `meta.key`, as Twilio's own libraries do, else under `key`. A row that
+    cannot be decoded is handed on like any other: it is one bad row, not a bad page.
 
     Raises:
         NotTheApi: not JSON at all (a captive portal, a proxy's page).
-        MalformedPage: JSON without the list, without `meta`, or with a style of links that this program does not know.
+        MalformedPage: JSON without the list or `meta`, or with a style of links that is not known.
     """
     if key == "bindings":
         try:
@@ -98,7 +99,8 @@ def _decode_top(body: bytes) -> dict[str, bytes]:
         msgspec.json.decode(body)
     except UNDECODABLE:
         raise NotTheApi(
-            "the answer is not JSON, so something other than the API gave it; check base_url and any proxy between"
+            "the answer is not JSON, so something other than the API gave it; check base_url and "
+            "any proxy between"
         ) from None
     raise MalformedPage(
         "the answer is JSON, but not an object; it is not a page of a Twilio listing"
@@ -116,17 +118,22 @@ def _page(body: bytes, meta: _Meta, rows: list[bytes]) -> Page:
 def _refuse_too_many(rows: Sequence[bytes | msgspec.Raw]) -> None:
     if len(rows) > _MOST_ROWS:
         raise MalformedPage(
-            f"the answer holds {len(rows)} rows, far more than were asked for; it is not a page of this listing"
+            f"the answer holds {len(rows)} rows, far more than were asked for; it is not a page "
+            "of this listing"
         )
 
 
 def _refuse_other_styles(body: bytes) -> None:
-    """Newer Twilio APIs give a token and no link, older ones a link elsewhere: an unknown style is an error, never an end."""
+    """Refuse links of an unknown style, which must not look like the end of the listing.
+
+    Newer Twilio APIs send a token and no link, older ones a link elsewhere.
+    """
     document = _members(body)
     for name, value in [*document.items(), *_members(bytes(document["meta"])).items()]:
         if _leads_on(name) and bytes(value).strip() not in _NOTHING:
             raise MalformedPage(
-                "the answer pages by tokens or other links than next_page_url, which this program does not know; nothing was concluded"
+                "the answer pages by tokens or other links than next_page_url, which this "
+                "program does not know; nothing was concluded"
             )
 
 
@@ -158,7 +165,7 @@ def _decode_sid(raw: bytes) -> str | None:
 
 
 def _find_sid(raw: bytes) -> Any:
-    """The SID of a row that cannot be decoded as a whole, so that the row is rejected by name and not taken for absent."""
+    """Return the SID of a row that cannot be decoded, so that it is not taken for absent."""
     try:
         return msgspec.json.decode(slice_object(raw).get("sid", b"null"))
     except (ValueError, RecursionError):

@@ -35,7 +35,7 @@ def list_absent(
 def drop_outdated(
     conn: sa.Connection, scope: Scope, identities: Sequence[str], stage_id: int
 ) -> int:
-    """Strike off what was deleted, changed or moved out of the scope since; returns what is left."""
+    """Strike off what was deleted, changed or moved out of the scope since; return what is left."""
     is_same = (bindings.c.sid == scan_absent.c.sid) & (
         bindings.c.changed_at == scan_absent.c.changed_at
     )

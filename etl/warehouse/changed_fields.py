@@ -18,13 +18,12 @@ _JSON = ("message_types", "extra")
 
 
 def count_staged(conn: sa.Connection, stage_id: int) -> dict[str, int]:
-    """Count, over the active rows that the stage is about to replace, in how many each column differs."""
+    """Return in how many active rows, of those that the stage replaces, each column differs."""
+    compared = ((_text(bindings.c[name]), _text(scan_staged.c[name])) for name in _COMPARED)
     differing = [
-        sa.func.sum(
-            sa.case((_text(bindings.c[name]).is_distinct_from(_text(scan_staged.c[name])), 1), else_=0)
-        )
-        for name in _COMPARED
-    ]  # fmt: skip
+        sa.func.sum(sa.case((before.is_distinct_from(after), 1), else_=0))
+        for before, after in compared
+    ]
     pairs = scan_staged.join(bindings, bindings.c.sid == scan_staged.c.sid)
     query = sa.select(*differing).select_from(pairs)
     numbers = conn.execute(
@@ -67,7 +66,7 @@ def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A value of the warehouse and one of a `Row` in one form; `jsonb` writes JSON in its own way."""
+    """Return a value in one form, whether of the warehouse or a `Row`; `jsonb` has its own."""
     if isinstance(value, datetime):
         return format_utc(value)
     return msgspec.json.decode(value) if value and name in _JSON else value

@@ -1,4 +1,4 @@
-"""What changed since an earlier export, and where the next one has to begin so that nothing is lost.
+"""What changed since an earlier export, and where the next one begins so that nothing is lost.
 
 A change is stamped inside the transaction that publishes it and seen only when that commits, so an
 export may miss what carries an earlier time or a smaller run id than what it sees. The next one
@@ -62,7 +62,7 @@ def find_next(conn: sa.Connection, now: datetime) -> int:
 
 
 def iterate(conn: sa.Connection, since: Since) -> Iterator[Sequence[sa.Row[Any]]]:
-    """Yield what changed, in batches: rows of `bindings`, then the last images of taken-out ones."""
+    """Yield what changed, in batches: rows of `bindings`, then last images of taken-out ones."""
     runs = _under_way(conn, since.moment)
     for query in (_current(since, runs), _taken_out(since, runs)):
         yield from conn.execute(query, execution_options={"yield_per": _AT_ONCE}).partitions()
@@ -101,7 +101,7 @@ def _current(since: Since, runs: list[int]) -> sa.Select[Any]:
 
 
 def _taken_out(since: Since, runs: list[int]) -> sa.Select[Any]:
-    """The last image of what a hard delete took out of `bindings`, marked as a soft one would be."""
+    """Return the last images of what hard deletes took out, marked as soft ones would be."""
     later = binding_versions.alias("later")
     ended = binding_versions.c.valid_to
     instead = {

@@ -1,7 +1,8 @@
 """Who works on which scope of which service, until when (docs/promises.md §8).
 
-A lease is a row with an owner and an expiry, by the warehouse's own clock. Two scopes of one service exclude each other unless
-their binding types are disjoint. A killed process frees its leases by not renewing them.
+A lease is a row with an owner and an expiry, by the warehouse's own clock. Two scopes of one
+service exclude each other unless their binding types are disjoint. A killed process frees its
+leases by not renewing them.
 """
 
 import uuid
@@ -52,7 +53,8 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
         # Our own is in the way when the commit that took it went through and its answer was lost.
         if other.expires_at > now and other.owner != holder.owner:
             raise LeaseHeld(
-                f"service {scope.chat_service_sid} ({other.scope}) is being worked on by run {other.run_id} on {other.host}; "
+                f"service {scope.chat_service_sid} ({other.scope}) is being worked on by run "
+                f"{other.run_id} on {other.host}; "
                 f"its lease ends at {other.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
             )
     labels = {other.scope for other in in_the_way}
@@ -103,10 +105,12 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
         & (sync_leases.c.scope == scope.label)
         & (sync_leases.c.owner == holder.owner)
     )
-    # Looked up and not counted: DuckDB gives no row counts, and MariaDB counts changed rows in one setting, found rows in another.
+    # Looked up and not counted: DuckDB gives no row counts, and MariaDB counts changed rows in one
+    # setting, found rows in another.
     if conn.scalar(_locking(engine, sa.select(sync_leases.c.owner).where(held))) is None:
         raise LeaseLost(
-            f"the lease of service {scope.chat_service_sid} was lost to another run; this run published nothing of it"
+            f"the lease of service {scope.chat_service_sid} was lost to another run; this run "
+            "published nothing of it"
         )
     conn.execute(sa.update(sync_leases).where(held).values(expires_at=expires_at))
 

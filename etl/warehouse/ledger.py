@@ -14,7 +14,8 @@ from etl.errors import StageLost
 from etl.warehouse import changed_fields
 from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
 
-# The ledger grows by a line per service every few minutes, for years; what was long ago is no guide anyhow.
+# The ledger grows by a line per service every few minutes, for years; what was long ago is no guide
+# anyhow.
 _RECALLED_LINES = 2_000
 _RECALLED_RUNS = 20
 WITHOUT_A_WORD = "the process ended without a word"
@@ -140,7 +141,10 @@ def find_publication(conn: sa.Connection, scan_id: int) -> Published | None:
 
 
 def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:
-    """Rows that scopes had when they were last read completely, by service and label; of the ledger's latest lines only."""
+    """Return the rows that scopes had when they were last read completely, by service and label.
+
+    Only the ledger's latest lines are looked at.
+    """
     newest = sa.select(sa.func.max(sync_scans.c.id)).scalar_subquery()
     lines = sa.select(
         sync_scans.c.chat_service_sid, sync_scans.c.scope, sync_scans.c.fetched
@@ -154,7 +158,7 @@ def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:
 def close_abandoned(
     conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime
 ) -> None:
-    """Mark what killed runs left as running: their scans of this service, and the runs that hold no lease any more."""
+    """Mark what killed runs left as running: scans of this service, and runs without a lease."""
     ended = {
         "status": ScanStatus.INTERRUPTED,
         "finished_at": now,
@@ -177,9 +181,10 @@ def close_abandoned(
 
 
 def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> None:
-    """Mark runs whose death no lease tells: killed before their first or after their last, or of a service that is gone.
+    """Mark runs whose death no lease tells: none was held, or only of a service that is gone.
 
-    A live run that is taken for dead here, since it is long without a lease, still writes its own ending.
+    A live run that is taken for dead here, since it is long without a lease, still writes its own
+    ending.
     """
     ended = {
         "status": ScanStatus.INTERRUPTED,
@@ -206,7 +211,8 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
 def find_killed(conn: sa.Connection, now: datetime, lease_seconds: float) -> set[int]:
     """Return the runs that stand as running though their process is gone.
 
-    That is told by a lease that lapsed, or, of a run that holds none, by silence for `lease_seconds`.
+    That is told by a lease that lapsed, or, of a run that holds none, by silence for
+    `lease_seconds`.
     """
     lapsed = sa.exists().where(sync_leases.c.run_id == sync_runs.c.id)
     alive = sa.exists().where(
@@ -226,7 +232,7 @@ def find_killed(conn: sa.Connection, now: datetime, lease_seconds: float) -> set
 def with_killed(
     lines: list[dict[str, Any]], killed: Collection[int], key: str = "id"
 ) -> list[dict[str, Any]]:
-    """Return lines of runs, or of scans by their run, as the next run will mark those that were killed."""
+    """Return lines of runs, or of scans by run, as the next run will mark the killed ones."""
     ended = {"status": RunStatus.INTERRUPTED, "error": WITHOUT_A_WORD}
     return [
         line | ended if line[key] in killed and line["status"] == RunStatus.RUNNING else line
@@ -240,7 +246,10 @@ def was_killed(line: Mapping[str, Any]) -> bool:
 
 
 def last_failures(conn: sa.Connection, services: int) -> dict[str, dict[str, Any]]:
-    """Return by service its newest scan that failed, was interrupted or refused; of the latest lines only."""
+    """Return by service its newest scan that failed, was interrupted or refused.
+
+    Only the ledger's latest lines are looked at.
+    """
     newest = sa.select(sa.func.max(sync_scans.c.id)).scalar_subquery()
     lines = max(_RECALLED_LINES, _RECALLED_RUNS * services)
     bad = (ScanStatus.FAILED, ScanStatus.INTERRUPTED, ScanStatus.REFUSED)
@@ -304,18 +313,20 @@ def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> Non
 
 
 def require_progress(conn: sa.Connection, stage_id: int) -> int:
-    """Make sure that what this scan has put by is still there; gives how many pages that is.
+    """Make sure that what this scan has staged is still there; return how many pages that is.
 
     Raises:
-        StageLost: PostgreSQL empties UNLOGGED tables when it crashes, and a standby that takes over never had their rows. Whoever went
-            on would publish the rest of a scan as the whole, and take what came before for gone.
+        StageLost: PostgreSQL empties UNLOGGED tables when it crashes, and a standby that takes over
+            never had their rows. Whoever went on would publish the rest of a scan as the whole,
+            and take what came before for gone.
     """
     pages: int | None = conn.scalar(
         sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id)
     )
     if pages is None:
         raise StageLost(
-            "the warehouse crashed and lost what this scan had read; nothing was published, the next run reads the service again"
+            "the warehouse crashed and lost what this scan had read; nothing was published, the "
+            "next run reads the service again"
         )
     return pages
 
@@ -323,7 +334,10 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
 def find_progress(
     conn: sa.Connection, scope: Scope, rules: str, not_before: datetime
 ) -> Progress | None:
-    """The youngest stored point, past the first batch, from which a scan of this scope, made by the same rules, can go on."""
+    """Return the youngest point from which a scan of this scope, by the same rules, can go on.
+
+    It lies past the first batch; None when there is none.
+    """
     query = (
         sa.select(scan_progress)
         .where(
@@ -345,7 +359,7 @@ def find_progress(
 def overlapping_stages(
     conn: sa.Connection, scope: Scope, *, besides: int | None = None
 ) -> list[int]:
-    """Stages of scopes that overlap this one: once it publishes, what they hold is older than the truth."""
+    """Return stages of scopes that overlap this one: once it publishes, theirs are outdated."""
     stored = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
         scan_progress.c.chat_service_sid == scope.chat_service_sid
     )

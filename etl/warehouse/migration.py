@@ -1,4 +1,4 @@
-"""Alembic, driven from inside: the warehouse's revision, upgrades, and the SQL for a DBA to review."""
+"""Alembic, driven from inside: the revision, upgrades, and the SQL for a DBA to review."""
 
 import contextlib
 import io
@@ -40,7 +40,7 @@ def _revision_in(conn: sa.Connection, table: str) -> str | None:
 
 
 def _old_revision(conn: sa.Connection) -> str | None:
-    """What 0.1.0 has left; None where there is nothing, or what stands there is another program's."""
+    """Return the revision that 0.1.0 left; None where there is none, or another program's."""
     if not sa.inspect(conn).has_table(sync_leases.name):
         return None
     revision = _revision_in(conn, _OLD_VERSION_TABLE)
@@ -73,17 +73,20 @@ def require_head(conn: sa.Connection) -> None:
             engine.require_schema(conn)
         if obstacles.own_tables(conn):
             raise errors.WarehouseOutdated(
-                "the warehouse is half made: a migration broke off; run `bindings-etl migrate` again"
+                "the warehouse is half made: a migration broke off; run `bindings-etl migrate` "
+                "again"
             )
         raise errors.WarehouseOutdated(
             "the warehouse has no tables yet; run `bindings-etl migrate`"
         )
     if revision in known_revisions():
         raise errors.WarehouseOutdated(
-            f"the warehouse is at revision {revision} and has to be at {HEAD}; run `bindings-etl migrate`"
+            f"the warehouse is at revision {revision} and has to be at {HEAD}; run `bindings-etl "
+            "migrate`"
         )
     raise errors.WarehouseOutdated(
-        f"the warehouse is at revision {revision}, which this program does not know: a newer bindings-etl has migrated it; upgrade this one"
+        f"the warehouse is at revision {revision}, which this program does not know: a newer "
+        "bindings-etl has migrated it; upgrade this one"
     )
 
 
@@ -137,7 +140,7 @@ def print_sql(dialect: str, schema: str | None = None, revision: str = "head") -
 
 
 def dialect_spoken(warehouse: Warehouse) -> str:
-    """Return the dialect of the SQL to print; the server is asked only where its URL leaves it open."""
+    """Return the dialect of the SQL to print; the server is asked where its URL leaves it open."""
 
     def ask() -> sa.Dialect:
         with warehouse.migrating() as conn:

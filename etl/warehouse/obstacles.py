@@ -36,7 +36,8 @@ def require_room(conn: sa.Connection, engine: Engine, revision: str | None) -> N
         )
     if revision is None and present and not engine.commits_each_ddl:
         raise errors.WarehouseRefused(
-            f"there are tables of a warehouse ({', '.join(present)}) without their revision; restore "
+            f"there are tables of a warehouse ({', '.join(present)}) without their revision; "
+            "restore "
             "the table bindings_etl_version, or migrate into an empty schema"
         )
 

@@ -13,8 +13,8 @@ from etl.warehouse.views import service_freshness
 
 LAST_RUNS = 10
 _RUN = (
-    "id", "mode", "status", "started_at", "finished_at", "fetched", "inserted", "updated", "deleted",
-    "restored", "rejected", "error",
+    "id", "mode", "status", "started_at", "finished_at", "fetched", "inserted", "updated",
+    "deleted", "restored", "rejected", "error",
 )  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""The password that a command prints, for logins that live minutes; what it prints goes to the driver and nowhere else."""
+"""The password that a command prints, for logins that live minutes.
+
+What it prints goes to the driver and nowhere else.
+"""
 
 import os
 import selectors
@@ -34,7 +37,8 @@ def ask(command: Sequence[str], seconds: float = _LONGEST_SECONDS) -> str:
     except (OSError, ValueError) as cause:
         why = getattr(cause, "strerror", None) or "not a name of a program"
         raise errors.ConfigurationError(
-            f"warehouse.password_command: its program cannot be started ({why}); give its whole path"
+            f"warehouse.password_command: its program cannot be started ({why}); give its whole "
+            "path"
         ) from None
     try:
         printed = _read(process, time.monotonic() + seconds)
@@ -62,7 +66,8 @@ def _read(process: "subprocess.Popen[bytes]", until: float) -> bytes:
             printed += piece
             if len(printed) > _LARGEST_BYTES:
                 raise errors.PasswordUnknown(
-                    "warehouse.password_command prints more than a password; let it print nothing else"
+                    "warehouse.password_command prints more than a password; let it print "
+                    "nothing else"
                 )
             if not piece:
                 with suppress(subprocess.TimeoutExpired):

@@ -16,7 +16,7 @@ def missing_privileges(warehouse: Warehouse) -> list[str]:
     """What the role may not do, such as `UPDATE bindings`; empty when it may do everything.
 
     Raises:
-        WarehouseError: something other than a privilege is in the way; the warehouse may be read-only.
+        WarehouseError: something else is in the way; the warehouse may be read-only.
     """
     missing = [what for what, statement in _harmless() if _is_denied(warehouse, statement)]
     return missing + warehouse.read(functools.partial(_unusable_sequences, warehouse))
@@ -41,7 +41,7 @@ def _execute(statement: sa.Executable, conn: sa.Connection) -> None:
 
 
 def _harmless() -> Iterator[tuple[str, sa.Executable]]:
-    """Each verb on each table, confined to no row: engines check the privilege before they look for rows."""
+    """Yield each verb on each table, for no row: engines check privileges before they look."""
     nothing = sa.false()
     for table in metadata.sorted_tables:
         first = next(iter(table.columns))

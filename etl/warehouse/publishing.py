@@ -1,4 +1,4 @@
-"""What a scan found becomes the current truth: set-based statements that all belong into one transaction."""
+"""What a scan found becomes the current truth: set-based statements for one transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,7 +60,7 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> P
     rows = _rows_to_publish(engine, order, known=known, returned=bool(returned))
     if known:
         conn.execute(engine.insert_or_update(bindings, (*CARRIED, *_STAMPS), rows))
-    else:  # nothing is there to be overwritten, and looking for it makes the INSERT a quarter slower
+    else:  # nothing is there to overwrite, and looking for it makes the INSERT a quarter slower
         conn.execute(
             sa.insert(bindings).from_select([*CARRIED, *_STAMPS], rows, include_defaults=False)
         )
@@ -118,7 +118,8 @@ def _count_changes(
 ) -> tuple[Changes, int, int]:
     """Counts by what is stored now, which may have changed since a batch was compared.
 
-    After the changes come the inserts of SIDs that a hard delete had taken out, and the rows that are stored as they are.
+    After the changes come the inserts of SIDs that a hard delete had taken out, and the rows that
+    are stored as they are.
     """
     pairs = scan_staged.outerjoin(bindings, bindings.c.sid == scan_staged.c.sid)
     is_new = bindings.c.sid.is_(None)
@@ -139,7 +140,10 @@ def _count_changes(
 
 
 def _drop_current(conn: sa.Connection, order: Publication) -> None:
-    """Another part of the service has published these rows since: a binding that changes its type is seen by two of them."""
+    """Drop staged rows that another part of the service has published since.
+
+    A binding that changes its type is seen by two of them.
+    """
     same = (bindings.c.sid == scan_staged.c.sid) & (
         bindings.c.content_hash == scan_staged.c.content_hash
     )
@@ -159,7 +163,8 @@ def _taken_out(engine: Engine) -> sa.ColumnElement[bool]:
 def _last_version(engine: Engine) -> sa.ScalarSelect[int]:
     """Id of the newest past image of a staged SID.
 
-    A lookup per row and not a join: a table that has just been filled or emptied has no statistics to plan a join by.
+    A lookup per row and not a join: a table that has just been filled or emptied has no statistics
+    to plan a join by.
     """
     return _past(engine, sa.func.max(binding_versions.c.id))
 

@@ -18,7 +18,7 @@ from etl.warehouse.tables import (
 )
 
 AT_ONCE = 100_000
-"""So many rows leave in one transaction: enough to be quick, few enough to hold no lock for long."""
+"""So many rows leave in one transaction: enough to be quick, too few to hold a lock for long."""
 
 # Of SIDs whose whole history leaves; one has a handful of images.
 _HISTORIES_AT_ONCE = AT_ONCE // 5
@@ -55,7 +55,7 @@ class Leaving:
 
 
 def leaving(cutoffs: Cutoffs) -> Iterator[Leaving]:
-    """What leaves, in the order in which it has to; a process that dies in between may begin again."""
+    """Return what leaves, in order; a process that dies in between may begin again."""
     if cutoffs.deleted:
         yield Leaving(bindings.c.sid, bindings.c.deleted_at < cutoffs.deleted)
         history = binding_versions.c.sid.in_(_gone_before(cutoffs.deleted))
@@ -82,7 +82,8 @@ def count(conn: sa.Connection, cutoffs: Cutoffs) -> dict[str, int]:
 
 def remove_some(conn: sa.Connection, one: Leaving) -> int:
     """Take out one portion; returns how many rows, fewer than `at_once` when none is left."""
-    # Selected from once more: MySQL takes no LIMIT, nor the table deleted from, in a plain subquery.
+    # Selected from once more: MySQL takes no LIMIT, nor the table deleted from, in a plain
+    # subquery.
     values = sa.select(one.column).where(one.rows)
     if not one.column.primary_key:  # else DISTINCT would read all that leaves for each portion
         values = values.distinct()

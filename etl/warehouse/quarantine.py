@@ -79,7 +79,7 @@ def resolve(
     *,
     complete: bool,
 ) -> None:
-    """Close what this scan saw load, or, when it read the whole service, what it did not reject again."""
+    """Close what this scan saw load, or, after a whole service, what it did not reject again."""
     # What an interrupted scan rejected is not read again by the one that goes on with its stage.
     rejected_before = sa.exists().where(
         sync_scans.c.id == stage_id, sync_scans.c.started_at <= rejected_bindings.c.last_seen_at
@@ -129,7 +129,7 @@ def close(conn: sa.Connection, ids: Collection[int], now: datetime) -> None:
 
 
 def close_open(conn: sa.Connection, services: Collection[str], now: datetime) -> int:
-    """Mark every open line of these services, or of all, as resolved; returns how many there were."""
+    """Mark every open line of these services, or of all, as resolved; return how many."""
     number = 0
     for still_open in _open_in_portions(services):
         counted = sa.select(sa.func.count()).select_from(rejected_bindings).where(still_open)

@@ -1,7 +1,8 @@
 """What is known of each service, and the figures that `service_freshness` shows of it.
 
-The figures are kept and not counted when asked for: a view over millions of bindings and lines of the ledger would take seconds.
-Whoever changes rows of `bindings` counts its services anew in the same transaction (`recount`), as its last act at their gates.
+The figures are kept and not counted when asked for: a view over millions of bindings and lines of
+the ledger would take seconds. Whoever changes rows of `bindings` counts its services anew in the
+same transaction (`recount`), as its last act under their locks.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ def read_readers(conn: sa.Connection) -> dict[str, str]:
 def record_found(
     conn: sa.Connection, account: str, found: Sequence[Service], now: datetime, *, names: bool
 ) -> None:
-    """Take up services that the API has listed for an account; without `names` theirs are dropped."""
+    """Take up services that the API listed for an account; without `names` theirs are dropped."""
     for some in _portions(found):
         shown = {one.sid: one.friendly_name if names else None for one in some}
         stored = {line.chat_service_sid: line for line in conn.execute(_known(shown))}
@@ -85,7 +86,7 @@ def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> N
 
 
 def record_gone(conn: sa.Connection, sid: str, state: str, now: datetime) -> None:
-    """Note that a service's rows were taken out; it leaves freshness until it is listed or read again."""
+    """Note that a service's rows were taken out; it leaves freshness until it is seen again."""
     mine = service_parts.c.chat_service_sid == sid
     conn.execute(sa.delete(service_parts).where(mine))
     values = {"state": state, "gone_at": now, "deletes_held": 0, "last_complete_at": None}
@@ -143,7 +144,7 @@ def recount(conn: sa.Connection, engine: Engine, sids: Collection[str]) -> None:
 
 
 def holding(conn: sa.Connection, rows: sa.ColumnElement[bool]) -> list[str]:
-    """The services that have such rows of `bindings`, in the order in which their gates are entered."""
+    """Return the services that have such rows, in the order in which they are locked."""
     found = sa.select(bindings.c.chat_service_sid).where(rows).distinct()
     return sorted(conn.execute(found).scalars())
 

@@ -1,4 +1,4 @@
-"""One batch of a scan: compared with the warehouse by key and hash, and put by until the scan is published."""
+"""A batch of a scan: compared with the warehouse by hash, and staged until it is published."""
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
@@ -71,8 +71,9 @@ def take_all_for_new(hashed: Collection[HashedRow]) -> dict[str, Stored]:
 
 @functools.cache
 def _differing(engine: Engine) -> sa.Select[Any]:
-    # A lookup per key and not a join: without statistics PostgreSQL joins by reading the whole table (60 ms a batch of 5,000 among
-    # 100,000 rows, and more with more; a lookup per key took 15). What is stored comes in one text, since such a lookup gives one value.
+    # A lookup per key and not a join: without statistics PostgreSQL joins by reading the whole
+    # table (60 ms a batch of 5,000 among 100,000 rows, and more with more; a lookup per key took
+    # 15). What is stored comes in one text, since such a lookup gives one value.
     batch = engine.batch_table()
     is_active = sa.case((bindings.c.deleted_at.is_(None), "+"), else_="-")
     lookup = sa.select(
@@ -85,7 +86,8 @@ def _differing(engine: Engine) -> sa.Select[Any]:
         batch.c.sid, batch.c.source_hash, lookup.scalar_subquery().label("stored")
     ).subquery("found")
     before = sa.func.coalesce(sa.func.substr(found.c.stored, 1, _HASH_WIDTH + 1), "")
-    # In a first load every SID comes back here; as lines of a result they cost 2.6 µs each, as one text far less.
+    # In a first load every SID comes back here; as lines of a result they cost 2.6 µs each, as one
+    # text far less.
     return sa.select(engine.json_object(found.c.sid, found.c.stored)).where(
         before != found.c.source_hash.concat("+")
     )
@@ -103,7 +105,10 @@ def stage_batch(
     sids: Collection[str],
     rows: Sequence[Row],
 ) -> None:
-    """Remember which SIDs were seen, and the rows that are new or changed. `batch` rises within a stage."""
+    """Stage which SIDs were seen, and the rows that are new or changed.
+
+    `batch` rises within a stage.
+    """
     if sids:
         conn.execute(
             sa.insert(scan_seen).values(
@@ -131,7 +136,7 @@ def count_seen(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int,
 
 
 def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
-    """A SID that was seen again is taken as it was then: what an earlier batch staged of it is dropped."""
+    """Drop what an earlier batch staged of a SID that was seen again: the last reading counts."""
     seen = engine.seen_sids(stage_id)
     last = sa.func.max(seen.c.batch).over(partition_by=seen.c.sid).label("last")
     ranked = sa.select(seen.c.batch, seen.c.sid, last).subquery("ranked")
@@ -142,7 +147,10 @@ def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
 
 
 def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
-    """The active rows of `bindings` that a complete scan of `scope` has to meet; `identities` as they are stored."""
+    """Return the condition for active rows that a complete scan of `scope` has to see.
+
+    `identities` are given as they are stored.
+    """
     condition = (bindings.c.chat_service_sid == scope.chat_service_sid) & bindings.c.deleted_at.is_(
         None
     )

@@ -1,6 +1,7 @@
 """The one truth about the warehouse's tables (docs/warehouse.md). Migrations rebuild exactly this; a test holds them to it.
 
-The comments are the data dictionary: `docs/warehouse.md` and the engines' catalogues get them from here.
+The comments are the data dictionary: `docs/warehouse.md` and the engines' catalogues get them from
+here.
 """
 
 from collections.abc import Collection
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from etl.domain.binding import Row
 from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, text
 
-# The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to the scripts).
+# The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
+# the scripts).
 HEAD = "20261125_09"
 
 metadata = sa.MetaData(
@@ -22,8 +24,9 @@ metadata = sa.MetaData(
     }
 )
 
-# The tables `scan_…` hold what a scan has read and not yet published. Losing it in a crash of the server costs a scan, never a row of
-# `bindings`, so the first migration makes these tables UNLOGGED on PostgreSQL.
+# The tables `scan_…` hold what a scan has read and not yet published. Losing it in a crash of the
+# server costs a scan, never a row of `bindings`, so the first migration makes these tables UNLOGGED
+# on PostgreSQL.
 
 
 def _content() -> list[sa.Column[str]]:
@@ -128,8 +131,8 @@ COUNTERS = {
     "rejected": "Rows put into quarantine.",
 }
 
-# Where a service's rows are found, compared and counted without a look at the rows themselves: after
-# years they lie anywhere in the table, and a batch of 5,000 is 5,000 pages.
+# Where a service's rows are found, compared and counted without a look at the rows themselves:
+# after years they lie anywhere in the table, and a batch of 5,000 is 5,000 pages.
 _COMPARED = ("source_hash", "content_hash", "deleted_at")
 _IS_DELETED = sa.text("deleted_at IS NOT NULL")
 
@@ -320,7 +323,8 @@ scan_seen = sa.Table(
         autoincrement=False,
         comment="Number of the batch, rising.",
     ),
-    # One line a batch and not one a SID: a repeat of 100,000 rows then writes 20 lines instead of 100,000.
+    # One line a batch and not one a SID: a repeat of 100,000 rows then writes 20 lines instead of
+    # 100,000.
     sa.Column(
         "sids",
         text(),

@@ -1,4 +1,7 @@
-"""The views that analysts query: their meaning, column by column. Their SQL stands in the migration that makes them."""
+"""The views that analysts query: their meaning, column by column.
+
+Their SQL stands in the migration that makes them.
+"""
 
 import sqlalchemy as sa
 
@@ -27,7 +30,8 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "valid_to": "Until when; NULL for the current version.",
             "is_deleted": "Whether the binding was deleted in that time.",
             **_of_bindings(*CONTENT[1:], "content_hash", "first_seen_at"),
-            "run_id": "The run that ended it; of the current version, the run that last changed it.",
+            "run_id": "The run that ended it; of the current version, the run that last changed "
+            "it.",
         },
     ),
     "service_freshness": (

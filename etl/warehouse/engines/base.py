@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeEngine
 from etl.domain.binding import HashedRow, Row
 
 MAX_ROW_BYTES = "max_row_bytes"
-"""Under this name the `info` of a connection tells how many bytes one row may have, where the server limits that."""
+"""Where a connection's `info` says how many bytes a row may have, if the server limits that."""
 
 LONGEST_GREETING = 10.0
 """Seconds that a server may take to let a new connection in."""
@@ -228,7 +228,10 @@ class Engine(ABC):
     def insert_or_update(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
-        """Return an `INSERT … SELECT` that overwrites rows whose key is there, save it and `first_seen_at`."""
+        """Return an `INSERT … SELECT` that overwrites rows whose key is there.
+
+        The key and `first_seen_at` stay.
+        """
 
     def with_index(self, query: sa.Select[Any], table: sa.Table, index: str) -> sa.Select[Any]:
         """Return a query that looks into `table` by this index, where the engine has to be told."""

@@ -18,11 +18,13 @@ from etl.warehouse.tables import CARRIED
 
 _UNPACKED = ", ".join(f"entry[{place}]" for place in range(1, len(CARRIED) + 1))
 _INSERT_STAGED = (
-    f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) SELECT $1, $2, {_UNPACKED} "  # noqa: S608 - our own names
+    f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) "  # noqa: S608 - our names
+    f"SELECT $1, $2, {_UNPACKED} "
     """FROM (SELECT unnest(from_json($3, '[["VARCHAR"]]')) AS entry)"""
 )
 
-# There is no conflict: one process at a time, and in it one writer. A commit that fails is a disk that does not take it.
+# There is no conflict: one process at a time, and in it one writer. A commit that fails is a disk
+# that does not take it.
 _BY_CLASS = {
     "TransactionException": DbErrorKind.FULL,
     "FatalException": DbErrorKind.FULL,
@@ -39,27 +41,30 @@ class Duckdb(FileEngine):
     harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit"})
     keeps_zones: ClassVar[bool] = True
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
-        DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or another "
+        DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or "
+        "another "
         "process holds the file (DuckDB lets one process in at a time; close the other one)",
     }
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
             import duckdb
-            import duckdb_sqlalchemy  # noqa: F401 - said here in a sentence, where SQLAlchemy would only raise
+            import duckdb_sqlalchemy  # noqa: F401 - its absence is told in a sentence
         except ImportError:
             raise ConfigurationError(
                 "DuckDB needs a driver: pip install 'bindings-etl[duckdb]'"
             ) from None
         if schema and "." in schema:
             raise ConfigurationError(
-                "warehouse.schema: DuckDB takes a name with a dot for a database and a schema; choose one without"
+                "warehouse.schema: DuckDB takes a name with a dot for a database and a schema; "
+                "choose one without"
             )
         engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
 
         @sa.event.listens_for(engine, "connect")
         def _prepare_session(connection: Any, _record: Any) -> None:
-            # At the usual 16 MB every publication rewrites the file's tables and indexes: 3 s of a first load of 100,000 rows.
+            # At the usual 16 MB every publication rewrites the file's tables and indexes: 3 s of a
+            # first load of 100,000 rows.
             connection.execute("SET checkpoint_threshold = '128MB'")
             # Batches hold times as text without a zone.
             connection.execute("SET TimeZone = 'UTC'")
@@ -81,10 +86,12 @@ class Duckdb(FileEngine):
 
         @sa.event.listens_for(engine, "begin")
         def _begin(_conn: sa.Connection) -> None:
-            # After a commit that failed, DuckDB 1.5 has damaged indexes in memory; should the next one fail too, it ends the process.
+            # After a commit that failed, DuckDB 1.5 has damaged indexes in memory; should the next
+            # one fail too, it ends the process.
             if failed:
                 raise WarehouseRefused(
-                    f"the warehouse could not be written a moment ago ({failed[0]}); nothing more was tried"
+                    f"the warehouse could not be written a moment ago ({failed[0]}); nothing "
+                    "more was tried"
                 )
 
         return engine
@@ -114,7 +121,8 @@ class Duckdb(FileEngine):
 
     def seen_sids(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
-            """SELECT batch, unnest(from_json(sids, '["VARCHAR"]')) AS sid FROM scan_seen WHERE stage_id = :stage_id"""
+            """SELECT batch, unnest(from_json(sids, '["VARCHAR"]')) AS sid """
+            "FROM scan_seen WHERE stage_id = :stage_id"
         ).bindparams(stage_id=stage_id)
         return table.columns(
             sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)

@@ -26,7 +26,7 @@ class ServerEngine(Engine):
 
 
 def pool_options(limits: Limits) -> dict[str, Any]:
-    """Return how `create_engine` keeps connections: some open, one more than all for the heartbeat."""
+    """Return how `create_engine` keeps connections; there is one more, for the heartbeat."""
     return {
         "hide_parameters": True,
         "pool_size": _KEPT,

@@ -30,7 +30,10 @@ _BY_CODE = {
 
 _JOURNALS = ("wal", "delete", "truncate", "persist")
 
-_INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (?, ?{', ?' * len(CARRIED)})"  # noqa: S608 - our own names
+_INSERT_STAGED = (
+    f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) "  # noqa: S608 - our names
+    f"VALUES (?, ?{', ?' * len(CARRIED)})"
+)
 
 
 class Sqlite(FileEngine):
@@ -55,7 +58,8 @@ class Sqlite(FileEngine):
 
         @sa.event.listens_for(engine, "connect")
         def _prepare_session(connection: sqlite3.Connection, _record: Any) -> None:
-            # The driver's own transactions begin late and only around some statements; `begin` below does it right.
+            # The driver's own transactions begin late and only around some statements; `begin`
+            # below does it right.
             connection.isolation_level = None
 
         @sa.event.listens_for(engine, "begin")
@@ -65,7 +69,8 @@ class Sqlite(FileEngine):
                 return
             if not conn.info.get("journal"):
                 conn.info["journal"] = _keep_journal(conn.connection.driver_connection, journal)
-            # At once and for writing, so that two processes queue up here instead of failing half way.
+            # At once and for writing, so that two processes queue up here instead of failing half
+            # way.
             conn.exec_driver_sql("BEGIN IMMEDIATE")
 
         return engine
@@ -141,7 +146,8 @@ def _journal_of(url: sa.URL) -> str:
     mode = str(url.query.get("journal_mode", "wal")).lower()
     if mode not in _JOURNALS:
         raise ConfigurationError(
-            f"warehouse.url: journal_mode is one of {', '.join(_JOURNALS)}; correct what follows the ?"
+            f"warehouse.url: journal_mode is one of {', '.join(_JOURNALS)}; correct what follows "
+            "the ?"
         )
     return mode
 

@@ -1,4 +1,4 @@
-"""MariaDB 10.6 and newer, MySQL 8, through PyMySQL: a batch as a JSON table, staged by multi-row INSERT."""
+"""MariaDB 10.6 and newer, MySQL 8, by PyMySQL: a batch as JSON, staged by multi-row INSERT."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,12 +23,13 @@ from etl.warehouse.engines.servers import ServerEngine, pool_options
 from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.tables import CARRIED
 
-# 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin since MariaDB 11.6.
+# 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin
+# since MariaDB 11.6.
 _BY_CODE = {
     1213: DbErrorKind.CONFLICT,
     1205: DbErrorKind.CONFLICT,
     1020: DbErrorKind.CONFLICT,
-    1062: DbErrorKind.CONFLICT,  # two put the same key in at once; the second finds it when it tries again
+    1062: DbErrorKind.CONFLICT,  # two put in one key at once; when tried again it is found
     1047: DbErrorKind.CONFLICT,
     2003: DbErrorKind.LOST,
     2006: DbErrorKind.LOST,
@@ -80,7 +81,10 @@ _SMALLEST_PAGE = 8192  # of a smaller one, a key of `sync_leases` is too long
 _PATIENCE_SECONDS = 600
 _REST_OF_STATEMENT = 2000
 
-_INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES (%s, %s{', %s' * len(CARRIED)})"  # noqa: S608 - our own names
+_INSERT_STAGED = (
+    f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) "  # noqa: S608 - our names
+    f"VALUES (%s, %s{', %s' * len(CARRIED)})"
+)
 
 
 class Mariadb(ServerEngine):
@@ -120,7 +124,8 @@ class Mariadb(ServerEngine):
                 return sessions.connect({**parameters, **limits.login()}, limits)
             except RuntimeError:  # the driver's way to say that a package of its own is not there
                 raise ConfigurationError(
-                    "the account of warehouse.url logs in by ed25519 or caching_sha2_password, which "
+                    "the account of warehouse.url logs in by ed25519 or caching_sha2_password, "
+                    "which "
                     "needs another package: pip install 'bindings-etl[mysql]'"
                 ) from None
             except pymysql.err.MySQLError as error:
@@ -201,10 +206,13 @@ class Mariadb(ServerEngine):
         return moment.replace(tzinfo=UTC)
 
     def batch_table(self) -> sa.FromClause:
-        # Columns of JSON_TABLE take the database's collation; utf8mb4_bin is what the tables compare codes by, and what an index needs.
+        # Columns of JSON_TABLE take the database's collation; utf8mb4_bin is what the tables
+        # compare codes by, and what an index needs.
         table = sa.text(
-            "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
-            "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS (sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
+            "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, "
+            "CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
+            "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS ("
+            "sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
         )
         return table.columns(
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
@@ -212,8 +220,10 @@ class Mariadb(ServerEngine):
 
     def seen_sids(self, stage_id: int) -> sa.FromClause:
         table = sa.text(
-            "SELECT scan_seen.batch, CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
-            "CROSS JOIN JSON_TABLE(scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
+            "SELECT scan_seen.batch, "
+            "CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
+            "CROSS JOIN JSON_TABLE("
+            "scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
             "WHERE scan_seen.stage_id = :stage_id"
         ).bindparams(stage_id=stage_id)
         return table.columns(

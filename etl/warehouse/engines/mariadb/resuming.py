@@ -1,4 +1,4 @@
-"""Migrations on engines that commit each DDL at once: what an attempt that broke off has made is passed over."""
+"""Migrations where each DDL commits at once: what a broken attempt has made is passed over."""
 
 from typing import Any
 

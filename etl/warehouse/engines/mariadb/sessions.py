@@ -60,7 +60,10 @@ class Session(pymysql.connections.Connection):
         return bool(poll.poll(seconds * 1000))
 
     def _is_at_work(self) -> bool:
-        """Whether the server says, over another connection, that it is still at it; else it ends."""
+        """Return whether the server says, over another connection, that it is still at work.
+
+        Else it ends there.
+        """
         if self.again is None:
             return False
         try:
@@ -88,7 +91,8 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
 
     session = Session(**{**times, **parameters})
     with session.cursor() as cursor:
-        cursor.execute(preparation(session.get_server_info(), limits))  # type: ignore[no-untyped-call]
+        version = session.get_server_info()  # type: ignore[no-untyped-call]
+        cursor.execute(preparation(version, limits))
     session.sign = limits.sign
     session.attend(limits.silence, again)
     return session

@@ -1,7 +1,7 @@
 """Sessions of PostgreSQL: what a transaction sets for itself, and how an answer is waited for.
 
-Nothing is set for a session as a whole: behind a transaction pooler (PgBouncer) the next transaction
-may come to another backend, and this one's goes on to strangers.
+Nothing is set for a session as a whole: behind a transaction pooler (PgBouncer) the next
+transaction may come to another backend, and this one's goes on to strangers.
 """
 
 import time
@@ -64,7 +64,10 @@ class Session(psycopg.Connection[Any]):
             raise psycopg.OperationalError("the server fell silent")
 
     def _is_at_work(self) -> bool:
-        """Whether the server says, over another connection, that it is still at it; else it ends."""
+        """Return whether the server says, over another connection, that it is still at work.
+
+        Else it ends there.
+        """
         if self.again is None:
             return False
         try:
@@ -113,7 +116,7 @@ def defaults(limits: Limits) -> dict[str, Any]:
 def beginning(
     schema: str | None, limits: Limits, tag: str, *, migrates: bool, snapshot: bool
 ) -> str:
-    """The statements that begin a transaction, sent as one message: they cost no journey of their own.
+    """Return the statements that begin a transaction, for one message: no journey of their own.
 
     READ COMMITTED whatever the database's default is: leases rely on seeing what others have
     committed, unless all is to be read as of one moment. Statements are short or bound by the
