@@ -20,7 +20,6 @@ from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
 from etl.domain.rejection import Rejections
 from etl.domain.scope import Scope
-from etl.domain.status import ScanStatus
 from etl.sync.compare import Difference, compare
 from etl.sync.context import Context
 from etl.sync.prefetch import Batch
@@ -43,7 +42,7 @@ class _Planned(NamedTuple):
 class PreviewSink:
     """See `Sink`."""
 
-    published: ClassVar[ScanStatus] = ScanStatus.PLANNED
+    writes: ClassVar[bool] = False
 
     def __init__(self, context: Context, normalizer: Normalizer, scope: Scope) -> None:
         self._warehouse = context.warehouse

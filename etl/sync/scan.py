@@ -10,7 +10,7 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import structlog
@@ -163,12 +163,12 @@ class Scan:
 
     def _publish(self, reading: Reading, decision: DeleteDecision) -> None:
         outcome = self._outcome
-        with self._trace.child("publish"):
+        with self._trace.child("publish") if self._sink.writes else nullcontext():
             counted, outcome.changed_fields = self._sink.publish(
                 reading, decision, outcome.counters
             )
         vars(outcome.counters).update(vars(counted))
-        outcome.status = self._sink.published
+        outcome.status = ScanStatus.PUBLISHED if self._sink.writes else ScanStatus.PLANNED
         if decision.refused:
             outcome.status = ScanStatus.REFUSED
             outcome.error = errors.DeletesRefused(decision.refused)

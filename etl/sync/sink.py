@@ -9,7 +9,6 @@ from typing import ClassVar, Protocol
 
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample
-from etl.domain.status import ScanStatus
 from etl.sync.prefetch import Batch
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.warehouse.ledger import Ending, Published
@@ -18,8 +17,8 @@ from etl.warehouse.ledger import Ending, Published
 class Sink(Protocol):
     """One scan's way into the warehouse. Used by one thread at a time."""
 
-    published: ClassVar[ScanStatus]
-    """What a scan is whose rows have gone all the way."""
+    writes: ClassVar[bool]
+    """Whether publishing changes the warehouse."""
 
     def open(self) -> Opened:
         """Begin, or find where an interrupted scan of the same scope can be resumed.

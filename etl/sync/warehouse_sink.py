@@ -47,7 +47,7 @@ _NOT_RESUMABLE = (
 class WarehouseSink:
     """See `Sink`."""
 
-    published: ClassVar[ScanStatus] = ScanStatus.PUBLISHED
+    writes: ClassVar[bool] = True
 
     def __init__(self, context: Context, normalizer: Normalizer, scope: Scope) -> None:
         assert context.holder is not None  # noqa: S101 - a dry run uses `PreviewSink`
