@@ -38,6 +38,11 @@ class Session(psycopg.Connection[Any]):
     sign: Callable[[], None] = staticmethod(lambda: None)
     """See `Limits`."""
 
+    def __del__(self, *_: Any) -> None:
+        """A thread that is left behind at the end of a run takes its connection with it."""
+        if hasattr(self, "pgconn"):  # it is missing where connecting failed
+            self.pgconn.finish()
+
     def wait(self, gen: Generator[Any, Any, T], *rest: Any, **options: Any) -> T:
         """Every wait of the driver comes through here, those of COPY and COMMIT too."""
         return super().wait(self._attended(gen), *rest, **options)
