@@ -12,7 +12,7 @@ import structlog
 
 from etl import errors
 from etl.domain.counters import Counters
-from etl.domain.guard import Absence
+from etl.domain.guard import Absence, weigh
 from etl.domain.scope import Scope
 from etl.domain.service import Service
 from etl.domain.status import DONE, ScanStatus
@@ -66,10 +66,7 @@ def ask_for(
         trusted = (
             witness is not None and look_up_service(client, witness, counters) is Absence.ALIVE
         )
-        meant = Absence.GONE if trusted else Absence.UNKNOWN
-        answers = {
-            sid: meant if answer is Absence.WORDLESS else answer for sid, answer in answers.items()
-        }
+        return weigh(answers, trusted=trusted)
     return answers
 
 
@@ -118,7 +115,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
     asked = replace(departure.outcome.counters)
 
     def work(conn: sa.Connection) -> None:
-        session.open(conn)
+        session.begin(conn)
         now = context.warehouse.engine.now(conn)
         order = Publication(session.holder.run_id, session.scan_id, scope, (), now)
         active = staging.count_active(conn, scope.chat_service_sid)

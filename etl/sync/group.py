@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from etl.domain.counters import COUNTER_NAMES
+from etl.sync.outcome import status_of_scans
 from etl.warehouse import changed_fields
 
 Line = Mapping[str, Any]
@@ -59,13 +60,7 @@ def status_of(found: set[str]) -> str:
     for unfinished in ("running", "interrupted"):
         if unfinished in found:
             return unfinished
-    if "failed" in found:
-        return "partial" if found & _PUBLISHED else "failed"
-    if "refused" in found:
-        return "refused"
-    if "locked" in found:
-        return "partial" if "published" in found else "locked"
-    return "succeeded"
+    return status_of_scans(found)
 
 
 def exit_code_of(found: set[str]) -> int:

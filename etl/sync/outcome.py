@@ -1,6 +1,6 @@
 """What came of a run, and what that means to the caller (README, Commands)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -76,13 +76,7 @@ class RunOutcome:
         found = {scan.status for scan in self.scans}
         if self.stopped and (ScanStatus.INTERRUPTED in found or not found):
             return RunStatus.INTERRUPTED
-        if ScanStatus.FAILED in found:
-            return RunStatus.PARTIAL if found & DONE else RunStatus.FAILED
-        if ScanStatus.REFUSED in found:
-            return RunStatus.REFUSED
-        if ScanStatus.LOCKED in found:
-            return RunStatus.PARTIAL if found & DONE else RunStatus.LOCKED
-        return RunStatus.SUCCEEDED
+        return status_of_scans(found)
 
     @property
     def exit_code(self) -> int:
@@ -135,6 +129,17 @@ class RunOutcome:
             "totals": asdict(self.totals),
             "services": [scan.as_json() for scan in self.scans],
         }
+
+
+def status_of_scans(found: Set[str]) -> RunStatus:
+    """Return what a run is that came to its end and whose scans ended so."""
+    if ScanStatus.FAILED in found:
+        return RunStatus.PARTIAL if found & DONE else RunStatus.FAILED
+    if ScanStatus.REFUSED in found:
+        return RunStatus.REFUSED
+    if ScanStatus.LOCKED in found:
+        return RunStatus.PARTIAL if found & DONE else RunStatus.LOCKED
+    return RunStatus.SUCCEEDED
 
 
 def status_of(error: Exception) -> ScanStatus:

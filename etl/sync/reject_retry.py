@@ -26,7 +26,7 @@ from etl.sync.context import Context, Request, rules_for
 from etl.sync.drift import DriftWatch
 from etl.sync.lookups import BindingLookup
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
-from etl.sync.run import finish_run, start_run
+from etl.sync.run import conclude_run, start_run
 from etl.sync.session import ScanSession
 from etl.twilio.client import Client
 from etl.warehouse import leases, ledger, quarantine, staging
@@ -90,18 +90,7 @@ def retry(
         holder = start_run(settings, request, warehouse) if places else None
         context = Context(settings, request, warehouse, stop, holder)
         retried = [_retry_place(context, scope) for scope in places]
-        outcome = RunOutcome(
-            run_id=holder.run_id if holder else None,
-            mode=MODE,
-            started_at=started_at,
-            finished_at=datetime.now(UTC),
-            dry_run=False,
-            scans=retried,
-            stopped=stop.requested,
-            stopped_exit_code=stop.exit_code,
-        )
-        finish_run(warehouse, outcome)
-    return outcome, retried
+        return conclude_run(context, started_at, retried), retried
 
 
 def _retry_place(context: Context, scope: Scope) -> Retried:
@@ -151,7 +140,7 @@ class _RejectRetry:
         """Do it all; what came of it is in the outcome, also after an error."""
         try:
             self._lookup.stop.check()
-            lines = self._warehouse.transact(self._open)
+            lines = self._session.open(self._read_open)
             sids = {line.id: line.sid or self._read_sid(line.payload) for line in lines}
             answers, alive = self._ask_for([sid for sid in dict.fromkeys(sids.values()) if sid])
             published = self._warehouse.transact(
@@ -166,8 +155,7 @@ class _RejectRetry:
             self._retried.changed_fields = published.changed_fields
             self._log.info("rejects.retried", **vars(published.counters))
 
-    def _open(self, conn: sa.Connection) -> list[Line]:
-        self._session.open(conn)
+    def _read_open(self, conn: sa.Connection) -> list[Line]:
         lines = quarantine.read_open(conn, [self._scope.chat_service_sid])
         return [line for line in lines if line.account == self._scope.account]
 
@@ -245,7 +233,7 @@ class _RejectRetry:
         self._retried.fail(error)
         self._log.error("rejects.unretried", error=type(error).__name__, message=sentence(error))
         self._log.debug("rejects.traceback", exc_info=error)
-        if self._session.scan_id:
+        if self._session.is_open:
             ending = Ending(self._retried.status, self._retried.counters, error=sentence(error))
             self._session.abandon(ending)
 

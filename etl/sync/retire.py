@@ -17,7 +17,7 @@ from etl.stopping import Stop
 from etl.sync.context import Context, Request
 from etl.sync.departures import Departure, ask_for, take_out
 from etl.sync.outcome import RunOutcome, ScanOutcome
-from etl.sync.run import finish_run, start_run
+from etl.sync.run import conclude_run, start_run
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
 from etl.warehouse import services
@@ -44,18 +44,7 @@ def retire(settings: Settings, sids: Sequence[str], stop: Stop, *, dry_run: bool
         holder = None if dry_run else start_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
         outcomes = [_retire(context, known[sid]) for sid in sids]
-        outcome = RunOutcome(
-            run_id=holder.run_id if holder else None,
-            mode=MODE,
-            started_at=started_at,
-            finished_at=datetime.now(UTC),
-            dry_run=dry_run,
-            scans=outcomes,
-            stopped=stop.requested,
-            stopped_exit_code=stop.exit_code,
-        )
-        finish_run(warehouse, outcome)
-    return outcome
+        return conclude_run(context, started_at, outcomes)
 
 
 def _require_known(sids: Sequence[str], known: dict[str, sa.Row[Any]]) -> None:

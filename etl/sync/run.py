@@ -3,8 +3,9 @@
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import version
 
 import sqlalchemy as sa
@@ -135,6 +136,24 @@ def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Hol
     run_id = warehouse.own_run = warehouse.transact(start)
     log.info("run.started", run_id=run_id, mode=request.mode, version=this)
     return Holder(str(uuid.uuid4()), run_id, host, settings.run.lease_seconds)
+
+
+def conclude_run(
+    context: Context, started_at: datetime, scans: Sequence[ScanOutcome]
+) -> RunOutcome:
+    """Close the line of a run whose scans are over; return what came of it."""
+    outcome = RunOutcome(
+        run_id=context.holder.run_id if context.holder else None,
+        mode=context.request.mode,
+        started_at=started_at,
+        finished_at=datetime.now(UTC),
+        dry_run=context.request.dry_run,
+        scans=scans,
+        stopped=context.stop.requested,
+        stopped_exit_code=context.stop.exit_code,
+    )
+    finish_run(context.warehouse, outcome)
+    return outcome
 
 
 def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:

@@ -1,6 +1,7 @@
 """A scan's lease and its line in the ledger: taken together, ended together."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -14,13 +15,16 @@ from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.ledger import Ending
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 
 class ScanSession:
     """The right to work on a scope, and the line that says what came of it.
 
-    Its verbs take the connection of the transaction they belong to; `abandon` opens its own.
+    `begin`, `renew` and `finish` take the connection of the transaction they belong to; the others
+    open their own.
     """
 
     def __init__(self, warehouse: Warehouse, holder: Holder, scope: Scope) -> None:
@@ -28,8 +32,25 @@ class ScanSession:
         self.holder = holder.for_scan()
         self.scope = scope
         self.scan_id = 0
+        self.is_open = False
+        """Whether the transaction that took the lease is committed."""
 
-    def open(self, conn: sa.Connection) -> None:
+    def open(self, then: Callable[[sa.Connection], T]) -> T:
+        """Begin, and do `then` in the same transaction; return what that returns.
+
+        Raises:
+            LeaseHeld: a live run works on an overlapping scope.
+        """
+
+        def begin(conn: sa.Connection) -> T:
+            self.begin(conn)
+            return then(conn)
+
+        result = self.warehouse.transact(begin)
+        self.is_open = True
+        return result
+
+    def begin(self, conn: sa.Connection) -> None:
         """Take the lease and open the line; what killed runs left open here is closed.
 
         Raises:

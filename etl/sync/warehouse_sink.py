@@ -68,11 +68,10 @@ class WarehouseSink:
     # open
 
     def open(self) -> Opened:
-        self._warehouse.transact(self._open)
+        self._session.open(self._resume_or_begin)
         return Opened(self._progress.next_link or None, self._progress.fetched)
 
-    def _open(self, conn: sa.Connection) -> None:
-        self._session.open(conn)
+    def _resume_or_begin(self, conn: sa.Connection) -> None:
         self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
         stored = self._find_progress(conn)
         # What is stored keeps the age of its last batch, so that a link that always fails grows too
@@ -288,7 +287,7 @@ class WarehouseSink:
     # when it does not go well
 
     def abandon(self, ending: Ending, cause: Exception) -> None:
-        if self._session.scan_id:
+        if self._session.is_open:
             stage_id = self._progress.stage_id if isinstance(cause, _NOT_RESUMABLE) else None
             once = isinstance(cause, errors.WarehouseUnreachable)
             self._session.abandon(ending, discarding=stage_id, once=once)
@@ -296,7 +295,7 @@ class WarehouseSink:
             self._session.note_unopened(ending)
 
     def close(self) -> None:
-        pass
+        """Everything is in the warehouse."""
 
 
 def _ending(reading: Reading, decision: DeleteDecision, published: Published) -> Ending:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from etl.domain.scope import Scope
 from etl.errors import LeaseHeld, LeaseLost
+from etl.sync.session import ScanSession
 from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder, Lapsed
@@ -226,4 +227,21 @@ def test_a_lease_that_is_given_back_as_it_is_taken_over_is_held(warehouse: Wareh
     warehouse.transact(give_back)
     taken.join()
     renew(warehouse, taker)
+    assert live(warehouse) == [("service", 2)]
+
+
+def test_a_scan_whose_opening_was_undone_ends_no_line_of_the_ledger(warehouse: Warehouse) -> None:
+    """The id that it was given may be that of another scan by then, whose line it would overwrite."""
+    session = ScanSession(warehouse, holder(1), WHOLE)
+
+    def undo(conn: sa.Connection) -> None:
+        raise LeaseLost("undone")
+
+    with pytest.raises(LeaseLost):
+        session.open(undo)
+    assert not session.is_open
+    assert live(warehouse) == []
+    other = ScanSession(warehouse, holder(2), WHOLE)
+    other.open(lambda _: None)
+    assert other.is_open
     assert live(warehouse) == [("service", 2)]
