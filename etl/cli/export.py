@@ -15,8 +15,8 @@ from etl.export.writing import Order
 from etl.export.writing import export as write_export
 from etl.stopping import Stop
 from etl.sync.outcome import describe
-from etl.warehouse.connection import open_warehouse
 from etl.warehouse.exporting import Since
+from etl.warehouse.opening import configured_warehouse
 
 # Of more digits no engine's run id is, and a statement would break on it.
 _LONGEST_RUN_ID = 18
@@ -50,16 +50,17 @@ def export(common: Common, out: Path, since: str | None, format_: Format, as_jso
     order = Order(out, _parse_since(since), since, format_)
     settings = common.settings()
     stop = Stop(dry_run=True)
-    warehouse = open_warehouse(settings.warehouse, settings.retry, stop)
     try:
-        with listening_to_signals(stop):
+        with (
+            # The folder is looked at first; `write_export` asks for the revision.
+            configured_warehouse(settings, stop, migrated=False) as warehouse,
+            listening_to_signals(stop),
+        ):
             manifest = write_export(warehouse, order, stop)
     except Interrupted as error:
         if as_json:
             say_json(render.to_json({"error": describe(error)}))
         return stop.exit_code or tell_failure(error, common)
-    finally:
-        warehouse.close()
     if as_json:
         say_json(render.to_json(manifest))
     else:
