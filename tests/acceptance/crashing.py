@@ -8,8 +8,12 @@ is the exit code. One process serves all of a trial's crashes, so that the progr
 
 import json
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -44,6 +48,21 @@ def crash(arguments: list[str], at: int | None) -> int:
         watch(at)
         os._exit(run(arguments))
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def forking() -> "Iterator[subprocess.Popen[str]]":
+    """Yield a process that serves the command lines written to it."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.acceptance.crashing"],
+        cwd=Path(__file__).parents[2],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        yield process
+        assert process.stdin
+        process.stdin.close()
 
 
 def main() -> None:

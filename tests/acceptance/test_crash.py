@@ -3,7 +3,6 @@
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from tests.acceptance.crashing import CRASHED
+from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.trial import Trial
 
 MakeTrial = Callable[..., Trial]
@@ -25,16 +24,8 @@ BAD_DATE = "half past nine"
 @pytest.fixture
 def forker() -> Iterator["subprocess.Popen[str]"]:
     """The process that runs commands and crashes them."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.crashing"],
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
+    with forking() as process:
         yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 def runner(forker: "subprocess.Popen[str]", trial: Trial, *arguments: str) -> Run:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.crashing import CRASHED
+from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.test_crash import runner
 from tests.acceptance.trial import Trial
 
@@ -75,20 +75,12 @@ def test_killed_at_any_moment_it_leaves_no_export(trial: Trial, tmp_path: Path) 
     """Half an export under the name of a whole one would be loaded as a whole one."""
     trial.sync()
     out = tmp_path / "out"
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.crashing"],
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as forker:
+    with forking() as forker:
         run = runner(forker, trial, "export", "--out", str(out), "--format", "jsonl")
         at = 1
         while run(at) == CRASHED:
             assert not out.exists()
             at += 1
-        assert forker.stdin
-        forker.stdin.close()
     assert at > 5  # it was killed with files half written, too
     assert (out / "manifest.json").exists()
     assert list(tmp_path.glob(".out.*.unfinished"))

@@ -3,7 +3,6 @@
 import itertools
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from etl.sync import prefetch
-from tests.acceptance.crashing import CRASHED
+from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.trial import CONTENT, Trial, plain
 from tests.engines.lives import KNOWN_TYPES, Ask, Life, Present, check_history, image
 
@@ -25,16 +24,8 @@ PARTS = [Ask((one,)) for one in KNOWN_TYPES]
 @pytest.fixture
 def forker() -> Iterator["subprocess.Popen[str]"]:
     """The process that runs commands and crashes them."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.acceptance.crashing"],
-        cwd=ROOT,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as process:
+    with forking() as process:
         yield process
-        assert process.stdin
-        process.stdin.close()
 
 
 class Fates:
