@@ -42,7 +42,7 @@ class Board:
         return any(isinstance(scan.error, WarehouseUnreachable) for scan in self._scans)
 
     def add_discovery(self) -> Counters:
-        """The services of an account are asked for; gives where to count that."""
+        """The services of an account are asked for; return where to count that."""
         self._discoveries.append(Counters())
         return self._discoveries[-1]
 

@@ -54,9 +54,15 @@ class Departure:
 
 
 def ask_for(
-    client: Client, sids: Sequence[str], witness: str | None, counters: Counters, context: Context
+    client: Client,
+    sids: Sequence[str],
+    listed_sid: str | None,
+    counters: Counters,
+    context: Context,
 ) -> dict[str, Absence]:
-    """What the API says of services; a 404 without a word counts where `witness` is alive.
+    """Return what the API says of services.
+
+    A 404 without a word counts where `listed_sid`, which the API has just listed, is alive.
 
     Raises:
         Interrupted: the run is to stop.
@@ -64,7 +70,8 @@ def ask_for(
     answers = _look_up(client, sids, counters, context)
     if Absence.WORDLESS in answers.values():
         trusted = (
-            witness is not None and look_up_service(client, witness, counters) is Absence.ALIVE
+            listed_sid is not None
+            and look_up_service(client, listed_sid, counters) is Absence.ALIVE
         )
         return weigh(answers, trusted=trusted)
     return answers

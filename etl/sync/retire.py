@@ -91,8 +91,8 @@ def _require_gone(context: Context, account: config.Account, outcome: ScanOutcom
     """
     sid = outcome.scope.chat_service_sid
     with closing(Client(account, context.settings.retry, context.stop)) as client:
-        witness = _find_witness(client, outcome.counters)
-        answer = ask_for(client, [sid], witness, outcome.counters, context)[sid]
+        listed_sid = _find_listed_sid(client, outcome.counters)
+        answer = ask_for(client, [sid], listed_sid, outcome.counters, context)[sid]
     if answer is Absence.ALIVE:
         raise errors.DeletesRefused(
             f"the service is alive at Twilio, and account {account.name} of the configuration "
@@ -105,7 +105,7 @@ def _require_gone(context: Context, account: config.Account, outcome: ScanOutcom
         )
 
 
-def _find_witness(client: Client, counters: Counters) -> str | None:
+def _find_listed_sid(client: Client, counters: Counters) -> str | None:
     """A service that the account lists, if it may list any.
 
     Raises:

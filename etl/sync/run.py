@@ -115,7 +115,10 @@ def _asked_of(account: config.Account, request: Request, listed: set[str]) -> bo
 
 
 def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Holder:
-    """Open the run's line in the ledger, after closing those that killed runs left; gives what its leases are held by."""
+    """Open the run's line in the ledger, after closing those that killed runs left.
+
+    Return what the run's leases are held by.
+    """
     host = socket.gethostname()[:255]
     this = version("bindings-etl")
 

@@ -39,7 +39,7 @@ class Lapsed:
 
 
 def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> list[Lapsed]:
-    """Take the lease of `scope`; gives the expired ones that were in its way and are now gone.
+    """Take the lease of `scope`; return the expired ones that were in its way and are now gone.
 
     Raises:
         LeaseHeld: a live run works on an overlapping scope; nothing was changed.

@@ -65,7 +65,7 @@ class Progress:
 
 
 def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
-    """Open the run's line; gives its id."""
+    """Open the run's line; return its id."""
     line = {**asdict(begun), "status": RunStatus.RUNNING, "started_at": now, "dry_run": False}
     return _insert(conn, sync_runs, line)
 
@@ -82,7 +82,7 @@ def finish_run(conn: sa.Connection, run_id: int, ending: Ending, now: datetime) 
 
 
 def start_scan(conn: sa.Connection, run_id: int, scope: Scope, now: datetime) -> int:
-    """Open the scan's line; gives its id."""
+    """Open the scan's line; return its id."""
     line = {
         "run_id": run_id,
         "account": scope.account,

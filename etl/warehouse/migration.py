@@ -91,7 +91,7 @@ def require_head(conn: sa.Connection) -> None:
 
 
 def upgrade(warehouse: Warehouse, schema: str | None) -> tuple[str | None, str]:
-    """Bring the warehouse to the newest revision; gives the revision before and after.
+    """Bring the warehouse to the newest revision; return the revision before and after.
 
     Raises:
         WarehouseOutdated: it is newer than this program.

@@ -65,7 +65,7 @@ def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
 
 
 def take_all_for_new(hashed: Collection[HashedRow]) -> dict[str, Stored]:
-    """What `find_differing` gives for a batch of a service of which nothing is stored."""
+    """Return what `find_differing` would for a batch of a service of which nothing is stored."""
     return {one.sid: _NOTHING for one in hashed}
 
 
