@@ -1,7 +1,8 @@
 """The accounts of a run: what each has, which of it is read by whom, all scans side by side."""
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -224,23 +225,27 @@ def _scan_account(shared: _Shared, work: _Work) -> None:
         take_out(context, departure)
     parts = Counter(scope.chat_service_sid for scope in scopes)
     barriers = {sid: DeleteBarrier(number) for sid, number in parts.items()}
-    planned = [
-        Scan(
-            context,
-            client,
-            scope,
-            board.add(ScanOutcome(scope)),
-            barriers[scope.chat_service_sid],
-        )
-        for scope in scopes
-    ]
+    planned = [board.add(ScanOutcome(scope)) for scope in scopes]
     pool = ThreadPoolExecutor(client.account.concurrency, "scan")
-    tasks = [
-        pool.submit(_scan, scan, barriers[scope.chat_service_sid])
-        for scope, scan in zip(scopes, planned, strict=True)
-    ]
+    tasks = []
+    for outcome in longest_first(planned):
+        barrier = barriers[outcome.scope.chat_service_sid]
+        scan = Scan(context, client, outcome.scope, outcome, barrier)
+        tasks.append(pool.submit(_scan, scan, barrier))
     _wait_for(tasks, context.stop)
     pool.shutdown(wait=False, cancel_futures=True)
+
+
+def longest_first(outcomes: Iterable[ScanOutcome]) -> list[ScanOutcome]:
+    """Return planned scans in the order of their last sizes, what was never read first.
+
+    Were the longest listing the last one, the others would long be done while it is read.
+    """
+    return sorted(outcomes, key=_last_size, reverse=True)
+
+
+def _last_size(outcome: ScanOutcome) -> float:
+    return math.inf if outcome.expected is None else outcome.expected
 
 
 def _scan(scan: Scan, barrier: DeleteBarrier) -> None:

@@ -418,3 +418,16 @@ def test_a_run_loads_the_dialect_of_its_own_engine_only(trial: Trial) -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def test_the_longest_listing_is_read_first(make_trial: MakeTrial) -> None:
+    """Begun last, the longest listing would be read alone, with all other places idle."""
+    trial = make_trial((10, 30, 20), max_page_size=50)
+    trial.account["concurrency"] = 1
+    trial.sync()
+    trial.simulator.requests.clear()
+    trial.sync()
+    asked = [request.path for request in trial.simulator.requests]
+    listings = [path for path in asked if path.endswith("/Bindings")]
+    small, large, middle = (service.sid for service in trial.services)
+    assert [path.split("/")[3] for path in listings] == [large, middle, small]
