@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel
 
 from etl.config import Account, Deletes, Privacy, Retry, Run, Settings, load
+from etl.config.faults import sentence
 from etl.errors import ConfigurationError
-from etl.faults import sentence
 from etl.warehouse.engines import read_url
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from etl.interpolation import interpolate
+from etl.config.faults import Fault
+from etl.config.interpolation import interpolate
 
 ENVIRONMENT = {"NAME": "value", "EMPTY": "", "_x1": "lower", "NESTED": "${NAME}"}
 
 
-def fill(node: Any) -> tuple[Any, list[tuple[str, str]]]:
-    faults: list[tuple[str, str]] = []
+def fill(node: Any) -> tuple[Any, list[Fault]]:
+    faults: list[Fault] = []
     return interpolate(node, ENVIRONMENT, faults), faults
 
 

@@ -2,9 +2,11 @@
 
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from etl.config.faults import Fault, join
 
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)(\}?)")
 _LARGEST_VALUE_BYTES = 2**20
@@ -16,9 +18,9 @@ class Unresolved(Exception):
 
 
 def interpolate(
-    node: Any, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str = ""
+    node: Any, environment: Mapping[str, str], faults: list[Fault], path: str = ""
 ) -> Any:
-    """Fill every placeholder below `node`; what cannot be filled is added to `faults` as (path, sentence).
+    """Return `node` with every placeholder in it filled; those that cannot be join `faults`.
 
     What a placeholder brings in is taken as it is: it is not searched for placeholders again.
     """
@@ -37,26 +39,12 @@ def interpolate(
     return node
 
 
-def join(path: str, step: object) -> str:
-    """`accounts` + 0 → `accounts[0]`; `accounts[0]` + `name` → `accounts[0].name`."""
-    if isinstance(step, int):
-        return f"{path}[{step}]"
-    return f"{path}.{step}" if path else str(step)
-
-
-def unresolved_paths(faults: list[tuple[str, str]]) -> Iterator[str]:
-    """The paths whose value is unknown, so that nothing more need be said about them."""
-    return (path for path, _ in faults)
-
-
-def _fill(
-    text: str, environment: Mapping[str, str], faults: list[tuple[str, str]], path: str
-) -> str:
+def _fill(text: str, environment: Mapping[str, str], faults: list[Fault], path: str) -> str:
     def fill(match: re.Match[str]) -> str:
         try:
             return _resolve(match[1], match[2], environment)
-        except Unresolved as fault:
-            faults.append((path, str(fault)))
+        except Unresolved as reason:
+            faults.append(Fault(path, str(reason)))
             return match[0]
 
     return _PLACEHOLDER.sub(fill, text)
@@ -69,11 +57,13 @@ def _resolve(inside: str, end: str, environment: Mapping[str, str]) -> str:
     if not end or not _NAME.fullmatch(name):
         # Not repeated here: it may be part of a secret.
         raise Unresolved(
-            "what begins with ${ is not a placeholder; write ${NAME}, ${NAME:-default} or ${file:PATH}"
+            "what begins with ${ is not a placeholder; "
+            "write ${NAME}, ${NAME:-default} or ${file:PATH}"
         )
     if "${" in default:
         raise Unresolved(
-            f"the default of ${{{name}:-…}} holds another placeholder, which is not filled; give plain text"
+            f"the default of ${{{name}:-…}} holds another placeholder, which is not filled; "
+            "give plain text"
         )
     if name in environment:
         return _readable(name, environment[name]) or default
@@ -85,7 +75,7 @@ def _resolve(inside: str, end: str, environment: Mapping[str, str]) -> str:
 
 
 def _readable(name: str, value: str) -> str:
-    """Bytes that are not text come in as lone surrogates, which neither the API nor a database takes."""
+    """Return `value`; neither the API nor a database takes the surrogates of odd bytes."""
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -1,37 +1,26 @@
-"""The configuration file: its shape, its rules, and how it is read (config.example.yaml).
+"""The settings of the configuration file, and the rules between them (config.example.yaml).
 
-All faults of a file come out together in one `ConfigurationError`, each with its path. Plain pydantic does this;
-pydantic-settings would add reading of the environment by key, which nobody wants here, and 0.03 s of every start.
+pydantic checks them; pydantic-settings would add reading of the environment by key, which nobody
+wants here, and 0.03 s of every start.
 """
 
-import ipaddress
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from glob import escape, glob
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
 )
 
-from etl import faults as words
-from etl.errors import ConfigurationError
-from etl.interpolation import Unresolved, interpolate, join, read_whole, unresolved_paths
-
-if TYPE_CHECKING:
-    from pydantic_core import ErrorDetails
+from etl.config.urls import check_hook, check_origin, is_loopback
 
 DEFAULT_BASE_URL = "https://conversations.twilio.com"
 _TOKEN_ORIGIN = "https://oauth.twilio.com"  # noqa: S105 - an address
@@ -42,10 +31,7 @@ DEFAULT_EDGES = {"us1": "ashburn", "ie1": "dublin", "au1": "sydney", "jp1": "tok
 ServiceSid = Annotated[str, Field(pattern=r"^IS[0-9a-fA-F]{32}$")]
 Label = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 HostPart = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
-_LARGEST_FILE_BYTES = 16 * 2**20
-_MERGE = "tag:yaml.org,2002:merge"
-_HOLDS_ITSELF = "what an alias (*) brings in holds itself"
-# A wait that clocks and sockets can still count; "for ever" is not among them (docs/promises.md §7).
+# A wait that clocks and sockets can still count; no request waits for ever (docs/promises.md §7).
 LONGEST_SECONDS = 366 * 86_400
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s*([smhd])")
 _SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -72,8 +58,6 @@ Duration = Annotated[float, BeforeValidator(_read_duration)]
 Seconds = Annotated[Duration, Field(gt=0, le=LONGEST_SECONDS), _duration_schema(exclusiveMinimum=0)]
 SecondsFromZero = Annotated[Duration, Field(ge=0, le=LONGEST_SECONDS), _duration_schema(minimum=0)]
 SecondsFromOne = Annotated[Duration, Field(ge=1, le=LONGEST_SECONDS), _duration_schema(minimum=1)]
-
-_HOST = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
 
 
 class _Section(BaseModel):
@@ -148,28 +132,11 @@ class Account(_Section):
     @field_validator("base_url")
     @classmethod
     def _safe_origin(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            host, port = parts.hostname or "", parts.port
-        except ValueError:
-            raise ValueError("is not an http(s) URL") from None
-        if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
-            raise ValueError("is not an http(s) URL")
-        origin = (
-            f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
-        )
-        if value.lower() not in (origin, f"{origin}/"):
-            raise ValueError(
-                "must be scheme, host and port only, e.g. https://conversations.twilio.com"
-            )
-        if parts.scheme == "http" and not is_loopback(host):
-            raise ValueError("plain http is taken for loopback addresses only; use https")
-        return origin
+        return None if value is None else check_origin(value)
 
-    # What follows looks at several settings. A rule stands at the last of them, where the others are known, and not at the whole
-    # section: there it would be heard only after every other fault is mended.
+    # What follows looks at several settings. A rule stands at the last of them, where the others
+    # are known, and not at the whole section: there it would be heard only after every other
+    # fault is mended.
 
     @field_validator("api_secret")
     @classmethod
@@ -192,7 +159,8 @@ class Account(_Section):
         ways = [info.data.get("api_key"), info.data.get("client_id"), value]
         if pairs <= info.data.keys() and sum(way is not None for way in ways) != 1:
             raise ValueError(
-                "give either api_key with api_secret, or client_id with client_secret, or auth_token"
+                "give either api_key with api_secret, "
+                "or client_id with client_secret, or auth_token"
             )
         return value
 
@@ -210,7 +178,7 @@ class Account(_Section):
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port that this account's credentials may go to; nothing else ever gets them."""
+        """Scheme, host and port that this account's credentials may go to, and nothing else."""
         if self.base_url:
             return self.base_url
         if not self.region and not self.edge:
@@ -371,7 +339,7 @@ class Hooks(_Section):
     @classmethod
     def _safe_places(cls, value: list[SecretStr]) -> list[SecretStr]:
         for url in value:
-            _check_hook(url.get_secret_value())
+            check_hook(url.get_secret_value())
         return value
 
 
@@ -394,7 +362,7 @@ class Privacy(_Section):
     @field_validator("old_keys")
     @classmethod
     def _no_empty_key(cls, value: list[SecretStr]) -> list[SecretStr]:
-        """An empty one is a variable or a file that holds nothing; its rows would never be found."""
+        """An empty one is a variable or a file of nothing; its rows would never be found."""
         if not all(key.get_secret_value() for key in value):
             raise ValueError("holds an empty key; give each key that was in use, or leave it out")
         return value
@@ -436,282 +404,3 @@ class Settings(_Section):
     hooks: Hooks = Hooks()
     normalize: Normalize = Normalize()
     privacy: Privacy = Privacy()
-
-
-def load(path: Path, read_url: ReadUrl, environment: Mapping[str, str] = os.environ) -> Settings:
-    """Read, fill and check the file at `path`.
-
-    Raises:
-        ConfigurationError: with every fault of the file, one line each.
-    """
-    faults: list[tuple[str, str]] = []
-    lines: dict[str, int] = {}
-    document = _parse(path, faults, lines)
-    # A section whose lines are all commented out is null in YAML, and means its defaults.
-    filled = interpolate(
-        {key: value for key, value in document.items() if value is not None}, environment, faults
-    )
-    files = _add_accounts(filled, path.parent, environment, faults)
-    faults += _rival_claims(filled.get("accounts"))
-    try:
-        settings = Settings.model_validate(filled, context=read_url)
-    except ValidationError as invalid:
-        known = set(unresolved_paths(faults))
-        if "accounts_from" in filled and not filled.get("accounts"):
-            known.add("accounts")
-        faults += [fault for fault in _faults(invalid) if fault[0] not in known]
-    if faults:
-        told = "".join(f"\n  {_told(where, what, lines, files)}" for where, what in faults)
-        raise ConfigurationError(
-            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
-        )
-    return settings
-
-
-class _AccountFile(NamedTuple):
-    """A file that holds one account."""
-
-    name: str
-    lines: Mapping[str, int]
-
-
-def _add_accounts(
-    filled: dict[str, Any],
-    folder: Path,
-    environment: Mapping[str, str],
-    faults: list[tuple[str, str]],
-) -> dict[str, _AccountFile]:
-    """Put the accounts that `accounts_from` names behind the others; return their files by path."""
-    pattern, accounts = filled.get("accounts_from"), filled.get("accounts", [])
-    if not isinstance(pattern, str) or not isinstance(accounts, list):
-        return {}
-    # Unlike pathlib's it takes whole paths too, and passes over hidden files.
-    found = sorted(glob(str(Path(escape(str(folder))) / pattern)))  # noqa: PTH207
-    if not found:
-        faults.append(("accounts_from", "no file matches; it is taken from this file's folder"))
-    files: dict[str, _AccountFile] = {}
-    for file in map(Path, found):
-        place = f"accounts[{len(accounts)}]"
-        slips: list[tuple[str, str]] = []
-        lines: dict[str, int] = {}
-        try:
-            document = _parse(file, slips, lines, "one account's settings, such as name")
-        except ConfigurationError as unread:
-            faults.append(("accounts_from", str(unread)))
-            continue
-        faults += [(f"{place}.{where}", what) for where, what in slips]
-        given = {key: value for key, value in document.items() if value is not None}
-        accounts = [*accounts, interpolate(given, environment, faults, place)]
-        files[place] = _AccountFile(os.path.relpath(file, folder), lines)
-    if files:
-        filled["accounts"] = accounts
-    return files
-
-
-def _told(
-    where: str, what: str, lines: Mapping[str, int], files: Mapping[str, _AccountFile]
-) -> str:
-    head, _, inside = where.partition(".")
-    if head not in files:
-        return f"{where or '(top level)'}: {what}{words.place(where, lines)}"
-    file = files[head]
-    return f"{file.name}: {inside or '(top level)'}: {what}{words.place(inside, file.lines)}"
-
-
-def _parse(
-    path: Path,
-    faults: list[tuple[str, str]],
-    lines: dict[str, int],
-    content: str = "at least accounts and warehouse",
-) -> dict[str, Any]:
-    try:
-        document = _construct(read_whole(path, _LARGEST_FILE_BYTES).decode(), faults, lines)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"there is no configuration file {path}; `bindings-etl init` writes one, "
-            "or name yours with --config or $BINDINGS_ETL_CONFIG"
-        ) from None
-    except Unresolved as unread:
-        raise ConfigurationError(f"the configuration cannot be read: {unread}") from None
-    except (OSError, UnicodeDecodeError) as cause:
-        raise ConfigurationError(
-            f"{path} cannot be read: {getattr(cause, 'strerror', None) or 'not UTF-8'}"
-        ) from cause
-    except (yaml.YAMLError, ValueError, RecursionError) as cause:
-        mark = getattr(cause, "problem_mark", None)
-        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigurationError(f"{path} is not valid YAML{where}: {_slip(cause)}") from None
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{path} must hold a mapping with {content}")
-    return document
-
-
-def _construct(text: str, faults: list[tuple[str, str]], lines: dict[str, int]) -> Any:
-    """Return what `yaml.safe_load` does, and note the line of each path.
-
-    Keys that stand twice, of which it would take the last without a word, go into `faults`.
-    """
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _Walk(faults, lines).through(node, "", ())
-        return loader.construct_document(node)
-    finally:
-        loader.dispose()
-
-
-class _Walk:
-    """Goes through what was parsed, before `<<` brings in keys that may well be there already."""
-
-    def __init__(self, faults: list[tuple[str, str]], lines: dict[str, int]) -> None:
-        self._faults = faults
-        self._lines = lines
-        self._seen: set[yaml.Node] = set()
-
-    def through(self, node: Any, path: str, above: tuple[yaml.Node, ...]) -> None:
-        """Note lines and doubled keys below `node`.
-
-        Raises:
-            ComposerError: a part holds itself.
-        """
-        if node in above:
-            raise yaml.composer.ComposerError(None, None, _HOLDS_ITSELF, node.start_mark)
-        if node in self._seen or isinstance(node, yaml.ScalarNode):
-            return
-        self._seen.add(node)
-        if isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                inside = join(path, index)
-                self._lines[inside] = item.start_mark.line + 1
-                self.through(item, inside, (*above, node))
-        else:
-            self._through_mapping(node, path, (*above, node))
-
-    def _through_mapping(
-        self, node: yaml.MappingNode, path: str, above: tuple[yaml.Node, ...]
-    ) -> None:
-        known: set[tuple[str, str]] = set()
-        for key, value in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue  # refused when it is constructed
-            inside, line = join(path, key.value), key.start_mark.line + 1
-            if (key.tag, key.value) in known and key.tag != _MERGE:
-                self._faults.append((inside, f"stands twice, again at line {line}; keep one"))
-            known.add((key.tag, key.value))
-            self._lines.setdefault(inside, line)
-            self.through(value, inside, above)
-
-
-def _slip(cause: Exception) -> str:
-    """What is wrong with the YAML. Only the scanner and the parser are quoted: others repeat values, which may be secrets."""
-    said = getattr(cause, "problem", None) or ""
-    if said == _HOLDS_ITSELF:
-        return said
-    if getattr(cause, "context", None) == "expected a single document in the stream":
-        return "it holds more than one document; keep one, without a line of --- between"
-    if (
-        isinstance(cause, yaml.scanner.ScannerError | yaml.parser.ParserError)
-        and "tag handle" not in said
-    ):
-        return said
-    return "a value cannot be read; put it in quotes, above all when it begins with *, & or ! or looks like a date"
-
-
-def _rival_claims(accounts: Any) -> list[tuple[str, str]]:
-    """Names and services that are claimed twice; looked for before anything is checked, so that no other fault hides them."""
-    faults: list[tuple[str, str]] = []
-    claimed: set[str] = set()
-    for index, account in enumerate(accounts if isinstance(accounts, list) else []):
-        if not isinstance(account, dict):
-            continue
-        name, services = account.get("name"), account.get("services")
-        listed = (
-            [sid for sid in services if isinstance(sid, str)] if isinstance(services, list) else []
-        )
-        if doubled := _doubled(listed):
-            faults.append(
-                (f"accounts[{index}].services", f"lists {', '.join(doubled)} more than once")
-            )
-        claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
-        claims |= dict.fromkeys(listed, "services")
-        rivals = sorted(claims.keys() & claimed)
-        faults += [
-            (f"accounts[{index}].{claims[claim]}", f"{claim} belongs to another account already")
-            for claim in rivals
-        ]
-        claimed |= claims.keys()
-    return faults
-
-
-_ONE_OF_ALL = "literal['all']"
-_UNIONS = (_ONE_OF_ALL, "constrained-list", "list[constrained-str]")
-
-
-def _faults(invalid: ValidationError) -> list[tuple[str, str]]:
-    faults: dict[tuple[str, str], None] = {}
-    for error in invalid.errors(include_url=False, include_input=False):
-        path = ""
-        for step in error["loc"]:
-            if step not in _UNIONS:
-                path = join(path, step)
-        faults[path, _sentence(error)] = None
-    # Of a value that may be a word or a list, only the branch that got further is heard.
-    return [
-        fault for fault in faults if not any(path.startswith(f"{fault[0]}[") for path, _ in faults)
-    ]
-
-
-def _sentence(error: "ErrorDetails") -> str:
-    kind, steps = error["type"], error["loc"]
-    if kind == "extra_forbidden":
-        return words.unknown_key(str(steps[-1]), _keys_at(steps[:-1]))
-    if _ONE_OF_ALL in steps or (kind == "list_type" and steps[-1] in _UNIONS):
-        return "must be all, or a list of service SIDs"
-    return words.sentence(kind, error.get("ctx", {}), error["msg"])
-
-
-def _keys_at(steps: tuple[int | str, ...]) -> list[str]:
-    """Which keys a section may have."""
-    section: type[BaseModel] = Settings
-    for step in steps:
-        if isinstance(step, str):
-            kind = section.model_fields[step].annotation
-            section = next(
-                one
-                for one in (kind, *get_args(kind))
-                if isinstance(one, type) and issubclass(one, BaseModel)
-            )
-    return [field.alias or name for name, field in section.model_fields.items()]
-
-
-def _check_hook(url: str) -> None:
-    """Raise `ValueError`, which does not repeat the URL, when it is none to post to."""
-    try:
-        parts = urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port
-    except ValueError:
-        raise ValueError("is not an https URL") from None
-    is_whole = parts.scheme in ("http", "https") and _HOST.fullmatch(host) and port != 0
-    if not is_whole or not re.fullmatch(r"[!-~]+", url):
-        raise ValueError("is not an https URL")
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ValueError("plain http is taken for loopback addresses only; use https")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether `host` can only be this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _doubled(values: Iterable[str]) -> list[str]:
-    counted: dict[str, int] = {}
-    for value in values:
-        counted[value] = counted.get(value, 0) + 1
-    return [value for value, count in counted.items() if count > 1]

@@ -1,0 +1,119 @@
+"""Reads the configuration file: fills its placeholders, adds account files, checks all of it."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from glob import escape, glob
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from etl.config.document import read_document
+from etl.config.faults import Fault, line_note, validation_faults
+from etl.config.interpolation import interpolate
+from etl.config.settings import ReadUrl, Settings
+from etl.errors import ConfigurationError
+
+
+def load(path: Path, read_url: ReadUrl, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings in the file at `path`, with its placeholders filled.
+
+    Raises:
+        ConfigurationError: with every fault of the file, one line each.
+    """
+    document = read_document(path, "at least accounts and warehouse")
+    faults = document.faults
+    filled = interpolate(document.content, environment, faults)
+    account_files = _add_accounts(filled, path.parent, environment, faults)
+    faults += _claimed_twice(filled.get("accounts"))
+    settings = None
+    try:
+        settings = Settings.model_validate(filled, context=read_url)
+    except ValidationError as invalid:
+        faults += _new_faults(invalid, filled, faults)
+    if settings is None or faults:
+        told = "".join(f"\n  {_told(fault, document.lines, account_files)}" for fault in faults)
+        raise ConfigurationError(
+            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
+        )
+    return settings
+
+
+class _AccountFile(NamedTuple):
+    """A file that holds one account."""
+
+    name: str
+    lines: Mapping[str, int]
+
+
+def _add_accounts(
+    filled: dict[str, Any], folder: Path, environment: Mapping[str, str], faults: list[Fault]
+) -> dict[str, _AccountFile]:
+    """Put the accounts that `accounts_from` names behind the others; return their files by path."""
+    pattern, accounts = filled.get("accounts_from"), filled.get("accounts", [])
+    if not isinstance(pattern, str) or not isinstance(accounts, list):
+        return {}
+    # Unlike pathlib's it takes whole paths too, and passes over hidden files.
+    found = sorted(glob(str(Path(escape(str(folder))) / pattern)))  # noqa: PTH207
+    if not found:
+        message = "no file matches; it is taken from this file's folder"
+        faults.append(Fault("accounts_from", message))
+    files: dict[str, _AccountFile] = {}
+    for file in map(Path, found):
+        place = f"accounts[{len(accounts)}]"
+        try:
+            document = read_document(file, "one account's settings, such as name")
+        except ConfigurationError as unread:
+            faults.append(Fault("accounts_from", str(unread)))
+            continue
+        faults += [Fault(f"{place}.{path}", message) for path, message in document.faults]
+        accounts = [*accounts, interpolate(document.content, environment, faults, place)]
+        files[place] = _AccountFile(os.path.relpath(file, folder), document.lines)
+    if files:
+        filled["accounts"] = accounts
+    return files
+
+
+def _new_faults(
+    invalid: ValidationError, filled: Mapping[str, Any], known: list[Fault]
+) -> list[Fault]:
+    """Return what validation adds; of a value that is unknown nothing more need be said."""
+    paths = {fault.path for fault in known}
+    if "accounts_from" in filled and not filled.get("accounts"):
+        paths.add("accounts")
+    return [fault for fault in validation_faults(invalid, Settings) if fault.path not in paths]
+
+
+def _told(fault: Fault, lines: Mapping[str, int], files: Mapping[str, _AccountFile]) -> str:
+    account, _, inside = fault.path.partition(".")
+    if account not in files:
+        return f"{fault.path or '(top level)'}: {fault.message}{line_note(fault.path, lines)}"
+    name, lines = files[account]
+    return f"{name}: {inside or '(top level)'}: {fault.message}{line_note(inside, lines)}"
+
+
+def _claimed_twice(accounts: Any) -> list[Fault]:
+    """Return names and services that two accounts claim, or one twice.
+
+    They are looked for before anything is checked, so that no other fault hides them.
+    """
+    faults: list[Fault] = []
+    claimed: set[str] = set()
+    for index, account in enumerate(accounts if isinstance(accounts, list) else []):
+        if not isinstance(account, dict):
+            continue
+        path, name, services = f"accounts[{index}]", account.get("name"), account.get("services")
+        sids = services if isinstance(services, list) else []
+        listed = Counter(sid for sid in sids if isinstance(sid, str))
+        if doubled := [sid for sid, count in listed.items() if count > 1]:
+            message = f"lists {', '.join(doubled)} more than once"
+            faults.append(Fault(f"{path}.services", message))
+        claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
+        claims |= dict.fromkeys(listed, "services")
+        faults += [
+            Fault(f"{path}.{claims[claim]}", f"{claim} belongs to another account already")
+            for claim in sorted(claims.keys() & claimed)
+        ]
+        claimed |= claims.keys()
+    return faults
