@@ -1,5 +1,8 @@
 """The examples of a set-up work as they stand, each in an environment like its own."""
 
+import grp
+import os
+import pwd
 import re
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import yaml
 
 from etl.config import Settings, load
 from etl.warehouse.engines import read_url
+from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -52,29 +56,27 @@ def test_the_readme_s_configuration_is_the_one_of_all_examples() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    [block("cron", ""), (DEPLOY / "cron/bindings-etl").read_text(encoding="utf-8")],
-    ids=["readme", "deploy"],
-)
-def test_every_line_of_cron_finds_program_secrets_and_log(text: str, tmp_path: Path) -> None:
-    """cron knows neither the user's PATH nor his variables; a line that needs them fails every five minutes into a mailbox."""
+CRON = {
+    "readme": block("cron", ""),
+    "deploy": (DEPLOY / "cron/bindings-etl").read_text(encoding="utf-8"),
+}
+
+
+def run_cron(text: str, folder: Path, program: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run each line of a crontab as cron would, with `program` (a shell script) in the program's place."""
     for name in ("bin", "etc", "log"):
-        (tmp_path / name).mkdir()
+        (folder / name).mkdir()
     for name in ("config.yaml", "secrets.env"):
-        (tmp_path / "etc" / name).write_bytes((DEPLOY / name).read_bytes())
-    # In the program's place: the program itself, which says what it was given.
-    program = tmp_path / "bin" / "bindings-etl"
-    program.write_text(
-        f'#!/bin/sh\nexport PYTHONPATH={ROOT}\nexec {sys.executable} -m etl config show "$1" "$2"\n'
-    )
-    program.chmod(0o755)
+        (folder / "etc" / name).write_bytes((DEPLOY / name).read_bytes())
+    script = folder / "bin" / "bindings-etl"
+    script.write_text(f"#!/bin/sh\n{program}\n")
+    script.chmod(0o755)
     for place, name in (
         ("/etc/bindings-etl", "etc"),
         ("/var/log/bindings-etl", "log"),
         ("/usr/local/bin", "bin"),
     ):
-        text = text.replace(place, str(tmp_path / name))
+        text = text.replace(place, str(folder / name))
     environment = {
         "HOME": "/",
         "SHELL": "/bin/sh",
@@ -82,31 +84,123 @@ def test_every_line_of_cron_finds_program_secrets_and_log(text: str, tmp_path: P
     }
     lines = re.findall(r"^[*\d]\S*(?: +\S+){4} +etl +(.+)$", text, re.MULTILINE)
     assert lines
-    for line in lines:
-        ended = subprocess.run(
+    return [
+        subprocess.run(
             ["/bin/sh", "-c", line], env=environment, capture_output=True, text=True, check=False
         )
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    assert len(list((tmp_path / "log").iterdir())) == len(lines)
-    assert all(
-        "etl:***@db.internal" in log.read_text(encoding="utf-8")
-        for log in (tmp_path / "log").iterdir()
-    )
+        for line in lines
+    ]
 
 
-def test_the_unit_reads_the_same_secrets_and_may_write_a_file() -> None:
+@pytest.mark.parametrize("text", CRON.values(), ids=CRON)
+def test_every_line_of_cron_finds_program_secrets_and_log(text: str, tmp_path: Path) -> None:
+    """cron knows neither the user's PATH nor his variables; a line that needs them fails every five minutes into a mailbox."""
+    # In the program's place: the program itself, which says what it was given.
+    program = f'export PYTHONPATH={ROOT}\nexec {sys.executable} -m etl config show "$1" "$2"'
+    ended = run_cron(text, tmp_path, program)
+    assert [(one.returncode, one.stdout, one.stderr) for one in ended] == [(0, "", "")] * len(ended)
+    logs = [log.read_text(encoding="utf-8") for log in (tmp_path / "log").iterdir()]
+    assert len(logs) == len(ended)
+    assert all("etl:***@db.internal" in log for log in logs)
+
+
+@pytest.mark.parametrize("text", CRON.values(), ids=CRON)
+def test_cron_mails_what_failed(text: str, tmp_path: Path) -> None:
+    """cron mails what a line prints and forgets its exit code; a failure that only stands in a log is seen by nobody."""
+    assert "MAILTO=" in text
+    for one in run_cron(text, tmp_path, "echo why it failed >&2; exit 4"):
+        assert (one.stdout, one.stderr) == ("why it failed\n", "")
+
+
+def test_cron_mails_nothing_of_a_run_that_found_another_at_work(tmp_path: Path) -> None:
+    """Where runs now and then take longer than five minutes, mails about it would teach to ignore mails."""
+    for name, text in CRON.items():
+        (tmp_path / name).mkdir()
+        first = run_cron(text, tmp_path / name, "echo another run is at work >&2; exit 6")[0]
+        assert (first.stdout, first.stderr) == ("", "")
+
+
+def test_logs_of_cron_are_rotated(tmp_path: Path) -> None:
+    """A log that grows for years fills the disk, and then nothing runs any more."""
+    log = tmp_path / "log" / "sync.log"
+    log.parent.mkdir(mode=0o755)
+    log.write_text("a line\n")
+    owner = f"{pwd.getpwuid(os.getuid()).pw_name} {grp.getgrgid(os.getgid()).gr_name}"
+    rules = (DEPLOY / "cron/logrotate").read_text(encoding="utf-8")
+    rules = rules.replace("/var/log/bindings-etl", str(log.parent)).replace("etl etl", owner)
+    (tmp_path / "rules").write_text(rules)
+    (tmp_path / "rules").chmod(0o644)
+    command = [
+        find_program("logrotate"),
+        "--force",
+        "--state",
+        f"{tmp_path}/state",
+        f"{tmp_path}/rules",
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert (log.parent / "sync.log.1").read_text() == "a line\n"
+    assert log.read_text() == ""
+
+
+SYSTEMD = DEPLOY / "systemd"
+SERVICES = sorted(SYSTEMD.glob("*.service"))
+TIMERS = sorted(SYSTEMD.glob("*.timer"))
+
+
+def unit_settings(path: Path) -> list[tuple[str, str]]:
+    """The settings of a unit's file, in their order; a name may come more than once."""
+    return re.findall(r"^(\w+)=(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_a_unit_reads_the_same_secrets_and_may_write_a_file(path: Path) -> None:
     """With the whole system read-only, a warehouse in a file needs a folder of its own."""
-    unit = dict(
-        re.findall(
-            r"^(\w+)=(.*)$",
-            (DEPLOY / "systemd/bindings-etl.service").read_text(encoding="utf-8"),
-            re.MULTILINE,
-        )
-    )
+    unit = dict(unit_settings(path))
     assert unit["EnvironmentFile"] == "/etc/bindings-etl/secrets.env"
     assert unit["WorkingDirectory"] == f"/var/lib/{unit['StateDirectory']}"
     # systemd takes quotes off and a shell fills in `$`: what both read alike is plain.
     assert all(re.fullmatch(r"[A-Za-z0-9]+", value) for value in SECRETS.values())
+
+
+def test_every_unit_is_shut_in_alike() -> None:
+    """A hole that was closed in one unit and stays open in the other is open."""
+    own = {"Description", "ExecStart", "SuccessExitStatus"}
+    shared = [[one for one in unit_settings(path) if one[0] not in own] for path in SERVICES]
+    assert shared[0] == shared[1]
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_a_unit_may_do_little_else_than_its_work(path: Path) -> None:
+    """Whoever finds a hole in a library must not get the machine with it."""
+    command = [
+        find_program("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--threshold=30",
+        str(path),
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stdout[-200:]
+
+
+@pytest.mark.parametrize("path", [*SERVICES, *TIMERS], ids=lambda path: path.name)
+def test_systemd_understands_each_unit(path: Path, tmp_path: Path) -> None:
+    """systemd ignores a setting that it does not understand, and a timer without its service starts nothing."""
+    for unit in (*SERVICES, *TIMERS):
+        text = unit.read_text(encoding="utf-8")
+        # The one thing that is not here: the program where the unit looks for it.
+        text = text.replace("/usr/local/bin/bindings-etl", "/bin/true")
+        (tmp_path / unit.name).write_text(text)
+    command = [
+        find_program("systemd-analyze"),
+        "verify",
+        "--recursive-errors=yes",
+        f"{tmp_path}/{path.name}",
+    ]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert not path.name.endswith(".timer") or path.with_suffix(".service") in SERVICES
 
 
 @pytest.mark.parametrize(
