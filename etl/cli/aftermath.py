@@ -16,8 +16,8 @@ from etl.cli.options import Common
 from etl.config import Settings
 from etl.errors import EtlError, WarehouseError, exit_code_of
 from etl.stopping import Stop
+from etl.sync.assignment import recall_division
 from etl.sync.context import Request
-from etl.sync.division import Division
 from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
@@ -186,35 +186,30 @@ class Aftermath:
         if self.settings is not None and not isinstance(ended.error, WarehouseError):
             seconds = ended.seconds_left * _SHARE_OF_READING
             try:
-                lines = limits.within(seconds, partial(self._read, seconds), "freshness")
+                read = partial(self._read, ended.document, seconds)
+                lines = limits.within(seconds, read, "freshness")
             except Exception as failure:  # noqa: BLE001 - see above
                 log.warning("freshness.unread", reason=_reason(failure))
-        return metrics.figures(
-            ended.document, ended.exit_code, self._asked_for(lines, ended.document)
-        )
+        return metrics.figures(ended.document, ended.exit_code, lines)
 
-    def _read(self, seconds: float) -> list[dict[str, Any]]:
-        assert self.settings is not None  # noqa: S101 - see `_figures`
-        with configured_warehouse(self.settings, Stop(seconds), migrated=False) as warehouse:
-            return warehouse.read(read_freshness)
-
-    def _asked_for(
-        self, lines: list[dict[str, Any]], document: dict[str, Any]
-    ) -> list[dict[str, Any]]:
+    def _read(self, document: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
         """Of shards that run side by side, each tells of its own services only; a collector takes no figure twice."""
-        read = {entry["chat_service_sid"] for entry in document["services"]}
+        settings, request = self.settings, self._request
+        assert settings is not None  # noqa: S101 - see `_figures`
+        with configured_warehouse(settings, Stop(seconds), migrated=False) as warehouse:
+            lines = warehouse.read(read_freshness)
+            division = warehouse.read(lambda conn: recall_division(conn, settings, request))
+        told = {entry["chat_service_sid"] for entry in document["services"]}
         return [
             line
             for line in lines
-            if line["chat_service_sid"] in read
-            or (is_watched(line) and self._is_ours(line["account"], line["chat_service_sid"]))
+            if line["chat_service_sid"] in told
+            or (
+                is_watched(line)
+                and division.takes(line["account"], line["chat_service_sid"])
+                and request.is_about(line["account"], line["chat_service_sid"])
+            )
         ]
-
-    def _is_ours(self, account: str, chat_service_sid: str) -> bool:
-        division = Division(self._request.shard, self.settings.accounts if self.settings else ())
-        return division.takes(account, chat_service_sid) and self._request.is_about(
-            account, chat_service_sid
-        )
 
 
 def _write(path: Path, figures: "Future[list[metrics.Metric]]") -> None:

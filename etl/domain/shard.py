@@ -5,7 +5,9 @@ than it may have requests in flight.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from heapq import heapify, heapreplace
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,40 @@ class Spread:
         """
         places = self._places(shard.count)
         place = self._place_of(shard)
-        if place >= places:
-            return 0
-        return self.concurrency // places + (place < self.concurrency % places)
+        return self._share_of(place, places) if place < places else 0
 
-    def takes(self, shard: Shard, chat_service_sid: str) -> bool:
+    def takes(
+        self, shard: Shard, chat_service_sid: str, agreed: Mapping[str, int] | None = None
+    ) -> bool:
         """Return whether this shard reads a service, with all its parts.
 
-        A shard with a greater share takes more services.
+        `agreed` are places by SID, of `assign`; a service that is not in it goes by its hash, and
+        then a shard with a greater share takes more services.
         """
-        request = _hash(chat_service_sid) % self.concurrency
-        return request % self._places(shard.count) == self._place_of(shard)
+        places = self._places(shard.count)
+        place = (agreed or {}).get(chat_service_sid)
+        if place is None or place >= places:
+            place = _hash(chat_service_sid) % self.concurrency % places
+        return place == self._place_of(shard)
+
+    def assign(self, shards: int, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Return a place for each service, so that all of them end at about the same time.
+
+        The longest first, each to the place that would be done with it soonest. `sizes` is how
+        much there is to read of each service, by SID; the order of its items changes nothing.
+        """
+        places = self._places(shards)
+        ends = [(0.0, place) for place in range(places)]
+        heapify(ends)
+        assigned = {}
+        for sid, size in sorted(sizes.items(), key=lambda item: (-item[1], item[0])):
+            end, place = ends[0]
+            heapreplace(ends, (end + size / self._share_of(place, places), place))
+            assigned[sid] = place
+        return assigned
+
+    def _share_of(self, place: int, places: int) -> int:
+        return self.concurrency // places + (place < self.concurrency % places)
 
     def _places(self, shards: int) -> int:
         return min(self.most_places, shards)

@@ -12,11 +12,13 @@ import sqlalchemy as sa
 import structlog
 
 from etl import errors
+from etl.config import Account
 from etl.domain.guard import Absence
 from etl.domain.scope import Scope
 from etl.domain.service import Service
 from etl.domain.status import ScanStatus
 from etl.stopping import Stop
+from etl.sync.assignment import agree_on_places
 from etl.sync.board import Board
 from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
 from etl.sync.context import Context
@@ -119,8 +121,16 @@ def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
             continue
         with _failures_noted(shared.board, client):
             _record_found(shared, client.account.name, found)
+            agree_on_places(context, client.account, _sids_of(client.account, found))
             work.append(_work_of(shared, client, found))
     _side_by_side("account", [partial(_scan_account, shared, one) for one in work], context)
+
+
+def _sids_of(account: Account, found: _Found) -> list[str]:
+    """Return the services of an account, with those of other blocks that may find the same ones."""
+    if account.services != "all":
+        return account.services
+    return sorted({sid for services in found.values() for sid in services})
 
 
 def _work_of(shared: _Shared, client: Client, found: _Found) -> _Work:

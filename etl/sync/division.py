@@ -1,6 +1,6 @@
 """What of a run is this process's: services, and a share of each account's concurrency (docs/promises.md §12)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from etl.config import Account
 from etl.domain.shard import Shard, Spread
@@ -13,6 +13,7 @@ class Division:
         """`accounts` are all of the file, whatever was chosen of them."""
         self._shard = shard
         self._spreads = {account.name: _spread(account, accounts) for account in accounts}
+        self._agreed: dict[str, Mapping[str, int]] = {}
 
     def own(self, accounts: Iterable[Account]) -> list[Account]:
         """The accounts that this process asks, each with its share of the concurrency."""
@@ -30,7 +31,16 @@ class Division:
     def takes(self, account: str, chat_service_sid: str) -> bool:
         """Whether this process reads a service; one of an account that is no longer in the file has a shard too."""
         spread = self._spreads.get(account) or Spread(account, 1, 1)
-        return self._shard is None or spread.takes(self._shard, chat_service_sid)
+        agreed = self._agreed.get(spread.key)
+        return self._shard is None or spread.takes(self._shard, chat_service_sid, agreed)
+
+    def spread_of(self, account: str) -> Spread:
+        """How an account of the file is spread over the shards."""
+        return self._spreads[account]
+
+    def agree(self, account: str, places: Mapping[str, int]) -> None:
+        """Go by these places of services, which all processes of a run group know."""
+        self._agreed[self._spreads[account].key] = places
 
 
 def _spread(account: Account, accounts: Iterable[Account]) -> Spread:

@@ -13,6 +13,7 @@ from etl.warehouse.tables import (
     bindings,
     rejected_bindings,
     scan_progress,
+    shard_assignments,
     sync_runs,
     sync_scans,
 )
@@ -66,6 +67,8 @@ def leaving(cutoffs: Cutoffs) -> Iterator[Leaving]:
     if cutoffs.runs:
         yield Leaving(sync_scans.c.id, _scans_before(cutoffs.runs))
         yield Leaving(sync_runs.c.id, _runs_before(cutoffs.runs))
+        old = shard_assignments.c.assigned_at < cutoffs.runs
+        yield Leaving(shard_assignments.c.run_group, old)
 
 
 def count(conn: sa.Connection, cutoffs: Cutoffs) -> dict[str, int]:

@@ -44,6 +44,12 @@ def read_readers(conn: sa.Connection) -> dict[str, str]:
     return {line.chat_service_sid: line.account for line in conn.execute(known)}
 
 
+def read_sizes(conn: sa.Connection) -> dict[str, int]:
+    """Return how many active bindings each service has, by SID."""
+    lines = conn.execute(sa.select(services.c.chat_service_sid, services.c.active))
+    return {line.chat_service_sid: line.active for line in lines}
+
+
 def record_found(
     conn: sa.Connection, account: str, found: Sequence[Service], now: datetime, *, names: bool
 ) -> None:

@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261125_09"
+HEAD = "20261127_01"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -269,6 +269,17 @@ schema_drift = sa.Table(
     sa.Column("first_seen_at", UtcDateTime(), nullable=False, comment="When it was first seen."),
     sa.Column("row_count", sa.BigInteger(), nullable=False, server_default="0", comment="Active bindings that have it, counted whenever the service changes; of a time_form, which no row keeps, the most rows that one reading met in it."),
     comment="What the API sends that the program did not know of; up to 50 of a kind and service.",
+)  # fmt: skip
+
+shard_assignments = sa.Table(
+    "shard_assignments",
+    metadata,
+    sa.Column("run_group", name(128), primary_key=True, comment="What --run-group said."),
+    sa.Column("spread", name(64), primary_key=True, comment="Name of the configured account, or the AC… SID of all accounts with `services: all` of one owner."),
+    sa.Column("shards", sa.Integer(), primary_key=True, autoincrement=False, comment="N of --shard I/N."),
+    sa.Column("assigned_at", UtcDateTime(), nullable=False, comment="When the group's first process wrote it down."),
+    sa.Column("places", text(), nullable=False, comment="JSON object: SID of each service and the place of the shard that reads it, counted from the account's first one."),
+    comment="Which process of a run group reads which service, so that all end at about the same time.",
 )  # fmt: skip
 
 sync_leases = sa.Table(

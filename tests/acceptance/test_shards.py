@@ -96,3 +96,44 @@ def test_what_is_configured_nowhere_is_told_by_shards_too(make_trial: MakeTrial)
         trial.sync("--shard", f"{index}/7")
     states = {line["account"]: line["state"] for line in trial.query("SELECT * FROM services")}
     assert states == {"main": "active", "other": "active", "left": "unconfigured"}
+
+
+def test_a_run_group_divides_services_by_their_sizes(make_trial: MakeTrial) -> None:
+    """By hash, one process may get the longest services of all while the others have long ended."""
+    trial = make_trial((60, 20, 20, 20), max_page_size=50)
+    trial.account |= {"concurrency": 2, "page_size": 1}
+    trial.sync()
+    read = [read_by(trial, index, "--run-group", "night") for index in range(2)]
+    assert sorted(map(len, read)) == [1, 3]
+    assert sum(map(len, read)) == len(set().union(*read)) == 4
+
+
+def test_a_service_that_came_up_since_is_read_by_one_process(make_trial: MakeTrial) -> None:
+    """What the group's first process did not know of must be neither lost nor read twice."""
+    trial = make_trial((6, 5), max_page_size=50)
+    trial.account["concurrency"] = 3
+    read = [*read_by(trial, 0, "--run-group", "night")]
+    for _ in range(5):
+        trial.world.add_service(4)
+    for index in (1, 2):
+        read += read_by(trial, index, "--run-group", "night")
+    read += read_by(trial, 0, "--run-group", "night")
+    assert set(read) == {service.sid for service in trial.services}
+    places = trial.query("SELECT run_group, shards FROM shard_assignments")
+    assert places == [{"run_group": "night", "shards": 3}]
+
+
+def test_a_dry_run_of_a_group_writes_down_nothing(make_trial: MakeTrial) -> None:
+    """A dry run writes nothing at all, and its shards must read each service once all the same."""
+    trial = make_trial((6, 5, 4), max_page_size=50)
+    trial.account["concurrency"] = 2
+    trial.migrate()
+    read = [read_by(trial, index, "--run-group", "try", "--dry-run") for index in range(2)]
+    assert sum(map(len, read)) == len(set().union(*read)) == 3
+    assert trial.query("SELECT * FROM shard_assignments") == []
+
+
+def read_by(trial: Trial, index: int, *options: str) -> set[str]:
+    """Sync one of as many shards as there may be requests in flight; return what it read."""
+    count = trial.account["concurrency"]
+    return set(trial.sync("--shard", f"{index}/{count}", *options).services)

@@ -10,7 +10,8 @@ import sqlalchemy as sa
 from etl.domain.binding import Reject
 from etl.domain.counters import Counters
 from etl.domain.scope import Scope
-from etl.warehouse import leases, ledger, quarantine, staging
+from etl.warehouse import assignments, leases, ledger, quarantine, staging
+from etl.warehouse.assignments import Assignment
 from etl.warehouse.leases import Holder
 from etl.warehouse.ledger import Ending, Progress
 from tests.engines.scan_harness import OTHER_SERVICE, SCOPE, SERVICE, ScanHarness, day, sid
@@ -287,3 +288,14 @@ def test_the_newest_failure_of_each_service_is_found(harness: ScanHarness) -> No
     found = harness.warehouse.read(lambda conn: ledger.last_failures(conn, 2))
     assert {sid: line["error"] for sid, line in found.items()} == {SERVICE: "it is interrupted"}
     assert found[SERVICE]["finished_at"] == day(2)
+
+
+def test_the_first_assignment_of_a_group_holds_for_all(harness: ScanHarness) -> None:
+    """Two processes that begin together would each go by their own, and read services twice or not."""
+    which = Assignment("nuit d'été", "main", 4)
+    record = partial(assignments.record, engine=harness.warehouse.engine, which=which)
+    first = harness.warehouse.transact(lambda conn: record(conn, places={SERVICE: 3}))
+    second = harness.warehouse.transact(lambda conn: record(conn, places={SERVICE: 1}))
+    assert first == second == {SERVICE: 3}
+    other = which._replace(shards=5)
+    assert harness.warehouse.read(lambda conn: assignments.read(conn, other)) == {}

@@ -98,3 +98,26 @@ def test_a_service_of_no_configured_account_is_in_one_shard() -> None:
     """What is told of it, such as its freshness, must not stand in every shard's metrics."""
     takers = [shard for shard in shards(5) if Division(shard, []).takes("left", SERVICES[0])]
     assert len(takers) == 1
+
+
+def test_services_are_divided_by_their_sizes() -> None:
+    """By hash, the process with the two longest services would end long after all others."""
+    spread = Spread("main", 2, 2)
+    sizes = {SERVICES[0]: 60, SERVICES[1]: 20, SERVICES[2]: 20, SERVICES[3]: 20}
+    places = spread.assign(2, dict(reversed(sizes.items())))
+    assert places == {SERVICES[0]: 0, SERVICES[1]: 1, SERVICES[2]: 1, SERVICES[3]: 1}
+
+
+def test_a_place_with_more_requests_in_flight_reads_more() -> None:
+    """Each place would have as much to read, and the one with a single request would end last."""
+    spread = Spread("main", 4, 3)
+    places = spread.assign(3, dict.fromkeys(SERVICES[:8], 100))
+    assert Counter(places.values()) == {0: 4, 1: 2, 2: 2}
+
+
+def test_each_service_is_read_by_one_shard_whatever_was_agreed() -> None:
+    """A service that came up since, or a place that is none, must be neither lost nor read twice."""
+    spread = Spread("main", 3, 3)
+    agreed = {**spread.assign(5, dict.fromkeys(SERVICES[:20], 1)), SERVICES[30]: 9}
+    for sid in SERVICES[:40]:
+        assert sum(spread.takes(shard, sid, agreed) for shard in shards(5)) == 1
