@@ -1,6 +1,6 @@
 """What all scans of a run share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
@@ -10,7 +10,6 @@ from etl.domain.scope import Scope
 from etl.domain.shard import Shard
 from etl.stopping import Stop
 from etl.sync.division import Division
-from etl.sync.turns import Turns
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
@@ -58,7 +57,6 @@ class Context:
     stop: Stop
     holder: Holder | None
     """None in a dry run, which holds no lease and writes nothing."""
-    turns: Turns = field(default_factory=Turns)
     trace: Trace = OFF
 
     @cached_property

@@ -5,7 +5,6 @@ next run or thrown away.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar
@@ -62,7 +61,6 @@ class WarehouseSink:
         self._progress = Progress(0, "", 0, 0)
         self._is_first_load = False
         self._absent = 0
-        self._rank = context.turns.join()
         self._log = log.bind(run_id=context.holder.run_id, **scope.named)
 
     # open
@@ -115,18 +113,13 @@ class WarehouseSink:
             pages=self._progress.pages + batch.pages,
             fetched=self._progress.fetched + len(batch.rows),
         )
-        with self._turn():
-            seen = self._warehouse.transact(
-                lambda conn: self._keep(conn, hashed.values(), unreadable, progress)
-            )
+        seen = self._warehouse.transact(
+            lambda conn: self._keep(conn, hashed.values(), unreadable, progress)
+        )
         self._progress = progress
         self._drift.tell()
         self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows))
         return Kept(len(unreadable), seen, next(reversed(hashed), None))
-
-    def _turn(self) -> AbstractContextManager[None]:
-        """Where all rows are new, the program's own work is what takes time."""
-        return self._context.turns.turn(self._rank) if self._is_first_load else nullcontext()
 
     def _keep(
         self,
