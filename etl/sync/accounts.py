@@ -1,9 +1,8 @@
 """The accounts of a run: what each has, which of it is read by whom, all scans side by side."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,12 +16,10 @@ from etl.domain.guard import Absence
 from etl.domain.scope import Scope
 from etl.domain.service import Service
 from etl.domain.status import ScanStatus
-from etl.stopping import Stop
 from etl.sync.assignment import agree_on_places
 from etl.sync.board import Board
 from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
 from etl.sync.context import Context
-from etl.sync.deletes import DeleteBarrier
 from etl.sync.departures import (
     GONE_AT_TWILIO,
     UNPROVEN,
@@ -34,17 +31,12 @@ from etl.sync.departures import (
     take_out,
 )
 from etl.sync.outcome import ScanOutcome, sentence
-from etl.sync.scan import Scan
+from etl.sync.workers import Workers, wait_for
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
 from etl.warehouse import services
 
 log = structlog.get_logger()
-
-# After a stop, whatever still hangs on a socket is left behind: Kubernetes gives 30 s, and 10 are promised. A database that hangs as well
-# is left behind by the command line.
-_PATIENCE_AFTER_STOP_SECONDS = 7.0
-
 
 _Found = dict[str, dict[str, Service]]
 """The services of the accounts that were asked for theirs, by the account's name."""
@@ -56,6 +48,7 @@ class _Shared:
 
     context: Context
     board: Board
+    workers: Workers
     readers: Mapping[str, str]
     """The accounts that services belong to, by SID."""
     claims: Claims
@@ -72,12 +65,14 @@ class _Work:
     departures: list[Departure] = field(default_factory=list)
 
 
-def scan_accounts(context: Context, clients: Sequence[Client], board: Board) -> None:
+def scan_accounts(
+    context: Context, clients: Sequence[Client], board: Board, workers: Workers
+) -> None:
     """All accounts side by side, each with its own client, throttle and failures."""
     accounts = [client.account for client in clients]
     by_name = {client.account.name: client for client in clients}
     readers = context.warehouse.read(services.read_readers)
-    shared = _Shared(context, board, readers, Claims(context.settings.accounts, readers))
+    shared = _Shared(context, board, workers, readers, Claims(context.settings.accounts, readers))
     groups = [[by_name[account.name] for account in group] for group in group_by_owner(accounts)]
     _side_by_side("account", [partial(_scan_group, shared, group) for group in groups], context)
     _note_unconfigured(shared)
@@ -233,35 +228,23 @@ def _scan_account(shared: _Shared, work: _Work) -> None:
     context, board, client, scopes = shared.context, shared.board, work.client, work.scopes
     for departure in work.departures:
         take_out(context, departure)
-    parts = Counter(scope.chat_service_sid for scope in scopes)
-    barriers = {sid: DeleteBarrier(number) for sid, number in parts.items()}
-    planned = [board.add(ScanOutcome(scope)) for scope in scopes]
-    pool = ThreadPoolExecutor(client.account.concurrency, "scan")
-    tasks = []
-    for outcome in longest_first(planned):
-        barrier = barriers[outcome.scope.chat_service_sid]
-        scan = Scan(context, client, outcome.scope, outcome, barrier)
-        tasks.append(pool.submit(_scan, scan, barrier))
-    _wait_for(tasks, context.stop)
-    pool.shutdown(wait=False, cancel_futures=True)
+    by_service: dict[str, list[ScanOutcome]] = {}
+    for scope in scopes:
+        by_service.setdefault(scope.chat_service_sid, []).append(board.add(ScanOutcome(scope)))
+    tasks = shared.workers.scan(context, client, longest_first(by_service.values()))
+    wait_for(tasks, context.stop)
 
 
-def longest_first(outcomes: Iterable[ScanOutcome]) -> list[ScanOutcome]:
-    """Return planned scans in the order of their last sizes, what was never read first.
+def longest_first(services: Iterable[list[ScanOutcome]]) -> list[list[ScanOutcome]]:
+    """Return the parts of services in the order of their last sizes, what was never read first.
 
     Were the longest listing the last one, the others would long be done while it is read.
     """
-    return sorted(outcomes, key=_last_size, reverse=True)
+    return sorted(services, key=_last_size, reverse=True)
 
 
-def _last_size(outcome: ScanOutcome) -> float:
-    return math.inf if outcome.expected is None else outcome.expected
-
-
-def _scan(scan: Scan, barrier: DeleteBarrier) -> None:
-    scan.read()
-    for ready in barrier.arrive(scan):
-        ready.finish()
+def _last_size(parts: Sequence[ScanOutcome]) -> float:
+    return sum(math.inf if part.expected is None else part.expected for part in parts)
 
 
 @contextmanager
@@ -285,18 +268,5 @@ def _failures_noted(board: Board, client: Client) -> Iterator[None]:
 
 def _side_by_side(name: str, tasks: Sequence[Callable[[], None]], context: Context) -> None:
     pool = ThreadPoolExecutor(max(1, len(tasks)), name)
-    _wait_for([pool.submit(task) for task in tasks], context.stop)
-    pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _wait_for(tasks: Sequence[Future[None]], stop: Stop) -> None:
-    """Until all are done; after a stop, no longer than patience lasts. A fault of the program itself comes out here."""
-    waiting = set(tasks)
-    while waiting and not stop.requested:
-        _, waiting = wait(waiting, timeout=0.2)
-    _, late = wait(waiting, timeout=_PATIENCE_AFTER_STOP_SECONDS)
-    for task in tasks:
-        if task.done() and not task.cancelled():
-            task.result()
-    if late:
-        log.warning("run.left_behind", scans=len(late))
+    wait_for([pool.submit(task) for task in tasks], context.stop)
+    pool.shutdown(wait=False)

@@ -1,10 +1,9 @@
 """A run: which scopes there are, all their scans side by side, and the ledger around them (docs/promises.md)."""
 
 import socket
-import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 
@@ -20,11 +19,13 @@ from etl.sync.accounts import scan_accounts
 from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.division import Division
+from etl.sync.heartbeat import heartbeat
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
 from etl.sync.updates import warn_of_unusual_updates
+from etl.sync.workers import Threads, Workers
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
-from etl.warehouse import leases, ledger, services
+from etl.warehouse import ledger, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.opening import configured_warehouse
@@ -33,9 +34,14 @@ log = structlog.get_logger()
 
 
 def execute(
-    settings: Settings, request: Request, stop: Stop, board: Board, trace: Trace = OFF
+    settings: Settings,
+    request: Request,
+    stop: Stop,
+    board: Board,
+    trace: Trace = OFF,
+    workers: Workers | None = None,
 ) -> RunOutcome:
-    """Do what was asked for.
+    """Do what was asked for; without `workers` in the threads of this process.
 
     Raises:
         ConfigurationError: the request names something that is not configured.
@@ -53,8 +59,8 @@ def execute(
         context = Context(settings, request, warehouse, stop, holder, trace=trace)
         board.run_id = holder.run_id if holder else None
         try:
-            with _heartbeat(context):
-                scan_accounts(context, clients, board)
+            with heartbeat(context):
+                scan_accounts(context, clients, board, workers or Threads())
         except BaseException as error:
             _close_line(
                 warehouse,
@@ -188,40 +194,3 @@ def _close_line(
         )
     except errors.EtlError as error:
         log.warning("ledger.unwritten", run_id=run_id, reason=sentence(error))
-
-
-@contextmanager
-def _heartbeat(context: Context) -> Iterator[None]:
-    """Prolongs the leases while no batch is due, and breaks off what no longer moves.
-
-    Were a scan that waits in vain kept alive, each later run would find its service locked.
-    """
-    holder, warehouse = context.holder, context.warehouse
-    if holder is None:
-        yield
-        return
-    ended = threading.Event()
-
-    def beat() -> None:
-        while not ended.wait(holder.lease_seconds / 3):
-            try:
-                warehouse.transact(
-                    lambda conn: leases.renew_all(conn, warehouse.engine, holder), ahead=True
-                )
-            except (
-                errors.EtlError
-            ) as error:  # the scans find out for themselves, inside their own transactions
-                log.warning("lease.unrenewed", run_id=holder.run_id, reason=sentence(error))
-
-    def watch() -> None:
-        while not ended.wait(holder.lease_seconds / 3):
-            if number := warehouse.cut_off_silent(holder.lease_seconds):
-                log.warning("connection.cut", run_id=holder.run_id, connections=number)
-
-    # Two threads: the heartbeat works with the warehouse as well, and may be what no longer moves.
-    for work in (beat, watch):
-        threading.Thread(target=work, name="heartbeat", daemon=True).start()
-    try:
-        yield
-    finally:
-        ended.set()
