@@ -1,7 +1,6 @@
 """What operators take out for good: what is old, and every trace of one identity."""
 
 import socket
-import uuid
 from collections.abc import Sequence
 
 import sqlalchemy as sa
@@ -77,7 +76,7 @@ def erase(
     def take_out(conn: sa.Connection) -> dict[str, int]:
         traces = retention.find_traces(conn, warehouse.engine, identity, forms)
         holder = Holder(
-            str(uuid.uuid4()), 0, socket.gethostname()[:255], settings.run.lease_seconds
+            leases.new_token(), 0, socket.gethostname()[:255], settings.run.lease_seconds
         )
         _lock_out_runs(conn, warehouse, holder, traces.services)
         counted = retention.remove(conn, traces.removal)

@@ -1,7 +1,6 @@
 """A run: which scopes there are, all their scans side by side, and the ledger around them (docs/promises.md)."""
 
 import socket
-import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from etl.sync.updates import warn_of_unusual_updates
 from etl.sync.workers import Threads, Workers
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
-from etl.warehouse import ledger, services
+from etl.warehouse import leases, ledger, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.opening import configured_warehouse
@@ -144,7 +143,7 @@ def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Hol
 
     run_id = warehouse.own_run = warehouse.transact(start)
     log.info("run.started", run_id=run_id, mode=request.mode, version=this)
-    return Holder(str(uuid.uuid4()), run_id, host, settings.run.lease_seconds)
+    return Holder(leases.new_token(), run_id, host, settings.run.lease_seconds)
 
 
 def conclude_run(

@@ -19,16 +19,22 @@ from etl.warehouse.tables import sync_gates, sync_leases
 
 @dataclass(frozen=True)
 class Holder:
-    """What holds leases: a scan, or whatever else works on a service, in the name of a run."""
+    """What holds leases: a process that works for a run, or one of its scans."""
 
     owner: str
+    """A token of at most 16 characters for the process; each of its scans has a longer one."""
     run_id: int
     host: str
     lease_seconds: float
 
     def for_scan(self) -> "Holder":
-        """One more holder of the same run. Scans of one process exclude each other like any."""
-        return replace(self, owner=str(uuid.uuid4()))
+        """Return one more holder of the same process. Its scans exclude each other like any."""
+        return replace(self, owner=f"{self.owner}.{new_token()}")
+
+
+def new_token() -> str:
+    """Return what no other process or scan is called."""
+    return uuid.uuid4().hex[:16]
 
 
 @dataclass(frozen=True)
@@ -116,15 +122,16 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
-    """Prolong every lease of this run, when no batch is due.
+    """Prolong every lease of this process, when no batch is due; another one keeps up its own.
 
     One that a transaction of the run has locked is passed over: that transaction prolongs it.
     """
     expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
-    mine = sync_leases.c.run_id == holder.run_id
+    owner = sync_leases.c.owner
+    mine = (owner == holder.owner) | owner.startswith(f"{holder.owner}.", autoescape=True)
     if not engine.single_writer:
-        free = sa.select(sync_leases.c.owner).where(mine).with_for_update(skip_locked=True)
-        mine &= sync_leases.c.owner.in_(list(conn.scalars(free)))
+        free = sa.select(owner).where(mine).with_for_update(skip_locked=True)
+        mine &= owner.in_(list(conn.scalars(free)))
     conn.execute(sa.update(sync_leases).where(mine).values(expires_at=expires_at))
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -149,6 +150,20 @@ def test_the_heartbeat_prolongs_all_leases_of_its_run_and_no_others(
     acquire(warehouse, alive.for_scan(), Scope("main", OTHER_SERVICE))
     warehouse.transact(lambda conn: leases.renew_all(conn, warehouse.engine, holder(2)))
     assert live(warehouse) == [("type:fcm", 2), ("service", 2)]
+
+
+def test_the_heartbeat_leaves_the_leases_of_other_processes_of_its_run(
+    warehouse: Warehouse,
+) -> None:
+    """A worker that died would hold its services for as long as the others of its run work."""
+    dead = replace(holder(1, lease_seconds=-1), owner="dead")
+    alive = replace(dead, owner="de")
+    acquire(warehouse, dead.for_scan(), APN)
+    acquire(warehouse, alive.for_scan(), FCM)
+    warehouse.transact(
+        lambda conn: leases.renew_all(conn, warehouse.engine, replace(holder(1), owner="de"))
+    )
+    assert live(warehouse) == [("type:fcm", 1)]
 
 
 def test_a_lease_lost_on_the_way_undoes_the_transaction(harness: ScanHarness) -> None:
