@@ -268,6 +268,28 @@ def test_only_what_was_listed_as_absent_and_stands_as_it_did_is_deleted(
     assert harness.left_over() == 0
 
 
+@pytest.mark.parametrize("deletes", ["soft", "hard"])
+def test_what_left_the_scope_while_the_clock_stood_still_is_not_deleted(
+    harness: ScanHarness, deletes: str
+) -> None:
+    """After a clock has stepped back, `changed_at` alone does not show that a listed binding has moved or is gone."""
+    harness.scan([sent(1), sent(2), sent(3)])
+    late = part_of(harness, "apn", scans=4)
+
+    def list_absent(conn: sa.Connection) -> int:
+        late.stage(conn, [sent(1)])
+        return absences.list_absent(conn, harness.warehouse.engine, late.scope, [], late.scans)
+
+    assert harness.warehouse.transact(list_absent) == 2
+    harness.scans = 0
+    harness.scan([sent(1), sent(2, binding_type="fcm")], deletes=deletes)
+    told = harness.warehouse.transact(lambda conn: late.publish(conn, deletes=deletes, listed=True))
+    assert told == Tally()
+    active = [one for one, gone in harness.bindings("sid", "deleted_at") if gone is None]
+    assert active == [sid(1), sid(2)]
+    assert sorted(harness.versions("sid", "change")) == [(sid(2), "updated"), (sid(3), "deleted")]
+
+
 def test_trailing_blanks_and_case_tell_identities_apart_in_a_scope(harness: ScanHarness) -> None:
     """MariaDB's usual collations pad with blanks: a scan of `ann` would delete the bindings of `ann `."""
     harness.scan(

@@ -1,5 +1,6 @@
 """What leaves the warehouse for good: the same rows on every engine, whatever it takes for equal or allows in a DELETE."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -286,6 +287,21 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     ) == [4]
     for table in (bindings, binding_versions, rejected_bindings):
         assert left(warehouse, table) == [sid(9)], table.name
+
+
+def test_erase_takes_out_bindings_whose_owner_only_the_quarantine_names(
+    warehouse: Warehouse,
+) -> None:
+    """A published row without its name, or hashed by a key that is lost, is the person's all the same; whoever only mentions them is another."""
+    fill(warehouse, bindings=[current(1, identity=None), current(2), current(3)])
+    reject(
+        warehouse,
+        Reject(sid(1), "bad", json.dumps({"identity": NAME})),
+        Reject(sid(2), "bad", json.dumps({"invited_by": NAME})),
+    )
+    found = removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert (found["bindings"], found["rejected_bindings"]) == (1, 2)
+    assert left(warehouse, bindings) == [sid(2), sid(3)]
 
 
 def test_erase_is_refused_while_a_run_is_alive_and_ends_with_it(warehouse: Warehouse) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.domain.naming import find_name
@@ -87,6 +87,7 @@ def test_numbers_are_compared_as_they_are_spelled() -> None:
 
 
 @given(st.text(min_size=1), st.booleans(), st.booleans())
+@example(name="😀", ascii_only=True, broken=True)
 def test_no_spelling_of_a_name_hides_it(name: str, ascii_only: bool, broken: bool) -> None:
     """Any name of any script is found, escaped or not, beside half a character, in half a row."""
     spelled = json.dumps(name, ensure_ascii=ascii_only)
