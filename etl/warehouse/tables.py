@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261127_01"
+HEAD = "20261127_02"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -51,7 +51,12 @@ _SERVERS = frozenset({"postgresql", "mysql", "mariadb"})
 _ALL_BUT_DUCKDB = _SERVERS | {"sqlite"}
 
 
-def _index(*columns: str, engines: Collection[str] = _ALL_BUT_DUCKDB, **options: Any) -> sa.Index:
+def _index(
+    *columns: str,
+    engines: Collection[str] = _ALL_BUT_DUCKDB,
+    named: str | None = None,
+    **options: Any,
+) -> sa.Index:
     """An index, on the engines where it is worth its cost (docs/warehouse.md); never on DuckDB.
 
     There, after a kill, the rows that come back from its log are missing in every index but those
@@ -63,7 +68,7 @@ def _index(*columns: str, engines: Collection[str] = _ALL_BUT_DUCKDB, **options:
         return dialect.name in engines
 
     info = {"engines": engines, "options": options}
-    return sa.Index(None, *columns, info=info).ddl_if(callable_=is_one)
+    return sa.Index(named, *columns, info=info).ddl_if(callable_=is_one)
 
 
 def give_indexes_their_options() -> sa.MetaData:
@@ -169,7 +174,11 @@ binding_versions = sa.Table(
     sa.Column("run_id", sa.BigInteger(), nullable=False, comment="The run that ended it."),
     _index("sid", "id"),
     _by_identity(_ALL_BUT_DUCKDB),
-    _index("change", "valid_to"),
+    _index("change", "valid_to", engines=_ALL_BUT_DUCKDB - {"postgresql"}),
+    _index(
+        "change", "valid_to", "chat_service_sid", "binding_type", "account",
+        named="ix_binding_versions_change_valid_to", engines={"postgresql"},
+    ),
     comment="The images that are past.",
 )  # fmt: skip
 

@@ -16,7 +16,10 @@ def _of_bindings(*names: str) -> dict[str, str]:
 COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
     "active_bindings": (
         "Bindings that exist: `bindings` without the deleted ones.",
-        _of_bindings(*CONTENT, "content_hash", "first_seen_at", "changed_at", "run_id"),
+        {
+            **_of_bindings(*CONTENT, "content_hash", "first_seen_at", "changed_at", "run_id"),
+            "days_since_update": "Whole days since date_updated, at the moment of asking.",
+        },
     ),
     "binding_message_types": (
         "One row per active binding and message type.",
@@ -59,6 +62,34 @@ COMMENTS: dict[str, tuple[str, dict[str, str]]] = {
             "gcm": "Active bindings of type gcm.",
             "other": "Active bindings of any other type.",
             "last_updated": "Latest date_updated among them.",
+        },
+    ),
+    "daily_changes": (
+        "What changed on each day (UTC), by service and type.",
+        {
+            "day": "The day, UTC.",
+            "week": "The Monday of its week.",
+            "account": "Name of the configured account.",
+            "chat_service_sid": "IS… SID of the service.",
+            "binding_type": "apn, fcm, gcm, twilsock or what else the API says; of what was "
+            "updated, the type before.",
+            "first_loaded": "Bindings of the day on which the service was first loaded: what was "
+            "there, and no gain.",
+            "inserted": "Bindings that were new.",
+            "restored": "Bindings that came back.",
+            "updated": "Images that an update replaced.",
+            "deleted": "Bindings that were gone.",
+        },
+    ),
+    "shared_endpoints": (
+        "Active bindings whose endpoint other identities have too: one device, several people.",
+        {
+            "group_sid": "Smallest SID among the bindings of one endpoint: names it without "
+            "telling it.",
+            **_of_bindings("sid", "account", "chat_service_sid", "binding_type", "credential_sid"),
+            "bindings": "Active bindings of this endpoint.",
+            "identities": "Different identities among them.",
+            "services": "Different services among them.",
         },
     ),
 }

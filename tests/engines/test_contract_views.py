@@ -1,7 +1,9 @@
 """What analysts read: the content of each view, the same on every engine (docs/warehouse.md)."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
 from etl.warehouse.types import UtcDateTime
@@ -119,3 +121,88 @@ def test_reachability_counts_devices_by_kind(harness: ScanHarness) -> None:
     last = {row["identity"]: row["last_updated"] for row in found}
     assert last["ann"] == datetime(2024, 1, 1, 0, 0, 0, 2, tzinfo=UTC)
     assert {(row["account"], row["chat_service_sid"]) for row in found} == {("main", SERVICE)}
+
+
+ELSEWHERE = {
+    "postgresql": "SET TIME ZONE 'America/Los_Angeles'",
+    "duckdb": "SET TimeZone = 'America/Los_Angeles'",
+    "mariadb": "SET time_zone = '-08:00'",
+    "mysql": "SET time_zone = '-08:00'",
+}
+
+
+def read_elsewhere(harness: ScanHarness, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of a session whose clock is eight hours behind UTC, where the engine has such a thing."""
+
+    def read(conn: sa.Connection) -> list[tuple[Any, ...]]:
+        if setting := ELSEWHERE.get(conn.dialect.name):
+            conn.exec_driver_sql(setting)
+        return [tuple(row) for row in conn.exec_driver_sql(sql)]
+
+    return harness.warehouse.read(read)
+
+
+@pytest.mark.parametrize("deletes", ["soft", "hard"])
+def test_changes_are_counted_by_day(harness: ScanHarness, deletes: str) -> None:
+    """What a first load brings is no gain, and no way to delete and no time zone changes a count."""
+    first = [sent(1), sent(2, binding_type="fcm"), sent(3, binding_type="fcm")]
+    harness.scan(first, deletes=deletes)
+    harness.scan([sent(1, binding_type="gcm"), first[2], sent(4)], deletes=deletes)
+    harness.scan([sent(1, binding_type="gcm"), *first[1:], sent(4)], deletes=deletes)
+    harness.scan([sent(1, binding_type="gcm"), first[1], sent(4)], deletes=deletes)
+    harness.scan([sent(1, binding_type="gcm"), first[1]], deletes=deletes)
+    rows = read_elsewhere(
+        harness,
+        "SELECT day, week, binding_type, first_loaded, inserted, restored, updated, deleted "
+        "FROM daily_changes ORDER BY day, binding_type",
+    )
+    friday, monday = "2026-01-02", "2026-01-05"
+    # What is there has the type of today.
+    assert [(*map(str, row[:3]), *row[3:]) for row in rows] == [
+        (friday, "2025-12-29", "fcm", 2, 0, 0, 0, 0),
+        (friday, "2025-12-29", "gcm", 1, 0, 0, 0, 0),
+        ("2026-01-03", "2025-12-29", "apn", 0, 1, 0, 1, 0),
+        ("2026-01-03", "2025-12-29", "fcm", 0, 0, 0, 0, 1),
+        ("2026-01-04", "2025-12-29", "fcm", 0, 0, 1, 0, 0),
+        (monday, monday, "fcm", 0, 0, 0, 0, 1),
+        ("2026-01-06", monday, "apn", 0, 0, 0, 0, 1),
+    ]
+    assert {type(number) for row in rows for number in row[3:]} == {int}
+
+
+def test_shared_endpoints_are_those_of_several_identities(harness: ScanHarness) -> None:
+    """A phone handed on takes what is meant for another; one person's two bindings do not."""
+    rows = [
+        sent(3, endpoint="phone", identity="ann"),
+        sent(1, endpoint="phone", identity="ben"),
+        sent(2, endpoint="phone", identity="ben"),
+        sent(4, endpoint="tablet", identity="eve"),
+        sent(5, endpoint="tablet", identity="eve"),
+        sent(6, endpoint="Phone", identity="joe"),
+        sent(7, endpoint=None, identity="kay"),
+        sent(8, endpoint=None, identity="lee"),
+    ]
+    harness.scan([*rows, sent(9, endpoint="Phone", identity="mia")])
+    harness.scan(rows)
+    found = harness.rows("SELECT * FROM shared_endpoints ORDER BY sid")
+    assert [(row["group_sid"], row["sid"]) for row in found] == [
+        (sid(1), sid(number)) for number in (1, 2, 3)
+    ]
+    assert {(row["bindings"], row["identities"], row["services"]) for row in found} == {(3, 2, 1)}
+    assert not {"identity", "endpoint"} & found[0].keys()
+
+
+def test_days_since_update_are_whole_days(harness: ScanHarness) -> None:
+    """Who asks which devices are stale must get the same ones on every engine."""
+    ages = {1: 0, 2: 1, 3: 89, 4: 400}
+    long_ago = datetime.now(UTC) - timedelta(hours=12)
+    stamps = {number: long_ago - timedelta(days=age) for number, age in ages.items()}
+    harness.scan(
+        [sent(number, date_updated=stamp.isoformat()) for number, stamp in stamps.items()]
+        + [sent(5, date_updated=None)]
+    )
+    query = "SELECT sid, days_since_update FROM active_bindings"
+    assert dict(read_elsewhere(harness, query)) == {
+        **{sid(number): age for number, age in ages.items()},
+        sid(5): None,
+    }
