@@ -1,4 +1,4 @@
-"""Writes the data dictionary in docs/warehouse.md from the comments in `tables.py` and `views.py`: `make docs`."""
+"""Writes the data dictionary in docs/warehouse.md from the comments of tables: `make docs`."""
 
 import sys
 from pathlib import Path
@@ -41,7 +41,8 @@ def _table(table: sa.Table) -> str:
 
 def _column(column: sa.Column[object]) -> str:
     kinds = [_kind(column, dialect) for dialect in DIALECTS]
-    return f"| `{column.name}` | {' | '.join(kinds)} | {'yes' if column.nullable else 'no'} | {column.comment} |"
+    cells = (f"`{column.name}`", *kinds, "yes" if column.nullable else "no", column.comment)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _kind(column: sa.Column[object], dialect: sa.Dialect) -> str:

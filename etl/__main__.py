@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Hand the arguments to the command line; nothing else is loaded before it is known what is wanted."""
-    # Until a command listens, there is nothing to finish. Python's own answer to SIGINT does for that.
+    """Run the command line and end the process with its exit code."""
+    # Until a command listens, there is nothing to finish: Python's own answer to SIGINT will do.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         _open_closed_streams()
         _take_any_text()
-        # The collector looks for rings of references whenever 700 objects have come up, and starting up makes very many that stay:
-        # a tenth of a short run went into that (measured). It still comes round, only not so often.
+        # The garbage collector runs after every 700 new objects, and starting up makes very many
+        # that stay: a tenth of a short run went into that (measured). Now it runs more rarely.
         gc.set_threshold(50_000, 20, 50)
         from etl.cli.app import run
 
@@ -27,7 +27,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
-    # Not sys.exit: a thread may still hang on a socket after a stop, and taking the interpreter down costs 0.1 s a run.
+    # Not sys.exit: a thread may still hang on a socket after a stop, and taking the interpreter
+    # down costs 0.1 s a run.
     os._exit(code)
 
 
@@ -61,10 +62,14 @@ def _take_any_text() -> None:
 
 
 def _open_closed_streams() -> None:
-    """A closed stream (`>&-`) is None to Python, and its number would go to the next file opened: the warehouse, perhaps."""
+    """Open streams that the caller closed (`>&-`) on /dev/null.
+
+    Their numbers would otherwise go to the next files opened: the warehouse, perhaps.
+    """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115 - stays open
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,17 @@
     │   ├── WarehouseUnreachable           no connection, or it was lost for good
     │   ├── WarehouseConflict              another transaction was in the way for too long
     │   ├── WarehouseOutdated              not at the newest revision
-    │   ├── WarehouseRefused               full disk, read-only, missing privilege, a failed statement
-    │   └── StageLost                      a crash of the database emptied what a scan had put by
+    │   ├── WarehouseRefused               full disk, read-only, missing privilege, failed statement
+    │   ├── PasswordUnknown                the command that prints the password failed
+    │   └── StageLost                      a crash of the database emptied what a scan had staged
     ├── RowsRejected              exit 3   most rows of a service were rejected for one reason
     ├── DeletesRefused            exit 5   too much would be deleted; all else is published
     ├── LeaseHeld                 exit 6   another live run works on the same
     ├── LeaseLost                          our lease expired and someone else took it
     └── Interrupted               exit 130/143/3   asked to stop
 
-A message says what happened, where, and what to do. It never holds a secret, an identity or an endpoint.
+A message says what happened, where, and what to do. It never holds a secret, an identity or an
+endpoint.
 """
 
 from typing import ClassVar
@@ -174,7 +176,7 @@ class RowsRejected(EtlError):
 
 
 class DeletesRefused(EtlError):
-    """The guard, or a living binding among the absent ones, stands against the deletes; all else is published."""
+    """The guard, or an absent binding that is alive, forbids deletes; the rest is published."""
 
     exit_code = 5
 
@@ -196,7 +198,7 @@ class Interrupted(EtlError):
 
 
 def exit_code_of(error: BaseException) -> int:
-    """Return what a command ends with when this error comes out of it; one that is not ours is a fault of the program."""
+    """Return the exit code of a command that ends with this error; 1 when it is not one of ours."""
     if isinstance(error, OutputLost):
         return error.code
     return error.exit_code if isinstance(error, EtlError) else EtlError.exit_code

@@ -17,7 +17,7 @@ LEVELS = ("debug", "info", "warning", "error")
 
 
 class Unfailing:
-    """A stream that may be lost, with its disk full or its reader gone: what is written there decides nothing."""
+    """A stream whose errors (full disk, closed pipe) are ignored."""
 
     def __init__(self, find: Callable[[], TextIO]) -> None:
         self._find = find
@@ -78,7 +78,8 @@ def _frames_for_exceptions(
 ) -> MutableMapping[str, Any]:
     """Turn `exc_info` into frames and class names.
 
-    The text of foreign exceptions stays out: a driver's message may quote a row, and a row holds identities.
+    The text of foreign exceptions stays out: a driver's message may quote a row, and a row holds
+    identities.
     """
     error = event.pop("exc_info", None)
     if error is True:
@@ -108,5 +109,5 @@ def show_traceback(error: BaseException) -> None:
 
 
 def tell_failure(text: str, exit_code: int) -> None:
-    """The last word of a command that failed, for a collector of logs that reads lines of JSON and nothing else."""
+    """Log why a command failed, for collectors that read only the JSON lines of the log."""
     structlog.get_logger().error("command.failed", message=text, exit_code=exit_code)

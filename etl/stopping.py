@@ -8,9 +8,10 @@ _LOOK_SECONDS = 0.1
 
 
 class Stop:
-    """Set once, by a signal or by the deadline; everything that waits asks it.
+    """Set once, by a signal or by the deadline; everything that waits looks at it.
 
-    A plain flag and not an event: a signal's handler may interrupt the very thread that holds an event's lock.
+    A plain flag and not an event: a signal's handler may interrupt the very thread that holds an
+    event's lock.
     """
 
     def __init__(self, deadline_seconds: float | None = None, *, dry_run: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""What others are told once a run is over, whatever came of it (docs/alerts.md; docs/promises.md §15)."""
+"""Metrics, hooks and traces of a run that is over, also of a failed one (docs/promises.md §15)."""
 
 import os
 import time
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 log = structlog.get_logger()
 
-# A run has some 10 s from the signal to its end (see `signals`); what is told to others must fit in.
+# A run has some 10 s from the signal to its end (see `signals`), and this is part of it.
 _END_AFTER_STOP_SECONDS = 9.7
 _LEAST_SECONDS = 0.5
-# Of the time there is, so that figures that the warehouse does not give in time cost only themselves.
+# Of the time there is: when the warehouse is too slow, the run's own figures are still sent.
 _SHARE_OF_READING = 0.6
 
 _NOT_INSTALLED = "the extra otel is not installed: pip install 'bindings-etl[otel]'"
 
 
 def metrics_option() -> Callable[[F], F]:
-    """`--metrics-file PATH`; whether it can be written is seen when it is, and is no reason not to run."""
+    """Return the option `--metrics-file`; a file that cannot be written fails no run."""
     return click.option(
         "--metrics-file",
         envvar="BINDINGS_ETL_METRICS_FILE",
@@ -68,7 +68,7 @@ class _Ended:
 
 
 class Aftermath:
-    """Tells what came of one run. Nothing here fails the run, or holds it up for more than 5 seconds."""
+    """Reports one run to others; never fails the run, nor delays it by more than 5 seconds."""
 
     def __init__(self, common: Common, request: Request, metrics_file: Path | None) -> None:
         self._common = common
@@ -128,7 +128,7 @@ class Aftermath:
         for name, promise in begun.items():
             try:
                 promise.result(ended.seconds_left)
-            except Exception as failure:  # noqa: BLE001 - whatever it is, the run is over and stays as it was
+            except Exception as failure:  # noqa: BLE001 - no failure here changes the run's result
                 log.warning("telemetry.undelivered", target=name, reason=_reason(failure))
 
     def _end_trace(self, ended: _Ended) -> None:
@@ -180,7 +180,7 @@ class Aftermath:
         return min(limits.LONGEST_SECONDS, max(_LEAST_SECONDS, left))
 
     def _figures(self, ended: _Ended) -> list[metrics.Metric]:
-        """Those of the run itself are told also when the warehouse does not give its own in time."""
+        """Return the run's figures, and those of the warehouse if it answers in time."""
         lines: list[dict[str, Any]] = []
         # A warehouse that cannot be reached is not asked again.
         if self.settings is not None and not isinstance(ended.error, WarehouseError):
@@ -193,7 +193,7 @@ class Aftermath:
         return metrics.figures(ended.document, ended.exit_code, lines)
 
     def _read(self, document: dict[str, Any], seconds: float) -> list[dict[str, Any]]:
-        """Of shards that run side by side, each tells of its own services only; a collector takes no figure twice."""
+        """Return the freshness of this shard's services; a collector takes no figure twice."""
         settings, request = self.settings, self._request
         assert settings is not None  # noqa: S101 - see `_figures`
         with configured_warehouse(settings, Stop(seconds), migrated=False) as warehouse:
@@ -217,7 +217,7 @@ def _write(path: Path, figures: "Future[list[metrics.Metric]]") -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Our own words are told, and the operating system's; of anything else only the class, since its text may hold a secret."""
+    """Return why it failed; of a foreign error only the class, since its text may hold a secret."""
     if isinstance(error, TimeoutError):
         return "it took too long and was left behind"
     if isinstance(error, OSError) and error.strerror:

@@ -13,7 +13,8 @@ from etl.cli import output
 from etl.cli.options import GLOBAL_OPTIONS, Common
 from etl.errors import ConfigurationError, EtlError, Interrupted, OutputLost
 
-# Name → module and what `--help` lists. A module is loaded when its command is used: `--version` has to be quick.
+# Name → module and what `--help` lists. A module is loaded when its command is used, so that
+# `--version` is quick.
 _COMMANDS = {
     "init": ("etl.cli.init", "Write a commented configuration to begin with."),
     "sync": ("etl.cli.runs", "One scheduled run over every configured service."),
@@ -68,10 +69,11 @@ class _LazyGroup(click.Group):
 def _import_without_rich(name: str) -> ModuleType:
     """Import a module while rich cannot be found.
 
-    structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find it.
-    Neither is shown here, neither has a switch, and both load it in the file that every import of theirs
-    goes through; it costs a start from cron 40 ms of its 480 to 700 (measured). None is Python's own way
-    to say that there is no such module. What is drawn on a terminal loads rich later.
+    structlog loads rich for tracebacks, and httpx for a command line of its own, wherever they find
+    it. Neither is shown here, neither has a switch, and both load it in the file that every import
+    of theirs goes through; it costs a start from cron 40 ms of its 480 to 700 (measured). None is
+    Python's own way to say that there is no such module. What is drawn on a terminal loads rich
+    later.
     """
     modules: dict[str, Any] = sys.modules
     barred = [module for module in ("rich", "pygments") if module not in modules]
@@ -93,7 +95,8 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
 
 app = _LazyGroup(
     "bindings-etl",
-    help="Keeps a SQL table of all push-notification bindings of your Twilio Conversations services.",
+    help="Keeps a SQL table of all push-notification bindings "
+    "of your Twilio Conversations services.",
     params=[
         *GLOBAL_OPTIONS,
         click.Option(
@@ -132,7 +135,7 @@ def run(arguments: Sequence[str]) -> int:
             with suppress(OSError):
                 wrong.show()
             return wrong.exit_code
-    except Exception as cause:  # noqa: BLE001 - the outermost boundary: a sentence for people, frames for --log-level debug
+    except Exception as cause:  # noqa: BLE001 - the outermost boundary
         error = cause
     if isinstance(error, OSError):
         error = _refusal(error)

@@ -18,7 +18,7 @@ from etl.sync.preflight import Finding, examine, exit_code
 @json_option()
 @click.pass_obj
 def check(common: Common, as_json: bool) -> int:
-    """Look at configuration, credentials, each service, warehouse, revision and privileges; list every finding."""
+    """List what is wrong with configuration, credentials, services, warehouse or privileges."""
     try:
         findings = [
             Finding("configuration", str(common.config_path), ok=True, message="is valid"),

@@ -51,7 +51,7 @@ _ANNOTATIONS = frozenset({"title", "description", "default"})
 
 
 def _as_written(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of the file before its placeholders are filled; a section that has defaults may be left empty."""
+    """Return the schema of the file as written: with placeholders, and empty optional sections."""
     written: dict[str, Any] = _with_placeholders(schema)
     required = schema["required"]
     sections = written["properties"]

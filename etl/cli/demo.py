@@ -33,7 +33,7 @@ _QUESTIONS = {
 SELECT CASE WHEN apn > 0 AND fcm > 0 THEN 'iOS and Android' WHEN apn > 0 THEN 'iOS only'
             WHEN fcm > 0 THEN 'Android only' ELSE 'neither' END AS reach, count(*) AS identities
 FROM identity_reachability GROUP BY 1 ORDER BY 2 DESC""",
-    "In which year was a device last heard of? Old ones rarely take a push. (view active_bindings)": """
+    "In which year was a device last heard of? (view active_bindings)": """
 SELECT strftime('%Y', date_updated) AS last_updated, count(*) AS bindings,
        printf('%.1f %%', 100.0 * count(*) / (SELECT count(*) FROM active_bindings)) AS share,
        sum(CASE WHEN binding_type = 'apn' THEN 1 ELSE 0 END) AS apn,
@@ -85,7 +85,7 @@ _SYNCS: dict[str, Callable[["Service"], None]] = {
 @click.option("--bindings", type=click.IntRange(100, 1_000_000), default=12_000, show_default=True)
 @click.pass_obj
 def demo(common: Common, folder: Path, bindings: int) -> int:
-    """Start the API simulator, migrate a SQLite file, sync it three times with changes in between, ask three questions."""
+    """Sync a simulated account into SQLite three times, and ask three questions about it."""
     try:
         from etl.simulator import Simulator, build_demo
     except ImportError:
@@ -105,7 +105,8 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
         )
         common.log_level = common.log_level or "warning"
         say(
-            f"An account with {len(world.services)} services and {bindings:,} bindings is simulated at {url}.\n"
+            f"An account with {len(world.services)} services and {bindings:,} bindings "
+            f"is simulated at {url}.\n"
         )
         _migrate(common)
         for title, change in _SYNCS.items():
@@ -122,7 +123,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
 
 
 def _require_own(folder: Path) -> None:
-    """A folder that holds anything else than an earlier demo is left alone: files of the same names would be written over."""
+    """Refuse a folder that holds anything but an earlier demo, whose files may be overwritten."""
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:

@@ -12,8 +12,9 @@ from etl.errors import ConfigurationError
 
 _EXAMPLE = "config.example.yaml"
 _HEAD = """\
-# Written by `bindings-etl init`: every setting with its default. Keep what you need: only accounts and warehouse are
-# required. Any string may hold ${NAME}, ${NAME:-default} or ${file:/path/to/a/mounted/secret}.
+# Written by `bindings-etl init`: every setting with its default. Keep what you need: only accounts
+# and warehouse are required. Any string may hold ${NAME}, ${NAME:-default} or
+# ${file:/path/to/a/mounted/secret}.
 """
 
 
@@ -23,13 +24,15 @@ _HEAD = """\
     "url",
     metavar="URL",
     callback=lambda _c, _p, value: None if value is None else _check_url(value),
-    help="Where the tables will be, e.g. 'postgresql://etl:${DB_PASSWORD}@db/analytics'. Default: a SQLite file.",
+    help="Where the tables will be, e.g. 'postgresql://etl:${DB_PASSWORD}@db/analytics'. "
+    "Default: a SQLite file.",
 )
 @click.pass_obj
 def init(common: Common, url: str | None) -> None:
     """Write a commented configuration, and say what comes next.
 
-    It goes to config.yaml, or where --config or $BINDINGS_ETL_CONFIG says; never over an existing file.
+    It goes to config.yaml, or where --config or $BINDINGS_ETL_CONFIG says; an existing file is
+    never overwritten.
     """
     path = common.config_path
     try:
@@ -37,7 +40,8 @@ def init(common: Common, url: str | None) -> None:
             file.write(_content(url))
     except FileExistsError:
         raise ConfigurationError(
-            f"{path} is there already and stays as it is; edit it, or name another file with --config"
+            f"{path} is there already and stays as it is; "
+            "edit it, or name another file with --config"
         ) from None
     except OSError as cause:
         raise ConfigurationError(f"{path} cannot be written: {cause.strerror}") from cause
@@ -79,7 +83,8 @@ def _what_next(path: Path) -> str:
     return f"""\
 {path} is written. What comes next:
   1. put the SID of your account (AC…) into it
-  2. make an API key of this account (Restricted or Standard, see the README), and set TWILIO_API_KEY and TWILIO_API_SECRET
+  2. make an API key of this account (Restricted or Standard, see the README),
+     and set TWILIO_API_KEY and TWILIO_API_SECRET
   3. {command} migrate           creates the tables
   4. {command} check             tries everything that a run needs
   5. {command} sync --dry-run    says what would be loaded, and writes nothing

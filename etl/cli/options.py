@@ -32,7 +32,7 @@ class Common:
     """Such as `rejects list`; empty as long as it is not known."""
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     failed_run: dict[str, Any] | None = None
-    """The object of a run that could not begin, once it was told to others: `--json` prints the same."""
+    """The object of a run that could not begin, as hooks got it: `--json` prints the same."""
 
     @property
     def config_path(self) -> Path:
@@ -160,7 +160,7 @@ def parse_age(value: str, units: str = "smhdw") -> timedelta:
 
 
 def parse_identity(value: str) -> str:
-    """An empty value is a variable that was not set. What is wrong is said without repeating the value."""
+    """Return `value`; refuse an empty one (a variable that was not set) without repeating it."""
     if not value:
         raise click.BadParameter("the identity is empty")
     try:
@@ -173,7 +173,8 @@ def parse_identity(value: str) -> str:
 def _check_run_group(_ctx: click.Context, _param: click.Parameter, value: str | None) -> str | None:
     if value is not None and not (0 < len(value) <= _LONGEST_GROUP and value.isprintable()):
         raise click.BadParameter(
-            f"a name of 1 to {_LONGEST_GROUP} printable characters is needed, e.g. nightly-2026-11-25"
+            f"a name of 1 to {_LONGEST_GROUP} printable characters is needed, "
+            "e.g. nightly-2026-11-25"
         )
     return value
 

@@ -45,7 +45,7 @@ def say(text: str, exit_code: int = 0) -> None:
 
 
 def show(parts: "Iterable[Part]", exit_code: int = 0) -> None:
-    """Print a result for people as the terminal has room for it, or as plain lines where there is none.
+    """Print a result for people: as wide as the terminal, or as plain lines where there is none.
 
     Raises:
         OutputLost: as `say`.

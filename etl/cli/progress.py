@@ -85,7 +85,7 @@ def _look(board: Board, progress: "Progress", task: "TaskID", ended: threading.E
 
 
 def describe_time_left(scans: Sequence[ScanOutcome], speed: float) -> str:
-    """Such as `0:01:30 left` at `speed` rows/s; nothing when a scan goes on whose size nobody knows, as in a first load."""
+    """Return e.g. `0:01:30 left` at `speed` rows/s; empty while the size of a scan is unknown."""
     sizes = [(scan.expected, scan.counters.fetched) for scan in scans if not scan.ended]
     if not sizes or not speed:
         return ""

@@ -1,4 +1,7 @@
-"""`rejects list`, `retry` and `discard`: the quarantine. Payloads hold identities and stay out unless asked for."""
+"""`rejects list`, `retry` and `discard`: the quarantine.
+
+Payloads hold identities and are shown only when asked for.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -60,7 +63,8 @@ def list_rejects(common: Common, services: tuple[str, ...], as_json: bool, paylo
 def retry_rejects(common: Common, services: tuple[str, ...], as_json: bool) -> int:
     """Ask the API for each open reject by its SID, and publish what can be loaded today.
 
-    What the API has no more is resolved. A row whose SID cannot be read waits for a program that can read it.
+    What the API has no more is resolved. A row whose SID cannot be read waits for a program that
+    can read it.
     """
     settings = common.settings()
     stop = Stop(settings.run.deadline_seconds)

@@ -16,7 +16,7 @@ SHOWN = ("pages", "fetched", "inserted", "updated", "unchanged", "deleted", "res
 
 
 def to_json(document: Any) -> str:
-    """JSON for a program to read; times as ISO 8601. Of bytes that are no text, as in an option, JSON's own escapes are left."""
+    """Return JSON, times as ISO 8601; bytes of an option that are no text stay as escapes."""
     return (
         json.dumps(document, ensure_ascii=False, default=_plain)
         .encode(errors="backslashreplace")

@@ -122,7 +122,8 @@ def backfill(
 ) -> int:
     """Load a chosen scope once: resumable, and beside the scheduled sync without harm.
 
-    A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes nothing.
+    A filtered backfill deletes only inside its filter; a dated one (--since, --until) deletes
+    nothing.
     Times are ISO 8601, e.g. 2026-11-01 or 2026-11-01T09:30:00Z; without a zone they are UTC.
     """
     since, until = options["since"], options["until"]
@@ -195,7 +196,7 @@ def _shard(value: str | None) -> Shard | None:
 
 
 def _binding_type(value: str) -> str:
-    """Types that are not known today may exist tomorrow; what can be no type at all is a slip of the pen."""
+    """Return the type in lower case; unknown ones are taken, since they may exist tomorrow."""
     kind = value.strip().lower()
     if not re.fullmatch(r"[^\s,]+", kind) or not kind.isprintable():
         raise click.BadParameter(

@@ -1,7 +1,8 @@
 """Tables and sentences as a terminal has room for them; plain lines of cells anywhere else.
 
-A pipe gets every column, whole SIDs and one line a row, whatever the figures are: `cut`, `awk` and `grep` find
-things where they were. On a terminal rich draws, and what says nothing or finds no room is left out.
+A pipe gets every column, whole SIDs and one line a row, whatever the figures are: `cut`, `awk` and
+`grep` find things where they were. On a terminal rich draws, and columns that say nothing or do not
+fit are left out.
 """
 
 import re
@@ -42,7 +43,7 @@ class Table:
     optional: Sequence[str] = ()
     """Columns that may be left out, the first one first."""
     defaults: dict[str, object] = field(default_factory=dict)
-    """By column, a value that says nothing if every row has it; 0 and an empty cell never say anything."""
+    """By column, a value that says nothing if every row has it; nor does 0 or an empty cell."""
 
 
 Part = str | Styled | Table
@@ -144,7 +145,7 @@ def _drawn_table(table: Table, width: int) -> list["RenderableType"]:
 
 
 def _fit(table: Table, width: int) -> Table | None:
-    """Return the table with short SIDs, and without optional columns, as far as its width needs that."""
+    """Return the table that fits: SIDs shortened, then optional columns left out one by one."""
     short = _with_short_sids(table)
     dispensable = [name for name in table.optional if name in table.headers]
     narrower = (_without(short, dispensable[:number]) for number in range(len(dispensable) + 1))

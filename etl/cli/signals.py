@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: what they ask of a command that works for long, and how it leaves afterwards."""
+"""SIGINT and SIGTERM during long commands: the first asks to stop, the second ends at once."""
 
 import os
 import select
@@ -27,19 +27,20 @@ _LOOK_SECONDS = 0.25
 def listening_to_signals(
     stop: Stop, leave_late: Callable[[], NoReturn] | None = None
 ) -> Iterator[None]:
-    """The first signal asks to stop, the second one ends at once; what is committed is whole either way.
+    """Request `stop` at the first signal, and end the process at the second.
 
-    Some seconds after a stop, also one by the deadline, `leave_late` is called, which is to end the process.
+    Some seconds after a stop, also one by the deadline, `leave_late` is called, which has to end
+    the process. What is committed is whole either way.
     """
-    # Signals are taken in a thread of their own: the main one may hang in a driver that does not give way to Python.
+    # A thread of its own takes signals: the main one may hang in a driver's C code.
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
-    vigil = _Vigil(
+    watcher = _SignalWatcher(
         stop, ours, leave_late or (lambda: leave(stop.exit_code or _EXIT_CODE_OF_DEADLINE))
     )
     before = {number: signal.signal(number, lambda _number, _frame: None) for number in _EXIT_CODES}
     descriptor_before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    thread = threading.Thread(target=vigil.keep, name="signals", daemon=True)
+    thread = threading.Thread(target=watcher.watch, name="signals", daemon=True)
     thread.start()
     try:
         yield
@@ -47,13 +48,13 @@ def listening_to_signals(
         signal.set_wakeup_fd(descriptor_before)
         for number, handler in before.items():
             signal.signal(number, handler)
-        theirs.close()  # which ends the vigil
+        theirs.close()  # which ends the watcher
         thread.join()
         ours.close()
 
 
-class _Vigil:
-    """Waits for signals, and for the end of patience after a stop, until the other side of its socket is closed."""
+class _SignalWatcher:
+    """Turns signals from a socket into requests to stop, and ends a stop that takes too long."""
 
     def __init__(
         self, stop: Stop, signals: socket.socket, leave_late: Callable[[], NoReturn]
@@ -64,8 +65,8 @@ class _Vigil:
         self._received = 0
         self._late_at: float | None = None
 
-    def keep(self) -> None:
-        """Until the other side is closed, or the process has ended."""
+    def watch(self) -> None:
+        """Return when the other side of the socket is closed."""
         while True:
             readable, _, _ = select.select([self._signals], [], [], _LOOK_SECONDS)
             if readable and not self._take(self._signals.recv(16)):
@@ -92,7 +93,7 @@ class _Vigil:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process after a stop: threads may still hang on a socket, and everything worth keeping is committed."""
+    """End the process without waiting for threads, which may still hang on a socket."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

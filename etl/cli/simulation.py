@@ -54,7 +54,7 @@ class _Simulate(Command):
 def simulate(
     port: int, services: int, bindings: int, latency_ms: float, seed: int, faults: tuple[str, ...]
 ) -> int:
-    """Serve a world of services and bindings that answers as the Conversations API does, until it is stopped.
+    """Serve a made-up account as the Conversations API would, until it is stopped.
 
     Prints the account and key to configure.
     """
@@ -72,9 +72,11 @@ def simulate(
 
     def announce(url: str) -> None:
         say(
-            f"Serving {count(services, 'service')} with {count(bindings, 'binding')}; stop with Ctrl-C.\n\n"
-            f"accounts:\n  - name: simulated\n    account_sid: {world.account_sid}\n    api_key: {world.api_key}\n"
-            f"    api_secret: {world.api_secret}\n    base_url: {url}"
+            f"Serving {count(services, 'service')} with {count(bindings, 'binding')}; "
+            "stop with Ctrl-C.\n\n"
+            f"accounts:\n  - name: simulated\n    account_sid: {world.account_sid}\n"
+            f"    api_key: {world.api_key}\n    api_secret: {world.api_secret}\n"
+            f"    base_url: {url}"
         )
 
     try:

@@ -58,7 +58,8 @@ Lines = list[dict[str, Any]]
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"At most N services, the worst ones, and N runs, the last ones (default: {LAST_RUNS} runs).",
+    help="At most N services, the worst ones, and N runs, the last ones "
+    f"(default: {LAST_RUNS} runs).",
 )
 @click.option(
     "--all",
@@ -121,14 +122,15 @@ def _read(
         )
     if not runs:
         raise ConfigurationError(
-            f"--run-group {run_group}: the ledger has no run of this name; check it, or whether any run began"
+            f"--run-group {run_group}: the ledger has no run of this name; "
+            "check it, or whether any run began"
         )
     scans = ledger.with_killed(scans, killed, "run_id")
     return overview, (ledger.with_killed(runs, killed), scans)
 
 
 def _listed(settings: Settings) -> Mapping[str, str]:
-    """The services that the configuration names, and their accounts; those that `all` stands for are not known here."""
+    """Return the accounts of services that the configuration names; `all` names none."""
     return {
         sid: account.name
         for account in settings.accounts
@@ -204,7 +206,7 @@ def _describe_drift(drift: Lines, now: datetime) -> list[Part]:
 
 
 def describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> list[Part]:
-    """Return the services, worst first; of many only how many there are of each kind, and those in trouble."""
+    """Return the services, worst first; of many only counts and those in trouble."""
     troubled = [line for line in judged if is_in_trouble(line)]
     title = "services"
     shown, parts = judged, list[Part]()

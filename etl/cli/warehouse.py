@@ -128,7 +128,7 @@ def purge(
 @json_option()
 @click.pass_obj
 def erase(common: Common, identity: str, dry_run: bool, as_json: bool) -> None:
-    """Remove every trace of one identity: current rows, history, quarantine, and unfinished scans that met it.
+    """Remove every trace of one identity, also from history, quarantine and unfinished scans.
 
     The API gives the identity again at the next sync, unless it is deleted at Twilio too.
     """

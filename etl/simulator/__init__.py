@@ -1,6 +1,6 @@
-"""A simulator of the Twilio Conversations API: services and their push bindings, with faults by name.
+"""A simulator of the Twilio Conversations API: services, their push bindings, and faults by name.
 
-An independent witness: it shares no code with the client whose results it judges.
+It shares no code with the client, so that a mistake in one is not hidden by the other.
 """
 
 from etl.simulator.faults import Fault, Faults, describe_faults

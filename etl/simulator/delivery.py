@@ -1,4 +1,4 @@
-"""Sending an answer: whole and perhaps compressed, or in one of the ways in which connections go wrong."""
+"""Sending a response: whole and perhaps compressed, or as connections go wrong."""
 
 import asyncio
 import socket
@@ -62,7 +62,7 @@ class Delivery(Response):
         await _piece(send, self.reply.body, last=True)
 
     async def _send_half(self, scope: Scope, send: Send) -> None:
-        """Promise the whole body, send half of it; the server then closes, or the connection is reset."""
+        """Announce the whole body and send half of it, then close or reset the connection."""
         await self._start(send, len(self.body))
         await _piece(send, bytes(self.body[: len(self.body) // 2]))
         if self.reply.manner == "reset":

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from itertools import permutations
 
 HOME = "https://conversations.twilio.com"
-"""Resource addresses name the real host wherever the simulator runs: a row is the same on every port."""
+"""The host in each row's `url`: the real one, so that a row is the same on every port."""
 
 TYPES = (
     "apn",

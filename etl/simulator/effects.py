@@ -1,4 +1,4 @@
-"""What each fault does, as a table of names: answers given instead, edits of a page, damage on the wire.
+"""What each fault does, by name: another response, edits of a page, damage on the wire.
 
 Most were seen at the API, its proxies or its clients (docs/api.md §2.7, §2.8, §3.1, §3.2, §9); the
 others are what a careful client has to survive anyway.
@@ -241,7 +241,7 @@ def no_rows(page: Page, _: Knobs) -> None:
 
 
 def hidden_row(page: Page, _: Knobs) -> None:
-    """Leave out the first row, as a list does whose rows move while it is read (docs/api.md §2.6)."""
+    """Leave out the first row, as when rows move while they are read (docs/api.md §2.6)."""
     page.rows = page.rows[1:]
 
 

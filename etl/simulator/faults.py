@@ -13,9 +13,9 @@ from etl.simulator.effects import EFFECTS, Asked, Effect, Knobs, Route
 class Fault:
     """One fault: by default it strikes every listing of bindings.
 
-    `every` counts the requests that the other conditions let through; `times` ends it after so many strikes;
-    `on` names the route; `when` is any further condition. `seconds` tunes how long the slow ones take,
-    `target` is the other host of those that name one.
+    `every` counts the requests that the other conditions let through; `times` is how often it
+    strikes at most; `on` names the route; `when` is any further condition. `seconds` tunes how long
+    the slow ones take, `target` is the other host of those that name one.
     """
 
     name: str

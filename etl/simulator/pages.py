@@ -19,7 +19,8 @@ State = Literal["active", "closed", "before"]
 
 DEFAULT_SIZE = 50
 TOKEN = re.compile(
-    r"(?P<body>PT(?P<state>active|closed|before)_(?P<position>[\d:T.-]+Z_\w+))\.(?P<seal>[\w-]{6}==)",
+    r"(?P<body>PT(?P<state>active|closed|before)_(?P<position>[\d:T.-]+Z_\w+))"
+    r"\.(?P<seal>[\w-]{6}==)",
     re.ASCII,
 )
 

@@ -21,7 +21,10 @@ ERRORS = {
     70051: (401, "Authorization Error: the key lacks the permission for this resource"),
 }
 
-HTML = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr>openresty</body></html>"
+HTML = (
+    "<html><head><title>{0}</title></head>"
+    "<body><center><h1>{0}</h1></center><hr>openresty</body></html>"
+)
 
 
 @dataclass(frozen=True, slots=True)

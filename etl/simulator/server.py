@@ -1,4 +1,4 @@
-"""Serving the simulator on loopback: in a thread for tests, in the foreground for the command line."""
+"""Serves the simulator on loopback: in a thread for tests, in the foreground for the command."""
 
 import asyncio
 import socket
@@ -91,7 +91,7 @@ class Simulator:
             thread.join()
 
     def run_forever(self, port: int = 0, on_ready: Callable[[str], Any] = lambda _: None) -> None:
-        """Serve in the foreground until a signal ends it; tells the base URL once requests are taken."""
+        """Serve in the foreground until a signal ends it; call `on_ready` with the base URL."""
         server, listener = self._listen(port, lambda: on_ready(self.base_url))
         server.run([listener])
 
@@ -104,7 +104,7 @@ class Simulator:
 
 
 def _open(port: int) -> socket.socket:
-    """Open a port; the protocol is named because asyncio switches off Nagle's delay only where it is."""
+    """Listen on a port; asyncio switches off Nagle's delay only where the protocol is named."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -1,4 +1,4 @@
-"""OAuth tokens: granted for an app's credentials, good for a while, taken back on demand (docs/api.md §4.2)."""
+"""OAuth tokens for an app's credentials: they expire, and can be revoked (docs/api.md §4.2)."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""Sorted views of a service's bindings: what a listing shows and in which order, found by bisection."""
+"""Sorted views of a service's bindings: which rows a listing shows, in which order."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterable
@@ -8,7 +8,7 @@ from typing import Literal
 Order = Literal["sid", "updated"]
 
 FEW = 32
-"""Up to so many entries are put in or taken out one by one; more of them are worth one pass over the view."""
+"""Up to so many entries are inserted or removed one by one; for more the view is rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""The seeded world behind the API: an account, its services, their bindings, and what changes between runs.
+"""The seeded data behind the API: an account, its services, their bindings, and changes to them.
 
-Pure data: no HTTP here. Everything follows from the seed. A row is kept as the serial number from which it
-can be computed, or, once changed or planted, as its JSON text; so large worlds stay small and nothing served
-can be altered behind the world's back.
+No HTTP here. Everything follows from the seed. A row is kept as the serial number from which it can
+be computed, or, once changed or planted, as its JSON text; so large worlds stay small, and nobody
+who was given a row can change it here.
 """
 
 import json
@@ -179,7 +179,7 @@ class Service:
         return self.remove(self._sample(number))
 
     def remove(self, sids: Iterable[str]) -> list[str]:
-        """Remove these rows, by SID or by the key under which they were planted; only bindings can come back."""
+        """Remove these rows, by SID or planted key, and return those that were there."""
         with self._lock:
             odd = set(self._odd)
             gone = self._leave(sids)
@@ -199,10 +199,10 @@ class Service:
             self._rewrite({sid: self.bindings[sid] | fields})
 
     def put(self, row: Any, *, key: str | None = None) -> str:
-        """Plant any row, well formed or not: an object, another JSON value, or the bytes to send as they are.
+        """Plant any row, well formed or not: an object, another JSON value, or bytes to send.
 
-        It takes the place of the row with the same SID, unless a key of its own (letters and digits) puts it
-        beside. Returns the key.
+        It replaces the row with the same SID, unless it has a key of its own (letters and digits).
+        Returns the key.
         """
         if key is not None and not (key.isascii() and key.isalnum()):
             raise ValueError(f"a key is letters and digits, not {key!r}")
@@ -328,7 +328,7 @@ class Service:
 
 
 class Bindings(MutableMapping[str, Binding]):
-    """The live bindings of a service. Reading gives a copy of the row; assigning a row replaces it."""
+    """The live bindings of a service, by SID; a row that is read is a copy."""
 
     def __init__(self, service: Service) -> None:
         """Look at a service."""
@@ -360,7 +360,7 @@ class Bindings(MutableMapping[str, Binding]):
 
 
 def build_demo(services: int, bindings: int, seed: int = 0) -> World:
-    """Build a world with so many bindings in all, spread unevenly: each service holds fewer than the last."""
+    """Return a world of so many bindings in all; each service holds fewer than the one before."""
     world = World(seed)
     total = sum(1 / rank for rank in range(1, services + 1))
     shares = [int(bindings / rank / total) for rank in range(1, services + 1)]

@@ -13,7 +13,7 @@ from etl.sync.outcome import RunOutcome, ScanOutcome
 
 
 class Board:
-    """What is known of a run while it goes on; for whoever shows progress, and for its end, whenever that comes."""
+    """What is known of a run while it goes on: for the progress bar, and for its outcome."""
 
     def __init__(self) -> None:
         self.run_id: int | None = None

@@ -1,4 +1,4 @@
-"""Which account reads a service that several accounts can read, and which keys open the wrong account."""
+"""Which account reads a service that several can read, and keys that open the wrong account."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby

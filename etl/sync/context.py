@@ -66,7 +66,7 @@ class Context:
 
 
 def skips_unknown_type(context: Context, client: Client) -> bool:
-    """Whether a type that the server does not know is left out in silence: one that nobody asked for by name."""
+    """Return whether a type that the server does not know is skipped: nobody asked for it."""
     return client.account.partition_by_type and not context.request.binding_types
 
 

@@ -1,6 +1,7 @@
-"""Services that are gone: what their account no longer lists is asked for by its SID, and taken out (docs/promises.md §3).
+"""Services that are gone: no longer listed, asked for by SID, then deleted (docs/promises.md §3).
 
-ask (no transaction: the API, by SID) ─► take out (one transaction per service: lease, guard, deletes, ledger)
+ask (the API, outside any transaction)
+take out (one transaction per service: lease, guard, deletes, ledger)
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

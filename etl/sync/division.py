@@ -1,4 +1,4 @@
-"""What of a run is this process's: services, and a share of each account's concurrency (docs/promises.md §12)."""
+"""This process's services, and its share of each account's concurrency (docs/promises.md §12)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -16,35 +16,35 @@ class Division:
         self._agreed: dict[str, Mapping[str, int]] = {}
 
     def own(self, accounts: Iterable[Account]) -> list[Account]:
-        """The accounts that this process asks, each with its share of the concurrency."""
+        """Return the accounts that this process asks, each with its share of the concurrency."""
         shares = [(account, self.share(account)) for account in accounts]
         return [
             account.model_copy(update={"concurrency": share}) for account, share in shares if share
         ]
 
     def share(self, account: Account) -> int:
-        """How many requests to this account, which is one of the file, this process may have in flight."""
+        """Return how many requests to this account this process may have in flight."""
         if self._shard is None:
             return account.concurrency
         return self._spreads[account.name].share(self._shard)
 
     def takes(self, account: str, chat_service_sid: str) -> bool:
-        """Whether this process reads a service; one of an account that is no longer in the file has a shard too."""
+        """Return whether this process reads a service; `account` may have left the file."""
         spread = self._spreads.get(account) or Spread(account, 1, 1)
         agreed = self._agreed.get(spread.key)
         return self._shard is None or spread.takes(self._shard, chat_service_sid, agreed)
 
     def spread_of(self, account: str) -> Spread:
-        """How an account of the file is spread over the shards."""
+        """Return how an account of the file is spread over the shards."""
         return self._spreads[account]
 
     def agree(self, account: str, places: Mapping[str, int]) -> None:
-        """Go by these places of services, which all processes of a run group know."""
+        """Use these places (SID → shard) of services, which all processes of a run group know."""
         self._agreed[self._spreads[account].key] = places
 
 
 def _spread(account: Account, accounts: Iterable[Account]) -> Spread:
-    """Blocks that may find the same services are asked by the same shards, which then agree on who reads what."""
+    """Return how an account is spread; those that may find the same services are spread alike."""
     if account.services != "all":
         return Spread(account.name, account.concurrency, account.concurrency)
     alike = [

@@ -1,4 +1,4 @@
-"""What a scan meets that nobody knows: written down with its batch, told once that is committed."""
+"""Drift: what a scan meets for the first time is stored with its batch, and logged after."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class DriftWatch:
-    """One scan's eye on what is new. Its verbs take the connection of the transaction they belong to."""
+    """Records what one scan meets for the first time, in the transactions of its caller."""
 
     def __init__(self, engine: Engine, scope: Scope, run_id: int, seen: Drift) -> None:
         self._engine = engine
@@ -30,13 +30,13 @@ class DriftWatch:
         self._log = log.bind(run_id=run_id, **scope.named)
 
     def record(self, conn: sa.Connection, rows_by_form: Mapping[str, int], now: datetime) -> None:
-        """Write down what the batch in hand has that is new."""
+        """Insert what the batch has that is new."""
         self._batch_rows, self._new = rows_by_form, []
         if met := self._seen.met - self._recorded:
             self._new = drift.record(conn, self._engine, self._scope, met, now)
 
     def tell(self) -> None:
-        """Tell what was new, now that it is committed."""
+        """Log what was new, once it is committed."""
         self._recorded |= self._seen.met
         self._rows_by_form.update(self._batch_rows)
         for one in self._new:

@@ -1,4 +1,4 @@
-"""The runs of one group added up, as if they had been one run (README, Commands, `status --run-group`)."""
+"""The runs of one group added up, as if they had been one run (`status --run-group`)."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,10 @@ _BLAMED = {
 def add_up(
     run_group: str, runs: Sequence[Line], scans: Sequence[Line]
 ) -> tuple[dict[str, Any], int]:
-    """Return the object of the runs as of one, and its exit code. All lines are those of the ledger.
+    """Return the JSON object of all runs as of one, and its exit code.
 
-    What was tried again counts by how it ended last: of a service the last scan, of a shard the last run.
+    `runs` and `scans` are lines of the ledger. What was tried again counts by how it ended last: of
+    a service the last scan, of a shard the last run.
     """
     entries = _services(scans)
     found = {entry["status"] for entry in entries} | _without_scans(runs, scans)
@@ -117,7 +118,7 @@ def _error_or_note(scan: Line) -> dict[str, Any]:
 
 
 def _without_scans(runs: Sequence[Line], scans: Sequence[Line]) -> set[str]:
-    """How runs ended that no scan of theirs accounts for, as when an account could not be read at all."""
+    """Return how runs ended whose scans do not explain it, as when an account was unreadable."""
     ends: dict[int, set[str]] = {}
     for scan in scans:
         ends.setdefault(scan["run_id"], set()).add(scan["status"])

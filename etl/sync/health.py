@@ -75,7 +75,7 @@ def _health(line: Line, failure: Line | None, age: timedelta | None, max_age: ti
 
 
 def _still_true(line: Line, failure: Line | None) -> Line | None:
-    """A failure is over once the service was read completely; a refusal once no deletes are held."""
+    """Return the failure, unless the service was read completely since, or holds no deletes."""
     if failure is None:
         return None
     if failure["status"] == ScanStatus.REFUSED:

@@ -25,7 +25,7 @@ class ScanOutcome:
     """Why deletes were withheld, though nothing went wrong."""
     ended: bool = False
     expected: int | None = None
-    """Rows still to be read when it began, by the last complete reading; None when there was none of late."""
+    """Rows to be read, by the last complete reading; None when there was none of late."""
     changed_fields: Mapping[str, int] = field(default_factory=dict)
     """In how many of the updated rows each content column differed."""
 
@@ -114,7 +114,8 @@ class RunOutcome:
         if not wrong:
             return None
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return f"{wrong[0].scope.chat_service_sid or wrong[0].scope.account}: {describe_in_full(wrong[0].error)}{more}"
+        named = wrong[0].scope.chat_service_sid or wrong[0].scope.account
+        return f"{named}: {describe_in_full(wrong[0].error)}{more}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of the run for `--json`."""
@@ -172,10 +173,13 @@ def describe_in_full(error: BaseException | None) -> str:
 
 
 def sentence(error: BaseException | None) -> str:
-    """Our own errors speak for themselves; of any other only the class is told, since its text may quote a row."""
+    """Return an error's message; of a foreign one only the class: its text may quote a row."""
     if isinstance(error, errors.EtlError):
         return str(error)
-    return f"a fault of bindings-etl itself ({type(error).__name__}); run with --log-level debug and report it"
+    return (
+        f"a fault of bindings-etl itself ({type(error).__name__}); "
+        "run with --log-level debug and report it"
+    )
 
 
 def count(number: int, noun: str, plural: str = "") -> str:

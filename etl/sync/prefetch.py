@@ -32,7 +32,7 @@ class Batch(NamedTuple):
 
 
 class Prefetcher:
-    """Reads the pages of one chain ahead of whoever takes the batches, by no more than one batch."""
+    """Reads the pages of one chain in a thread, at most one batch ahead of its consumer."""
 
     def __init__(
         self, pages: Callable[[], Iterator[FetchedPage]], counters: Counters, stop: Stop
@@ -116,7 +116,7 @@ class Prefetcher:
             for fetched in self._pages():
                 if not self._put(fetched):
                     return
-        except Exception as error:  # noqa: BLE001 - carried over to the reader's thread, which raises it
+        except Exception as error:  # noqa: BLE001 - the consumer's thread raises it
             self._error = error
         finally:
             with self._changed:

@@ -42,7 +42,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Configuration first, then the warehouse, then 4 when no service can be read and 3 when some cannot."""
+    """Return 2, 7, 4 (no service can be read) or 3 (some cannot), whichever applies first."""
     faults = {finding.exit_code for finding in findings if not finding.ok}
     for code in (errors.ConfigurationError.exit_code, errors.WarehouseError.exit_code):
         if code in faults:
@@ -88,7 +88,7 @@ def _services_of(client: Client) -> list[Service]:
 
 
 def _find_owner(client: Client, services: Sequence[Service]) -> tuple[str | None, str]:
-    """Whose services the account's list shows, as far as it shows any, and the kind of credential."""
+    """Return whose services the account lists, if it lists any, and the kind of credential."""
     kind = _kind_of(client.account)
     if client.account.services == "all":
         owners = [service.account_sid for service in services if service.account_sid]

@@ -80,7 +80,8 @@ def retry(
     """Try the open rejects of these services, or of all, again.
 
     Raises:
-        WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
+        WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing
+            was done.
     """
     started_at = datetime.now(UTC)
     with configured_warehouse(settings, stop) as warehouse:
@@ -146,7 +147,7 @@ class _RejectRetry:
             published = self._warehouse.transact(
                 lambda conn: self._publish(conn, lines, sids, answers, alive)
             )
-        except Exception as error:  # noqa: BLE001 - the one boundary: whatever befalls a service stays with it
+        except Exception as error:  # noqa: BLE001 - one service that fails costs one service
             self._fail(error)
         else:
             self._drift.tell()
@@ -268,7 +269,7 @@ def _conclude_line(
 
 
 def _to_be_closed(lines: Iterable[Line], results: Iterable[RejectResult]) -> list[int]:
-    """Lines of bindings that are loaded or gone; and those that go on as a line of their SID, now that it can be read."""
+    """Return rejects that are resolved, and those that a reject of the same SID replaces."""
     return [
         line.id
         for line, result in zip(lines, results, strict=True)

@@ -64,7 +64,8 @@ def erase(
     """Take out every trace of an identity; returns how many rows, by table.
 
     Raises:
-        LeaseHeld: a run works on a service that holds a trace, and would write it again; nothing was done.
+        LeaseHeld: a run works on a service that holds a trace, and would write it again; nothing
+            was done.
     """
     forms = _stored_forms(settings, identity)
 
@@ -105,7 +106,7 @@ def _stored_forms(settings: Settings, identity: str) -> set[str]:
 def _lock_out_runs(
     conn: sa.Connection, warehouse: Warehouse, holder: Holder, services: Sequence[str]
 ) -> None:
-    """Take and give back the lease of each service, so that none of them is worked on until this transaction ends."""
+    """Take and release each service's lease, so that no run works on it until this commits."""
     for sid in services:
         scope = Scope("", sid)
         lapsed = leases.acquire(conn, warehouse.engine, holder, scope)

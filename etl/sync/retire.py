@@ -1,4 +1,4 @@
-"""Services that a person takes out: gone at Twilio, or configured nowhere (README, Commands, `retire`)."""
+"""`retire`: services that a person takes out, as they are gone at Twilio or configured nowhere."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -118,7 +118,8 @@ def _find_listed_sid(client: Client, counters: Counters) -> str | None:
     owners = {service.account_sid for service in found} - {None, client.account.account_sid}
     if owners:
         raise errors.CredentialsRefused(
-            f"the key of account {client.account.name} opens {', '.join(sorted(map(str, owners)))}, "
+            f"the key of account {client.account.name} opens "
+            f"{', '.join(sorted(map(str, owners)))}, "
             f"and its account_sid is {client.account.account_sid}: its 404 proves nothing"
         )
     return found[0].sid if found else None

@@ -1,4 +1,4 @@
-"""A run: which scopes there are, all their scans side by side, and the ledger around them (docs/promises.md)."""
+"""A run: its scopes, all their scans side by side, and its line in the ledger."""
 
 import socket
 from collections.abc import Sequence
@@ -44,7 +44,8 @@ def execute(
 
     Raises:
         ConfigurationError: the request names something that is not configured.
-        WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing was done.
+        WarehouseError: the warehouse cannot be reached or is not at the newest revision; nothing
+            was done.
     """
     accounts = choose_accounts(settings, request)
     with ExitStack() as opened:

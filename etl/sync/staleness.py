@@ -1,4 +1,4 @@
-"""Which services were not read completely for too long (README, Commands, `status --max-age`)."""
+"""Which services were not read completely for too long (`status --max-age`)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -16,9 +16,10 @@ def stale_services(
 ) -> list[dict[str, Any]]:
     """Return the services whose last complete reading is older than `max_age`, or was never.
 
-    `services` are the lines of `service_freshness`, `runs` the last ones of the ledger, `listed` the accounts by the services that the
-    configuration names. What is gone or no longer configured does not count. Where no service is known at all, the last run that
-    succeeded stands for them: an account may well be empty, but it has to be looked at.
+    `services` are lines of `service_freshness`, `runs` the last ones of the ledger, `listed` the
+    accounts of services that the configuration names. What is gone or no longer configured does not
+    count. Where no service is known at all, the last run that succeeded stands for them: an account
+    may well be empty, but it has to be looked at.
     """
     known = {line["chat_service_sid"] for line in services}
     found = [
@@ -42,7 +43,7 @@ def stale_services(
 
 
 def is_watched(line: Line) -> bool:
-    """Whether anybody is to be called about a service: not when it is gone or no longer configured."""
+    """Return whether a service has to be fresh: not when it is gone or no longer configured."""
     return str(line.get("state", "active")) == "active"
 
 

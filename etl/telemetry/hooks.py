@@ -1,4 +1,4 @@
-"""The result of a run, posted to whoever waits for it: dead man's switches, chats, incident tools (config.example.yaml; docs/promises.md §15)."""
+"""Webhooks: posts the result of a run to heartbeat monitors, chats or incident tools."""
 
 import json
 import time
@@ -37,10 +37,14 @@ def summary(run: Document, exit_code: int) -> str:
     done = ", ".join(f"{number:,} {name}" for name, number in counted.items() if number)
     number = "" if run["run_id"] is None else f" {run['run_id']}"
     lines = [
-        f"*bindings-etl* {run['mode']} run{number}: *{run['status']}* (exit code {exit_code}), {done or 'no changes'}"
+        (
+            f"*bindings-etl* {run['mode']} run{number}: *{run['status']}* "
+            f"(exit code {exit_code}), {done or 'no changes'}"
+        )
     ]
     troubles = [
-        f"• {entry['chat_service_sid'] or entry['account']}: {entry['status']}: {entry['error']['message']}"
+        f"• {entry['chat_service_sid'] or entry['account']}: {entry['status']}: "
+        f"{entry['error']['message']}"
         for entry in run["services"]
         if entry["error"] and entry["status"] != "skipped"
     ]
@@ -81,7 +85,7 @@ def _send(url: str, content: bytes, seconds: float) -> int:
         "Content-Type": "application/json",
         "User-Agent": f"bindings-etl/{version('bindings-etl')}",
     }
-    # Plain http goes to this machine alone, and past any proxy. Of the answer only the status is read.
+    # Plain http goes to this machine alone, past any proxy. Only the status is read.
     through_proxies = urlsplit(url).scheme == "https"
     with (
         httpx.Client(timeout=max(seconds, 0.01), trust_env=through_proxies) as client,

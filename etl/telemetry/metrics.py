@@ -1,4 +1,4 @@
-"""The figures of a run under the names that dashboards hold on to (docs/alerts.md), as Prometheus text and as a file."""
+"""The metrics of a run (docs/alerts.md), as Prometheus text and as a file."""
 
 import os
 import uuid
@@ -26,7 +26,7 @@ class Metric:
 
 
 def figures(run: Document, exit_code: int, freshness: Iterable[Document]) -> list[Metric]:
-    """Return every figure of a run; `freshness` is what the warehouse says of its services, if it could be asked."""
+    """Return every metric of a run; `freshness` are lines of `service_freshness`, if known."""
     lines = list(freshness)
     return [*_of_run(run, exit_code), *_of_freshness(lines), *_of_services(run, lines)]
 
@@ -98,13 +98,13 @@ def _of_freshness(lines: Sequence[Document]) -> list[Metric]:
 
 
 def _last_complete(line: Document) -> float:
-    """Zero where there was none: an alert on the age catches that too, which it would not if there were no value."""
+    """Return a Unix time; 0 where there was none, so that an alert on the age catches that too."""
     moment: datetime | None = line["last_complete_at"]
     return moment.timestamp() if moment else 0
 
 
 def _of_services(run: Document, lines: Sequence[Document]) -> list[Metric]:
-    """A service may be read in parts, each with an entry of its own; or not at all, when its account could not be."""
+    """Return each service's metrics; a service read in parts has several entries in `run`."""
     rows: dict[Labels, int] = {}
     up: dict[Labels, int] = {}
     for entry in run["services"]:

@@ -1,4 +1,7 @@
-"""Spans and figures over OTLP/HTTP, by OpenTelemetry's SDK and its standard variables. Loaded only where these ask for it."""
+"""Traces and metrics over OTLP/HTTP, by OpenTelemetry's SDK and its standard variables.
+
+Loaded only where these variables ask for it.
+"""
 
 import logging
 import time
@@ -29,7 +32,7 @@ _INHERITED = ("account", "chat_service_sid")
 
 
 class Exporter:
-    """Sends to the collector that the environment names. Spans are sent on the way, by a thread of the SDK's."""
+    """Sends to the collector that the environment names; a thread of the SDK sends spans."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         _require_http(environment)
@@ -111,7 +114,7 @@ class _Watched:
 
 
 class _Recorded(Trace):
-    """Threads change on the way from a scan to its pages, so that each span is told the one above."""
+    """A recorded span; its parent is passed on, since a scan's pages are read in other threads."""
 
     def __init__(
         self,

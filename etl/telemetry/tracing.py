@@ -1,7 +1,7 @@
-"""The spans of a run: run → scan → page, batch, publish (docs/alerts.md). When nobody asked for them, nothing is loaded and nothing is done.
+"""The spans of a run: run → scan → page, batch, publish (docs/alerts.md).
 
-A span tells how long something took, of which account and service, and under which request id of Twilio's; never an identity or an
-endpoint.
+A span tells how long something took, of which account and service, and under which request id of
+Twilio's; never an identity or an endpoint. When nobody asked for spans, nothing is loaded.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -55,7 +55,8 @@ OFF = Trace()
 def wanted(environment: Mapping[str, str], kind: str) -> bool:
     """Whether the standard variables ask for `traces` or `metrics` over OTLP.
 
-    A variable that is for another kind alone, such as `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` for traces, asks for nothing.
+    A variable of another kind alone, such as `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` for traces, asks
+    for nothing.
     """
     others = {f"{_PREFIX}{other}_" for other in ("TRACES", "METRICS", "LOGS")}
     others.remove(f"{_PREFIX}{kind.upper()}_")

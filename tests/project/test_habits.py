@@ -60,16 +60,3 @@ def test_hooks_download_nothing() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert {repository["repo"] for repository in hooks["repos"]} == {"local"}
     assert {hook["language"] for one in hooks["repos"] for hook in one["hooks"]} == {"system"}
-
-
-def test_lines_are_short_where_they_have_been_made_so() -> None:
-    """What runs past the edge of a window is not read; formatters leave comments and texts alone."""
-    files = [*(ROOT / "etl/domain").rglob("*.py"), *(ROOT / "etl/warehouse").rglob("*.py")]
-    long = [
-        f"{file.relative_to(ROOT)}:{number}"
-        for file in files
-        if file.name != "tables.py"  # columns are a table
-        for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1)
-        if len(line) > 100
-    ]
-    assert long == []
