@@ -1,4 +1,4 @@
-"""What came of a run, and what that means to the caller (README, Commands)."""
+"""What came of a run, and what that means to the caller (docs/commands.md)."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
@@ -80,7 +80,7 @@ class RunOutcome:
 
     @property
     def exit_code(self) -> int:
-        """Return the exit code (README, Exit codes); of several, the first of 4, 3, 5, 6."""
+        """Return the exit code (docs/commands.md); of several, the first of 4, 3, 5, 6."""
         found = {scan.status for scan in self.scans}
         if self.status == RunStatus.INTERRUPTED:
             return self.stopped_exit_code or 3

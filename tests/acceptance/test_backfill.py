@@ -1,4 +1,4 @@
-"""`backfill`, partitions, shards: a chosen part of the bindings, and nothing else, is read, written and deleted (README, Commands)."""
+"""`backfill`, partitions, shards: a chosen part of the bindings, and nothing else, is read, written and deleted (docs/commands.md)."""
 
 import signal
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a caller learns for every way a run can end: exit code, the JSON object, the ledger (README, Commands)."""
+"""What a caller learns for every way a run can end: exit code, the JSON object, the ledger (docs/commands.md)."""
 
 import json
 from collections.abc import Callable

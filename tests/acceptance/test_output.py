@@ -1,4 +1,4 @@
-"""What comes out where, and what becomes of a command whose output nobody takes (README, Commands)."""
+"""What comes out where, and what becomes of a command whose output nobody takes (docs/commands.md)."""
 
 import json
 import os

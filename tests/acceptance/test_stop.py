@@ -1,4 +1,4 @@
-"""Asked to stop, a run ends soon, leaves nothing half, and the next one goes on (README, Commands, 130 and 143)."""
+"""Asked to stop, a run ends soon, leaves nothing half, and the next one goes on (docs/commands.md, 130 and 143)."""
 
 import signal
 import threading

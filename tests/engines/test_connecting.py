@@ -1,4 +1,4 @@
-"""What is said when the warehouse cannot be used as it is configured: what, where, what to do; and never a secret (README, Commands)."""
+"""What is said when the warehouse cannot be used as it is configured: what, where, what to do; and never a secret (docs/commands.md)."""
 
 import threading
 import uuid

@@ -1,4 +1,4 @@
-"""`migrate` as an operator uses it: while a run is alive, as a question, and as SQL for review (README, Commands)."""
+"""`migrate` as an operator uses it: while a run is alive, as a question, and as SQL for review (docs/commands.md)."""
 
 import re
 import threading

@@ -203,9 +203,7 @@ def test_systemd_understands_each_unit(path: Path, tmp_path: Path) -> None:
     assert not path.name.endswith(".timer") or path.with_suffix(".service") in SERVICES
 
 
-@pytest.mark.parametrize(
-    "text", [block("yaml", "apiVersion"), *MANIFESTS.values()], ids=["readme", *MANIFESTS]
-)
+@pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS)
 def test_the_manifests_bring_secrets_and_configuration(text: str) -> None:
     """A variable or a mount that is missing ends each pod with exit code 2."""
     document: dict[str, Any] = yaml.safe_load(text)

@@ -107,7 +107,7 @@ def test_the_schema_names_every_setting() -> None:
 
 
 def test_all_faults_come_in_one_message_each_with_its_path(file: Path) -> None:
-    """The operator mends a file once, not once per fault (README, Commands, exit 2)."""
+    """The operator mends a file once, not once per fault (docs/commands.md, exit 2)."""
     document = {
         "accounts": [
             {

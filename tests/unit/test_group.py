@@ -68,7 +68,7 @@ def ended(runs: list[dict[str, Any]], scans: list[dict[str, Any]]) -> tuple[str,
     ],
 )
 def test_a_group_ends_as_one_run_would(statuses: list[str], expected: tuple[str, int]) -> None:
-    """A scheduler that fans out asks once, by the exit codes that it knows (README, Commands)."""
+    """A scheduler that fans out asks once, by the exit codes that it knows (docs/commands.md)."""
     scans = [scan(number, f"IS{number}", status) for number, status in enumerate(statuses)]
     names = {"published": "succeeded", "skipped": "succeeded"}
     runs = [run(number, names.get(status, status)) for number, status in enumerate(statuses)]

@@ -1,4 +1,4 @@
-"""What a run ends with: status, exit code and JSON (README, Commands)."""
+"""What a run ends with: status, exit code and JSON (docs/commands.md)."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Signals: how often, and after what, they end a command (README, Commands)."""
+"""Signals: how often, and after what, they end a command (docs/commands.md)."""
 
 import signal
 import subprocess
