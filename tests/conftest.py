@@ -1,6 +1,7 @@
-"""Fixtures for every test: a clean environment, and an empty database on each engine.
+"""Fixtures for every test: a clean environment, and a migrated warehouse or an empty database on each engine.
 
 def test_on_every_engine(warehouse_url): ...
+def test_before_it_is_migrated(empty_url): ...
 def test_on_one(postgres18_url): ...
 @pytest.mark.parametrize("engine_name", ["sqlite", "duckdb"], indirect=True)
 def test_on_some(engine_name, warehouse_url): ...
@@ -8,6 +9,7 @@ def test_with_a_server_to_itself(own_postgres18): own_postgres18.restart()
 """
 
 import os
+import shutil
 import signal
 import uuid
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ from tests.servers.folder import (
     Server,
     join_run,
     make_run_folder,
+    memory,
     post_warden,
     share,
     warden_is_posted,
@@ -29,6 +32,7 @@ from tests.servers.folder import (
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import sweep
+from tests.servers.templates import template_database, template_file
 
 S = TypeVar("S", bound=Server)
 
@@ -53,6 +57,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if os.environ.get("TESTS_REQUIRE_ENGINES") and (reasons := engines.absent()):
         raise pytest.UsageError(f"every engine is required here, but: {reasons}")
+    if place := memory():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", place)  # where tmp_path lies
     config.stash[RUN_FOLDER] = make_run_folder()
     config.stash[RUN_ALIVE] = join_run(config.stash[RUN_FOLDER])
 
@@ -91,7 +97,7 @@ def clean_environment() -> Iterator[None]:
         yield
 
 
-# --- an empty database per test, removed afterwards ---
+# --- a warehouse at the newest revision per test, or an empty database; removed afterwards ---
 
 
 @pytest.fixture(params=ENGINES)
@@ -101,38 +107,70 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def warehouse_url(engine_name: str, request: pytest.FixtureRequest) -> str:
-    """URL of an empty database, not migrated, on each engine in turn."""
+    """URL of a migrated warehouse on each engine in turn."""
     return str(request.getfixturevalue(ENGINES[engine_name].url_fixture))
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'warehouse.sqlite'}"
+def empty_url(engine_name: str, request: pytest.FixtureRequest) -> str:
+    """URL of an empty database on each engine in turn."""
+    return str(request.getfixturevalue(f"empty_{ENGINES[engine_name].url_fixture}"))
 
 
 @pytest.fixture
-def duckdb_url(tmp_path: Path) -> str:
+def sqlite_url(tmp_path: Path, run_folder: Path) -> str:
+    return f"sqlite:///{shutil.copy(template_file(run_folder, 'sqlite'), tmp_path / 'warehouse.sqlite')}"
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'empty.sqlite'}"
+
+
+@pytest.fixture
+def duckdb_url(tmp_path: Path, run_folder: Path) -> str:
     skip_if_absent("duckdb")
-    return f"duckdb:///{tmp_path / 'warehouse.duckdb'}"
+    return f"duckdb:///{shutil.copy(template_file(run_folder, 'duckdb'), tmp_path / 'warehouse.duckdb')}"
+
+
+@pytest.fixture
+def empty_duckdb_url(tmp_path: Path) -> str:
+    skip_if_absent("duckdb")
+    return f"duckdb:///{tmp_path / 'empty.duckdb'}"
 
 
 @pytest.fixture
 def postgres18_url(postgres18_server: PostgresServer) -> Iterator[str]:
+    yield from lend_database(postgres18_server, template_database(postgres18_server))
+
+
+@pytest.fixture
+def empty_postgres18_url(postgres18_server: PostgresServer) -> Iterator[str]:
     yield from lend_database(postgres18_server)
 
 
 @pytest.fixture
 def postgres16_url(postgres16_server: PostgresServer) -> Iterator[str]:
+    yield from lend_database(postgres16_server, template_database(postgres16_server))
+
+
+@pytest.fixture
+def empty_postgres16_url(postgres16_server: PostgresServer) -> Iterator[str]:
     yield from lend_database(postgres16_server)
 
 
 @pytest.fixture
 def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    yield from lend_database(mariadb_server, template_database(mariadb_server))
+
+
+@pytest.fixture
+def empty_mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     yield from lend_database(mariadb_server)
 
 
-def lend_database(server: Server) -> Iterator[str]:
-    url = server.create_database()
+def lend_database(server: Server, template: str | None = None) -> Iterator[str]:
+    url = server.create_database(template)
     yield url
     server.drop_database(url)
 

@@ -31,7 +31,7 @@ def make_trial(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Trial]
             front = Front(simulator.app)
             simulator.app = front  # type: ignore[assignment]
             stack.enter_context(simulator.serve())
-            return Trial(tmp_path, simulator, url, front).migrate()
+            return Trial(tmp_path, simulator, url, front)
 
         yield make
 

@@ -66,7 +66,8 @@ def test_a_dry_run_writes_no_row_in_postgresql(
 ) -> None:
     """A dry run that takes a transaction id has written something, if only a lease."""
     # A server to itself: transaction ids are counted over all its databases.
-    trial = make_trial((60, 40), url=own_postgres18.create_database(), max_page_size=15)
+    url = own_postgres18.create_database()
+    trial = make_trial((60, 40), url=url, max_page_size=15).migrate()
     trial.sync()
     unsettle(trial)
     before = (

@@ -10,7 +10,6 @@ import pytest
 from etl import config
 from etl.simulator import Simulator, World
 from etl.stopping import Stop
-from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse, open_warehouse
 from tests.acceptance.front import Front
 from tests.acceptance.trial import Trial
@@ -44,9 +43,7 @@ def open_on() -> Iterator[Callable[..., Warehouse]]:
 @pytest.fixture
 def warehouse(warehouse_url: str, open_on: Callable[..., Warehouse]) -> Warehouse:
     """A warehouse at the newest revision."""
-    opened = open_on(warehouse_url)
-    migration.upgrade(opened, None)
-    return opened
+    return open_on(warehouse_url)
 
 
 @pytest.fixture

@@ -46,8 +46,8 @@ def assert_whole(warehouse: Warehouse, engine_name: str) -> None:
 
 
 @pytest.fixture
-def empty(warehouse_url: str, open_on: Callable[..., Warehouse]) -> Warehouse:
-    return open_on(warehouse_url)
+def empty(empty_url: str, open_on: Callable[..., Warehouse]) -> Warehouse:
+    return open_on(empty_url)
 
 
 def until_it_ends(warehouse: Warehouse, work: Callable[[], object]) -> int:

@@ -47,29 +47,29 @@ def complaint(
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
 def test_an_option_that_the_driver_does_not_know_is_a_fault_of_the_configuration(
-    open_on: OpenOn, warehouse_url: str
+    open_on: OpenOn, empty_url: str
 ) -> None:
     """A typing error in the URL is not a fault of the program, and what was typed may be a password."""
     assert "option" in complaint(
-        open_on, with_query(warehouse_url, bogus="s3cret"), errors.ConfigurationError
+        open_on, with_query(empty_url, bogus="s3cret"), errors.ConfigurationError
     )
 
 
-def test_the_short_name_of_postgresql_is_taken(open_on: OpenOn, postgres18_url: str) -> None:
+def test_the_short_name_of_postgresql_is_taken(open_on: OpenOn, empty_postgres18_url: str) -> None:
     """Hosting services hand out postgres:// URLs."""
-    opened = open_on(postgres18_url.replace("postgresql://", "postgres://"))
+    opened = open_on(empty_postgres18_url.replace("postgresql://", "postgres://"))
     assert migration.upgrade(opened, None)[0] is None
 
 
 @pytest.fixture
-def with_password(postgres18_server: PostgresServer, postgres18_url: str) -> Iterator[sa.URL]:
+def with_password(postgres18_server: PostgresServer, empty_postgres18_url: str) -> Iterator[sa.URL]:
     """A database whose role, unlike the others of the server, has to give its password."""
     role = f"r{uuid.uuid4().hex}"
     with psycopg.connect(postgres18_server.superuser_url, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'right'".encode())
         try:
             with postgres18_server.asking_for_passwords(role):
-                yield sa.make_url(postgres18_url).set(username=role, password="right")
+                yield sa.make_url(empty_postgres18_url).set(username=role, password="right")
         finally:
             connection.execute(f"DROP ROLE {role}".encode())
 
@@ -93,20 +93,20 @@ def test_postgresql_tells_apart_what_is_wrong_with_the_login(
 
 
 def test_postgresql_without_passwords_still_tells_a_missing_database(
-    open_on: OpenOn, postgres18_url: str
+    open_on: OpenOn, empty_postgres18_url: str
 ) -> None:
     """Where the server trusts the host, it is the server that says so, by its own code."""
-    said = complaint(open_on, postgres18_url + "_nowhere", errors.WarehouseRefused)
+    said = complaint(open_on, empty_postgres18_url + "_nowhere", errors.WarehouseRefused)
     assert "does not exist on this server" in said
     assert "3D000" in said
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
 def test_what_is_wrong_on_the_way_to_the_server_is_told_apart(
-    open_on: OpenOn, warehouse_url: str
+    open_on: OpenOn, empty_url: str
 ) -> None:
     """A wrong name, a closed port and a silent host are mended in different places."""
-    url = sa.make_url(warehouse_url).set(password="s3cret")
+    url = sa.make_url(empty_url).set(password="s3cret")
     unknown = spelled(url.set(host="nowhere.invalid"))
     assert "name of its host is not known" in complaint(
         open_on, unknown, errors.WarehouseUnreachable
@@ -122,10 +122,10 @@ def test_what_is_wrong_on_the_way_to_the_server_is_told_apart(
 
 
 def test_postgresql_another_kind_of_server_is_told_as_that(
-    open_on: OpenOn, postgres18_url: str, mariadb_server: MariaDBServer
+    open_on: OpenOn, empty_postgres18_url: str, mariadb_server: MariaDBServer
 ) -> None:
     """A port taken from another line of the table is not a network that is down."""
-    url = spelled(sa.make_url(postgres18_url).set(port=mariadb_server.port))
+    url = spelled(sa.make_url(empty_postgres18_url).set(port=mariadb_server.port))
     assert "another kind of server" in complaint(open_on, url, errors.WarehouseRefused)
 
 
@@ -135,17 +135,17 @@ def test_postgresql_another_kind_of_server_is_told_as_that(
     indirect=["engine_name"],
 )
 def test_a_server_without_tls_is_told_as_that(
-    open_on: OpenOn, warehouse_url: str, query: dict[str, str]
+    open_on: OpenOn, empty_url: str, query: dict[str, str]
 ) -> None:
     """Who demands encryption has to hear that it is this which the server does not have."""
-    url = with_query(warehouse_url, **query)
+    url = with_query(empty_url, **query)
     assert "no encrypted connection" in complaint(open_on, url, errors.WarehouseRefused)
 
 
 def test_postgresql_a_certificate_that_is_not_trusted_is_told_as_that(
     open_on: OpenOn,
     postgres18_server: PostgresServer,
-    postgres18_url: str,
+    empty_postgres18_url: str,
     run_folder: Path,
     tmp_path: Path,
 ) -> None:
@@ -157,7 +157,7 @@ def test_postgresql_a_certificate_that_is_not_trusted_is_told_as_that(
     home = run_folder / f"pgbouncer-{uuid.uuid4().hex}"
     certificate = right.issue_cert("127.0.0.1")
     with pgbouncer.pooling(postgres18_server, home, certificate) as port:
-        url = spelled(sa.make_url(postgres18_url).set(port=port))
+        url = spelled(sa.make_url(empty_postgres18_url).set(port=port))
         told = {
             name: with_query(url, sslmode="verify-full", sslrootcert=str(tmp_path / name))
             for name in ("right", "wrong", "missing")
@@ -169,10 +169,10 @@ def test_postgresql_a_certificate_that_is_not_trusted_is_told_as_that(
 
 
 def test_of_several_hosts_the_one_that_answers_is_taken(
-    open_on: OpenOn, postgres18_url: str
+    open_on: OpenOn, empty_postgres18_url: str
 ) -> None:
     """After a failover the same line of the configuration has to lead to the other host."""
-    url = sa.make_url(postgres18_url)
+    url = sa.make_url(empty_postgres18_url)
     hosts = f"127.0.0.1:{free_port()},127.0.0.1:{url.port}"
     listed = f"postgresql://{url.username}@{hosts}/{url.database}"
     opened = open_on(f"{listed}?target_session_attrs=read-write")
@@ -184,10 +184,10 @@ def test_of_several_hosts_the_one_that_answers_is_taken(
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
 def test_a_login_that_is_refused_is_not_tried_again(
-    open_on: OpenOn, warehouse_url: str, engine_name: str, with_password: sa.URL
+    open_on: OpenOn, empty_url: str, engine_name: str, with_password: sa.URL
 ) -> None:
     """Six wrong passwords in a row lock an account in many a place."""
-    url = with_password if engine_name == "postgresql18" else sa.make_url(warehouse_url)
+    url = with_password if engine_name == "postgresql18" else sa.make_url(empty_url)
     opened = open_on(spelled(url.set(password="s3cret")), attempts=6)
     with pytest.raises(errors.WarehouseRefused), capture_logs() as logs:
         opened.read(migration.require_head)
@@ -217,22 +217,24 @@ def test_sqlite_tells_a_missing_folder_from_a_foreign_file(open_on: OpenOn, tmp_
 
 
 def test_a_schema_that_is_missing_or_closed_is_not_taken_for_an_empty_one(
-    open_on: OpenOn, postgres18_url: str
+    open_on: OpenOn, empty_postgres18_url: str
 ) -> None:
     """A mistyped schema read as if `migrate` were all that is missing, and `migrate` would then make it."""
-    migration.upgrade(open_on(postgres18_url, schema="push"), "push")
-    said = complaint(open_on, postgres18_url, errors.WarehouseOutdated, schema="posh")
+    migration.upgrade(open_on(empty_postgres18_url, schema="push"), "push")
+    said = complaint(open_on, empty_postgres18_url, errors.WarehouseOutdated, schema="posh")
     assert "no schema posh" in said
 
 
 def test_names_that_an_engine_cannot_take_are_refused(
-    open_on: OpenOn, postgres18_url: str, duckdb_url: str
+    open_on: OpenOn, empty_postgres18_url: str, empty_duckdb_url: str
 ) -> None:
     """PostgreSQL cuts a long name in silence, so that the second `migrate` looked for another one."""
     assert "63 bytes" in complaint(
-        open_on, postgres18_url, errors.ConfigurationError, schema="x" * 64
+        open_on, empty_postgres18_url, errors.ConfigurationError, schema="x" * 64
     )
-    assert "without" in complaint(open_on, duckdb_url, errors.ConfigurationError, schema="a.b")
+    assert "without" in complaint(
+        open_on, empty_duckdb_url, errors.ConfigurationError, schema="a.b"
+    )
 
 
 @pytest.fixture

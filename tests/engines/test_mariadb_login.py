@@ -18,9 +18,11 @@ PASSWORD = "s3cret"
 
 
 @pytest.fixture
-def account(mariadb_server: MariaDBServer, mariadb_url: str) -> Iterator[Callable[[str], str]]:
+def account(
+    mariadb_server: MariaDBServer, empty_mariadb_url: str
+) -> Iterator[Callable[[str], str]]:
     """`account("IDENTIFIED BY …")` makes a user who may do everything in a database; returns its URL."""
-    database = str(sa.make_url(mariadb_url).database)
+    database = str(sa.make_url(empty_mariadb_url).database)
     user = f"u{database[:30]}"
 
     def make(*clauses: str) -> str:
@@ -28,7 +30,7 @@ def account(mariadb_server: MariaDBServer, mariadb_url: str) -> Iterator[Callabl
         mariadb_server.execute(f"GRANT ALL ON {database}.* TO {user}")
         for clause in clauses[1:]:
             mariadb_server.execute(f"ALTER USER {user} {clause}")
-        url = sa.make_url(mariadb_url).set(username=user, password=PASSWORD)
+        url = sa.make_url(empty_mariadb_url).set(username=user, password=PASSWORD)
         return url.render_as_string(hide_password=False)
 
     yield make

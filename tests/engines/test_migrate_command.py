@@ -50,7 +50,7 @@ def test_migrate_with_nothing_to_do_disturbs_no_run(warehouse: Warehouse) -> Non
     "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb"], indirect=True
 )
 def test_two_that_migrate_at_once_take_turns(
-    open_on: Callable[..., Warehouse], warehouse_url: str
+    open_on: Callable[..., Warehouse], empty_url: str
 ) -> None:
     """Pods that start together all migrate; the second must find the work done, and not half done."""
     results: list[object] = []
@@ -61,7 +61,7 @@ def test_two_that_migrate_at_once_take_turns(
         except EtlError as error:
             results.append(error)
 
-    threads = [threading.Thread(target=migrate, args=(open_on(warehouse_url),)) for _ in range(3)]
+    threads = [threading.Thread(target=migrate, args=(open_on(empty_url),)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -143,10 +143,10 @@ def statements(script: str) -> list[str]:
     return [part for part in parts if part and part not in ("BEGIN", "COMMIT", "BEGIN TRANSACTION")]
 
 
-def test_migrating_twice_changes_nothing(warehouse_url: str) -> None:
+def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     """Every deployment runs `migrate`; the second time it must find nothing to do."""
     warehouse = open_warehouse(
-        config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=1), Stop()
+        config.Warehouse(url=SecretStr(empty_url)), config.Retry(attempts=1), Stop()
     )
     assert migration.upgrade(warehouse, None) == (None, tables.HEAD)
     assert migration.upgrade(warehouse, None) == (tables.HEAD, tables.HEAD)

@@ -18,9 +18,9 @@ from tests.engines import released
 
 
 @pytest.fixture
-def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
+def warehouse(empty_url: str) -> Iterator[Warehouse]:
     opened = open_warehouse(
-        config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
+        config.Warehouse(url=SecretStr(empty_url)), config.Retry(attempts=2), Stop()
     )
     yield opened
     opened.close()

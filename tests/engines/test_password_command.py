@@ -53,7 +53,7 @@ def _url(url: str, user: str) -> str:
 
 @pytest.fixture
 def postgresql_vault(
-    postgres18_server: PostgresServer, postgres18_url: str, tmp_path: Path
+    postgres18_server: PostgresServer, empty_postgres18_url: str, tmp_path: Path
 ) -> Iterator[Vault]:
     role = f"r{uuid.uuid4().hex}"
     with psycopg.connect(postgres18_server.superuser_url, autocommit=True) as connection:
@@ -63,22 +63,22 @@ def postgresql_vault(
             connection.execute(f"ALTER ROLE {role} PASSWORD '{password}'".encode())
 
         with postgres18_server.asking_for_passwords(role):
-            yield Vault(_url(postgres18_url, role), change, tmp_path)
+            yield Vault(_url(empty_postgres18_url, role), change, tmp_path)
         connection.execute(f"DROP ROLE {role}".encode())
 
 
 @pytest.fixture
 def mariadb_vault(
-    mariadb_server: MariaDBServer, mariadb_url: str, tmp_path: Path
+    mariadb_server: MariaDBServer, empty_mariadb_url: str, tmp_path: Path
 ) -> Iterator[Vault]:
     user = f"u{uuid.uuid4().hex[:20]}"
     mariadb_server.execute(f"CREATE USER {user}")
-    mariadb_server.execute(f"GRANT ALL ON {sa.make_url(mariadb_url).database}.* TO {user}")
+    mariadb_server.execute(f"GRANT ALL ON {sa.make_url(empty_mariadb_url).database}.* TO {user}")
 
     def change(password: str) -> None:
         mariadb_server.execute(f"ALTER USER {user} IDENTIFIED BY '{password}'")
 
-    yield Vault(_url(mariadb_url, user), change, tmp_path)
+    yield Vault(_url(empty_mariadb_url, user), change, tmp_path)
     mariadb_server.execute(f"DROP USER {user}")
 
 

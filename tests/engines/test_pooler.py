@@ -15,18 +15,18 @@ from tests.servers.postgres import PostgresServer
 
 @pytest.fixture
 def pooled_url(
-    postgres18_server: PostgresServer, postgres18_url: str, run_folder: Path
+    postgres18_server: PostgresServer, empty_postgres18_url: str, run_folder: Path
 ) -> Iterator[str]:
     """An empty database behind a transaction pooler with two backends."""
     pgbouncer.require()
     home = run_folder / f"pgbouncer-{uuid.uuid4().hex}"
     with pgbouncer.pooling(postgres18_server, home) as port:
-        url = sa.make_url(postgres18_url).set(port=port)
+        url = sa.make_url(empty_postgres18_url).set(port=port)
         yield url.render_as_string(hide_password=False)
 
 
 def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
-    trial_on: Callable[..., Trial], pooled_url: str, postgres18_url: str
+    trial_on: Callable[..., Trial], pooled_url: str, empty_postgres18_url: str
 ) -> None:
     """What a session sets stays in a backend that the next transaction of the other warehouse gets."""
     trial = trial_on(pooled_url, (150, 90), schema="one")
@@ -42,7 +42,7 @@ def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
         running.append(trial.start("sync", "--json"))
     for process in running:
         trial.wait_for(process)
-    with psycopg.connect(postgres18_url, autocommit=True) as conn:
+    with psycopg.connect(empty_postgres18_url, autocommit=True) as conn:
         for schema in ("one", "two"):
             counted = conn.execute(f'SELECT count(*) FROM "{schema}".bindings'.encode()).fetchone()
             assert counted == (240,)

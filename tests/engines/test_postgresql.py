@@ -125,11 +125,11 @@ def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehou
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
 def test_the_schema_of_the_configuration_is_where_everything_lies(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    trial_on: Callable[..., Trial], empty_url: str
 ) -> None:
     """A warehouse is shared: tables in the wrong schema collide with others', or nobody finds them."""
     schema = "Push data"
-    trial = trial_on(warehouse_url, schema=schema)
+    trial = trial_on(empty_url, schema=schema)
     assert trial.sync().totals["inserted"] == 52
     assert trial.sync().totals["unchanged"] == 52
     query = "SELECT table_schema, table_name FROM information_schema.tables "
@@ -144,16 +144,16 @@ def test_the_schema_of_the_configuration_is_where_everything_lies(
 
 
 def test_on_mariadb_the_schema_is_the_database(
-    trial_on: Callable[..., Trial], mariadb_url: str
+    trial_on: Callable[..., Trial], empty_mariadb_url: str
 ) -> None:
     """On MariaDB a schema is a database; the setting has to lead there, whatever the URL names."""
-    elsewhere = sa.make_url(mariadb_url)
+    elsewhere = sa.make_url(empty_mariadb_url)
     trial = trial_on(
         elsewhere.set(database="mysql").render_as_string(hide_password=False),
         schema=elsewhere.database,
     )
     assert trial.sync().totals["inserted"] == 52
-    trial.warehouse_url = mariadb_url
+    trial.warehouse_url = empty_mariadb_url
     trial.assert_equal_to_world()
 
 
@@ -206,10 +206,10 @@ def drop_role(trial: Trial, role: str) -> None:
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_the_job_runs_under_a_role_that_owns_nothing(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    trial_on: Callable[..., Trial], empty_url: str
 ) -> None:
     """The nightly job must not need the right to drop a table."""
-    trial = trial_on(warehouse_url, (20,), schema="push")
+    trial = trial_on(empty_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
@@ -225,10 +225,10 @@ def test_the_job_runs_under_a_role_that_owns_nothing(
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 @pytest.mark.parametrize("revoked", single_grants(), ids=" ".join)
 def test_no_grant_is_superfluous(
-    trial_on: Callable[..., Trial], warehouse_url: str, revoked: tuple[str, str, str]
+    trial_on: Callable[..., Trial], empty_url: str, revoked: tuple[str, str, str]
 ) -> None:
     """A privilege that the job does not need is one that a thief of its password does not need to get."""
-    trial = trial_on(warehouse_url, (20,), schema="push")
+    trial = trial_on(empty_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         if (privilege, kind, name) != revoked:
@@ -241,10 +241,10 @@ def test_no_grant_is_superfluous(
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_a_missing_privilege_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    trial_on: Callable[..., Trial], empty_url: str
 ) -> None:
     """Who sets up the role has to learn that a GRANT is missing, and where they are listed."""
-    trial = trial_on(warehouse_url, (20,), schema="push")
+    trial = trial_on(empty_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         if (privilege, name) != ("INSERT", "bindings"):
@@ -338,10 +338,10 @@ def drop_roles(trial: Trial, engine_name: str, database: str) -> None:
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_check_names_every_privilege_that_is_missing(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    trial_on: Callable[..., Trial], empty_url: str
 ) -> None:
     """A preflight that is content, and a run that then fails for a sequence or a view, is worse than none."""
-    trial = trial_on(warehouse_url, (20,), schema="push")
+    trial = trial_on(empty_url, (20,), schema="push")
     role = as_small_role(trial)
     trial.execute(f"GRANT USAGE ON SCHEMA push TO {role}")
     trial.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA push TO {role}")

@@ -19,7 +19,6 @@ from etl.sync import removal
 from etl.warehouse import (
     leases,
     ledger,
-    migration,
     purging,
     quarantine,
     retention,
@@ -54,7 +53,6 @@ def warehouse(warehouse_url: str) -> Iterator[Warehouse]:
     opened = open_warehouse(
         config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
     )
-    migration.upgrade(opened, None)
     yield opened
     opened.close()
 

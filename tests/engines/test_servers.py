@@ -9,16 +9,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from etl.warehouse.migration import VERSION_TABLE
+from etl.warehouse.tables import HEAD, metadata
+from etl.warehouse.views import COMMENTS
 from tests.servers import mariadb
 from tests.servers.folder import Server
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import answers
+from tests.servers.templates import migrate
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,14 +39,49 @@ def connect(url: str) -> Iterator[sa.Connection]:
 
 
 @pytest.mark.parametrize("time", ["first", "second"])
-def test_every_test_gets_an_empty_database(warehouse_url: str, time: str) -> None:
+def test_every_test_gets_an_empty_database(empty_url: str, time: str) -> None:
     """The table made by the first is not there for the second, although the server is the same."""
-    with connect(warehouse_url) as connection:
+    with connect(empty_url) as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
         assert sa.inspect(connection).get_table_names() == []
         assert sa.inspect(connection).get_view_names() == []
         connection.execute(sa.text("CREATE TABLE left_behind (id integer)"))
         connection.commit()
+
+
+def contents(url: str) -> dict[str, Any]:
+    """All that a database tells of its tables and views, and every row."""
+    with connect(url) as connection:
+        inspector = sa.inspect(connection)
+        tables = {name: table(connection, name) for name in inspector.get_table_names()}
+        views = {name: inspector.get_view_definition(name) for name in inspector.get_view_names()}
+        database = str(connection.engine.url.database)
+        return tables | {name: text.replace(database, "") for name, text in views.items()}
+
+
+def table(connection: sa.Connection, name: str) -> tuple[Any, ...]:
+    inspector = sa.inspect(connection)
+    indexes = [
+        one
+        | {"dialect_options": {key: str(of) for key, of in one.get("dialect_options", {}).items()}}
+        for one in inspector.get_indexes(name)
+    ]
+    return (
+        repr(inspector.get_columns(name)),
+        inspector.get_pk_constraint(name),
+        indexes,
+        inspector.get_table_comment(name) if connection.dialect.supports_comments else None,
+        connection.execute(sa.text(f"SELECT * FROM {name}")).all(),
+    )
+
+
+def test_a_copied_warehouse_is_what_migrate_makes(warehouse_url: str, empty_url: str) -> None:
+    """Most tests work on a copy; were it another warehouse, they would prove nothing of a real one."""
+    migrate(empty_url)
+    copied = contents(warehouse_url)
+    assert copied == contents(empty_url)
+    assert copied.keys() >= {*metadata.tables, *COMMENTS, VERSION_TABLE}
+    assert copied[VERSION_TABLE][-1] == [(HEAD,)]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +96,8 @@ def test_postgres_is_of_the_major_version_asked_for(
         assert connection.scalar(sa.text("SHOW server_encoding")) == "UTF8"
 
 
-def test_mariadb_is_the_binary_that_was_reported(mariadb_url: str) -> None:
-    with connect(mariadb_url) as connection:
+def test_mariadb_is_the_binary_that_was_reported(empty_mariadb_url: str) -> None:
+    with connect(empty_mariadb_url) as connection:
         assert connection.scalar(sa.text("SELECT version()")).startswith(mariadb.version())
         assert connection.scalar(sa.text("SELECT @@character_set_database")) == "utf8mb4"
 
@@ -112,7 +152,7 @@ def test_a_restart_cuts_connections_and_keeps_what_was_committed(
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
-def test_a_killed_run_leaves_no_server_behind(engine_name: str, warehouse_url: str) -> None:
+def test_a_killed_run_leaves_no_server_behind(engine_name: str, empty_url: str) -> None:
     """The reaper outlives SIGKILL: server and folder go, though the run itself can clean nothing up."""
     server = {
         "postgresql18": "PostgresServer(18, folder / 'pg')",

@@ -47,19 +47,20 @@ def test_a_reader_with_an_open_cursor_keeps_nobody_waiting(
 
 
 def test_the_journal_can_be_chosen(
-    trial_on: Callable[..., Trial], sqlite_url: str, file: Path, open_on: OpenOn
+    trial_on: Callable[..., Trial], file: Path, open_on: OpenOn
 ) -> None:
     """On a network file system the journal in shared memory damages what two hosts write."""
-    trial = trial_on(sqlite_url, (5,))
+    url = f"sqlite:///{file}"
+    trial = trial_on(url, (5,))
     assert journal(file) == "delete"
     trial.sync("--dry-run")
     assert journal(file) == "delete"  # a dry run writes nothing
     trial.sync()
     assert journal(file) == "wal"
-    trial.settings["warehouse"]["url"] = f"{sqlite_url}?journal_mode=delete"
+    trial.settings["warehouse"]["url"] = f"{url}?journal_mode=delete"
     trial.sync()
     assert journal(file) == "delete"
-    said = complaint(open_on, f"{sqlite_url}?journal_mode=off", errors.ConfigurationError)
+    said = complaint(open_on, f"{url}?journal_mode=off", errors.ConfigurationError)
     assert "journal_mode is one of wal, delete" in said
 
 

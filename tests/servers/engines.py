@@ -10,7 +10,7 @@ from tests.servers import mariadb, postgres
 
 
 class Engine(NamedTuple):
-    url_fixture: str  # gives the URL of an empty database
+    url_fixture: str  # gives the URL of a migrated warehouse; `empty_…`, of an empty database
     missing: Callable[[], str | None]
     version: Callable[[], str]
 

@@ -14,6 +14,8 @@ from typing import IO, Protocol
 
 from tests.servers import reaper
 
+ROOM = 2 * 2**30  # bytes; all servers and files of a run take about a quarter of it
+
 
 class ServerFailedError(Exception):
     """A server did not start; the message ends with its log."""
@@ -34,15 +36,16 @@ class Server(Protocol):
     def stop(self) -> None:
         """End the server and remove its folder."""
 
-    def create_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def create_database(self, template: str | None = None) -> str:
+        """Make a database, empty or a copy of the one behind a URL, and return its URL."""
 
     def drop_database(self, url: str) -> None:
         """Remove a database, whoever is still connected to it."""
 
 
 def make_run_folder() -> Path:
-    folder = Path(tempfile.mkdtemp(prefix="bindings-etl-tests-", dir=open_to_everybody()))
+    place = memory() or open_to_everybody()
+    folder = Path(tempfile.mkdtemp(prefix="bindings-etl-tests-", dir=place))
     folder.chmod(0o755)  # as root, servers run as another user
     (folder / "alive").touch()
     return folder
@@ -53,6 +56,16 @@ def join_run(folder: Path) -> IO[str]:
     alive = (folder / "alive").open("r+")
     fcntl.lockf(alive, fcntl.LOCK_SH)
     return alive
+
+
+def memory() -> str | None:
+    """The file system in memory, where it has room and runs programs: there, no commit waits for a disk."""
+    place = Path("/dev/shm")
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return None
+    kept = os.statvfs(place)
+    has_room = kept.f_bavail * kept.f_frsize >= ROOM
+    return str(place) if has_room and not kept.f_flag & os.ST_NOEXEC else None
 
 
 def open_to_everybody() -> str:
@@ -100,6 +113,11 @@ def make_home(home: Path, uid: int | None) -> None:
     home.mkdir(mode=0o755)
     if uid is not None:
         os.chown(home, uid, -1)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Owners and modes included, on which servers insist."""
+    subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def run_detached(command: list[str], *, log: Path, cwd: Path) -> None:

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 
 from tests.servers.folder import (
     ServerFailedError,
+    copy_folder,
+    exclusively,
     free_port,
     make_home,
     run_detached,
@@ -26,6 +28,7 @@ from tests.servers.reaper import answers, kill_server
 
 if TYPE_CHECKING:
     import pymysql
+    from pymysql.cursors import Cursor
 
 # Nothing reaches the disk's platter (a crash of the server, though, loses nothing that was committed).
 INNODB = (
@@ -82,6 +85,37 @@ def unprivileged_user() -> str | None:
     return "mysql" if "mysql" in known else "nobody"
 
 
+def unprivileged_uid() -> int | None:
+    user = unprivileged_user()
+    return None if user is None else pwd.getpwnam(user).pw_uid
+
+
+def name_in(url: str) -> str:
+    """The database that a URL names."""
+    return urlsplit(url).path.lstrip("/")
+
+
+def statements_of(cursor: "Cursor", database: str) -> list[str]:
+    """What makes this database again where it is used: tables with their rows, then views."""
+    cursor.execute(f"USE {database}")
+    cursor.execute("SHOW FULL TABLES")
+    kinds = dict(cursor.fetchall())
+    tables = [name for name, kind in kinds.items() if kind == "BASE TABLE"]
+    views = [name for name in kinds if name not in tables]
+    made = [shown(cursor, "TABLE", name) for name in tables]
+    rows = [f"INSERT INTO {name} SELECT * FROM {database}.{name}" for name in tables]
+    defined = (shown(cursor, "VIEW", name).replace(f"`{database}`.", "") for name in views)
+    return [*made, *rows, *defined]
+
+
+def shown(cursor: "Cursor", kind: str, name: str) -> str:
+    """The statement that makes a table or view."""
+    cursor.execute(f"SHOW CREATE {kind} {name}")
+    row = cursor.fetchone()
+    assert row is not None
+    return str(row[1])
+
+
 @dataclass(frozen=True)
 class MariaDBServer:
     home: Path
@@ -99,8 +133,31 @@ class MariaDBServer:
         return f"mysql+pymysql://root@127.0.0.1:{self.port}/{database}?charset=utf8mb4"
 
     def start(self) -> None:
-        user = unprivileged_user()
-        make_home(self.home, None if user is None else pwd.getpwnam(user).pw_uid)
+        make_home(self.home, unprivileged_uid())
+        copy_folder(self._initialized(), self.home / "data")
+        for attempt in (1, 2, 3):
+            port = free_port()
+            try:
+                self._serve(port)
+            except ServerFailedError:
+                if attempt == 3:
+                    raise
+            else:
+                (self.home / "port").write_text(str(port))
+                return
+
+    def _initialized(self) -> Path:
+        """A data folder that no server has used, made once in a run."""
+        fresh = MariaDBServer(self.home.with_name("fresh-mariadb"))
+        done = fresh.home.with_suffix(".done")
+        with exclusively(fresh.home.with_suffix(".lock")):
+            if not done.exists():
+                make_home(fresh.home, unprivileged_uid())
+                fresh._install()
+                done.touch()
+        return fresh.home / "data"
+
+    def _install(self) -> None:
         with (self.home / "log").open("w") as log:
             done = subprocess.run(
                 [
@@ -122,16 +179,6 @@ class MariaDBServer:
             raise ServerFailedError(
                 f"mariadb-install-db ended with {done.returncode}:\n{self._log()}"
             )
-        for attempt in (1, 2, 3):
-            port = free_port()
-            try:
-                self._serve(port)
-            except ServerFailedError:
-                if attempt == 3:
-                    raise
-            else:
-                (self.home / "port").write_text(str(port))
-                return
 
     def restart(self) -> None:
         """Crash, and come back on the same port with what was committed."""
@@ -157,14 +204,16 @@ class MariaDBServer:
         with self._connect(self.port) as connection:
             connection.cursor().execute(statement)
 
-    def create_database(self) -> str:
+    def create_database(self, template: str | None = None) -> str:
         name = f"t{uuid.uuid4().hex}"
-        with self._connect(self.port) as connection:
-            connection.cursor().execute(f"CREATE DATABASE {name}")
+        with self._connect(self.port) as connection, connection.cursor() as cursor:
+            statements = statements_of(cursor, name_in(template)) if template else []
+            for statement in (f"CREATE DATABASE {name}", f"USE {name}", *statements):
+                cursor.execute(statement)
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        name = urlsplit(url).path.lstrip("/")
+        name = name_in(url)
         with self._connect(self.port) as connection, connection.cursor() as cursor:
             # A transaction that a test left open would hold its tables, and this statement, for a day.
             cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (name,))

