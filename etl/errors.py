@@ -3,6 +3,7 @@
     EtlError                      exit 1   a fault of the program itself when it comes out bare
     ├── ConfigurationError        exit 2   the file, an option or the environment is wrong
     ├── OutputLost                exit 1   the result could not be delivered; what was done stays
+    ├── ClusterUnusable           exit 4   the cluster cannot be reached, or its workers died
     ├── ScratchUnusable           exit 1   the temporary folder does not hold what a dry run has met
     ├── SourceError               exit 3/4 the API could not be read
     │   ├── CredentialsRefused             401: wrong key, other region, suspended account
@@ -56,6 +57,12 @@ class OutputLost(EtlError):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.code = exit_code
+
+
+class ClusterUnusable(EtlError):
+    """The cluster that is to do the work cannot be reached, or its workers died."""
+
+    exit_code = 4
 
 
 class ScratchUnusable(EtlError):

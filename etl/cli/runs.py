@@ -2,6 +2,8 @@
 
 import difflib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,14 +25,17 @@ from etl.cli.options import (
 from etl.cli.output import say_json, show, tell_failure
 from etl.cli.progress import showing_progress
 from etl.cli.signals import leave, listening_to_signals
+from etl.config import Settings, read_portable
 from etl.domain.scope import KNOWN_TYPES
 from etl.domain.shard import Shard
-from etl.errors import OutputLost
+from etl.errors import ConfigurationError, OutputLost
 from etl.stopping import Stop
 from etl.sync.board import Board
-from etl.sync.context import Request
+from etl.sync.context import LOCAL, Request
 from etl.sync.outcome import RunOutcome
 from etl.sync.run import execute
+from etl.sync.workers import Threads, Workers
+from etl.warehouse.engines import locate
 
 log = structlog.get_logger()
 
@@ -43,6 +48,16 @@ _shard_option = click.option(
     metavar="I/N",
     callback=lambda _c, _p, value: _shard(value),
     help="Only part I (0…N-1) of N; all parts together keep to each account's concurrency.",
+)
+
+
+_on_option = click.option(
+    "--on",
+    default=LOCAL,
+    show_default=True,
+    metavar="local|dask://HOST:PORT",
+    callback=lambda _c, _p, value: _place(value),
+    help="Scan services here, or at a Dask cluster.",
 )
 
 
@@ -60,6 +75,7 @@ _shard_option = click.option(
 @_shard_option
 @run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
+@_on_option
 @click.pass_obj
 def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options: Any) -> int:
     """Read every configured service and publish what changed."""
@@ -111,6 +127,7 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
 @_shard_option
 @run_group_option("A name that this run shares with others, e.g. shards; see status --run-group.")
 @metrics_option()
+@_on_option
 @click.pass_obj
 def backfill(
     common: Common,
@@ -165,13 +182,34 @@ def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_js
         leave(code)
 
     with listening_to_signals(stop, leave_late):
-        with showing_progress(board):
-            outcome = execute(settings, request, stop, board, trace)
+        with showing_progress(board), _workers(common, settings, request, stop) as workers:
+            outcome = execute(settings, request, stop, board, trace, workers)
         code = _tell(outcome, common, as_json=as_json)
     aftermath.of_run(outcome, code)
     if stop.requested:
         leave(code)
     return code
+
+
+@contextmanager
+def _workers(common: Common, settings: Settings, request: Request, stop: Stop) -> Iterator[Workers]:
+    if request.on == LOCAL:
+        yield Threads()
+        return
+    engine, _ = locate(settings.warehouse.url.get_secret_value())
+    if engine.single_writer:
+        raise ConfigurationError(
+            f"--on {request.on}: the workers of a cluster cannot share the file of "
+            "warehouse.url; it needs PostgreSQL or MariaDB"
+        )
+    try:
+        from etl.sync.cluster import connected
+    except ModuleNotFoundError:
+        raise ConfigurationError(
+            f"--on {request.on}: the extra dask is not installed: pip install 'bindings-etl[dask]'"
+        ) from None
+    with connected(request.on, read_portable(common.config_path), stop) as workers:
+        yield workers
 
 
 def _tell(outcome: RunOutcome, common: Common, *, as_json: bool) -> int:
@@ -193,6 +231,14 @@ def _shard(value: str | None) -> Shard | None:
     if match is None or not int(match[1]) < int(match[2]):
         raise click.BadParameter(f"{value!r} is not I/N with 0 ≤ I < N, e.g. 0/8")
     return Shard(int(match[1]), int(match[2]))
+
+
+def _place(value: str) -> str:
+    if value != LOCAL and not re.fullmatch(r"dask://[^/\s@]+:\d{1,5}", value):
+        raise click.BadParameter(
+            f"{value!r} is neither local nor dask://HOST:PORT, e.g. dask://scheduler:8786"
+        )
+    return value
 
 
 def _binding_type(value: str) -> str:

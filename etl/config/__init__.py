@@ -1,6 +1,6 @@
 """The configuration file: its settings, how it is read, and what is said of its faults."""
 
-from etl.config.file import load
+from etl.config.file import load, load_portable, read_portable
 from etl.config.settings import (
     Account,
     Deletes,
@@ -28,4 +28,6 @@ __all__ = [
     "Warehouse",
     "is_loopback",
     "load",
+    "load_portable",
+    "read_portable",
 ]

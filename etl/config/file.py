@@ -25,19 +25,44 @@ def load(path: Path, read_url: ReadUrl, environment: Mapping[str, str] = os.envi
     document = read_document(path, "at least accounts and warehouse")
     faults = document.faults
     filled = interpolate(document.content, environment, faults)
-    account_files = _add_accounts(filled, path.parent, environment, faults)
-    faults += _claimed_twice(filled.get("accounts"))
-    settings = None
-    try:
-        settings = Settings.model_validate(filled, context=read_url)
-    except ValidationError as invalid:
-        faults += _new_faults(invalid, filled, faults)
-    if settings is None or faults:
-        told = "".join(f"\n  {_told(fault, document.lines, account_files)}" for fault in faults)
-        raise ConfigurationError(
-            f"{path} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
-        )
-    return settings
+    files, accounts = _read_accounts(filled, path.parent, faults)
+    for place, account in accounts.items():
+        filled["accounts"] = [
+            *filled.get("accounts", []),
+            interpolate(account, environment, faults, place),
+        ]
+    return _validated(str(path), filled, read_url, faults, document.lines, files)
+
+
+def read_portable(path: Path, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Return what the file at `path` and its account files say, with placeholders unfilled.
+
+    So it can be sent to another machine, whose own environment and files fill them.
+
+    Raises:
+        ConfigurationError: a file cannot be read.
+    """
+    content = dict(read_document(path, "at least accounts and warehouse").content)
+    faults: list[Fault] = []
+    filled = interpolate(content, environment, faults)
+    _, accounts = _read_accounts(filled, path.parent, faults)
+    if accounts:
+        content["accounts"] = [*content.get("accounts", []), *accounts.values()]
+        del content["accounts_from"]
+    return content
+
+
+def load_portable(
+    content: dict[str, Any], read_url: ReadUrl, environment: Mapping[str, str] = os.environ
+) -> Settings:
+    """Return the settings in what `read_portable` returned, filled by this machine.
+
+    Raises:
+        ConfigurationError: with every fault, one line each.
+    """
+    faults: list[Fault] = []
+    filled = interpolate(content, environment, faults)
+    return _validated("the configuration", filled, read_url, faults, {}, {})
 
 
 class _AccountFile(NamedTuple):
@@ -47,32 +72,53 @@ class _AccountFile(NamedTuple):
     lines: Mapping[str, int]
 
 
-def _add_accounts(
-    filled: dict[str, Any], folder: Path, environment: Mapping[str, str], faults: list[Fault]
-) -> dict[str, _AccountFile]:
-    """Put the accounts that `accounts_from` names behind the others; return their files by path."""
-    pattern, accounts = filled.get("accounts_from"), filled.get("accounts", [])
-    if not isinstance(pattern, str) or not isinstance(accounts, list):
-        return {}
+def _validated(
+    name: str,
+    filled: dict[str, Any],
+    read_url: ReadUrl,
+    faults: list[Fault],
+    lines: Mapping[str, int],
+    account_files: Mapping[str, _AccountFile],
+) -> Settings:
+    faults += _claimed_twice(filled.get("accounts"))
+    settings = None
+    try:
+        settings = Settings.model_validate(filled, context=read_url)
+    except ValidationError as invalid:
+        faults += _new_faults(invalid, filled, faults)
+    if settings is None or faults:
+        told = "".join(f"\n  {_told(fault, lines, account_files)}" for fault in faults)
+        raise ConfigurationError(
+            f"{name} has {len(faults)} fault{'s' if len(faults) > 1 else ''}:{told}"
+        )
+    return settings
+
+
+def _read_accounts(
+    filled: Mapping[str, Any], folder: Path, faults: list[Fault]
+) -> tuple[dict[str, _AccountFile], dict[str, dict[str, Any]]]:
+    """Return the files that `accounts_from` names, and the accounts in them, by their path."""
+    pattern, listed = filled.get("accounts_from"), filled.get("accounts", [])
+    if not isinstance(pattern, str) or not isinstance(listed, list):
+        return {}, {}
     # Unlike pathlib's it takes whole paths too, and passes over hidden files.
     found = sorted(glob(str(Path(escape(str(folder))) / pattern)))  # noqa: PTH207
     if not found:
         message = "no file matches; it is taken from this file's folder"
         faults.append(Fault("accounts_from", message))
     files: dict[str, _AccountFile] = {}
+    accounts: dict[str, dict[str, Any]] = {}
     for file in map(Path, found):
-        place = f"accounts[{len(accounts)}]"
+        place = f"accounts[{len(listed) + len(files)}]"
         try:
             document = read_document(file, "one account's settings, such as name")
         except ConfigurationError as unread:
             faults.append(Fault("accounts_from", str(unread)))
             continue
         faults += [Fault(f"{place}.{path}", message) for path, message in document.faults]
-        accounts = [*accounts, interpolate(document.content, environment, faults, place)]
         files[place] = _AccountFile(os.path.relpath(file, folder), document.lines)
-    if files:
-        filled["accounts"] = accounts
-    return files
+        accounts[place] = document.content
+    return files, accounts
 
 
 def _new_faults(

@@ -15,6 +15,8 @@ from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 
+LOCAL = "local"
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,6 +35,8 @@ class Request:
     shard: Shard | None = None
     run_group: str | None = None
     """A name that runs share which are one to whoever started them."""
+    on: str = LOCAL
+    """Where services are scanned: here, or at a cluster such as `dask://scheduler:8786`."""
 
     def scope_of(self, account: str, chat_service_sid: str) -> Scope:
         """The scope of one service under this request."""

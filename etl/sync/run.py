@@ -48,10 +48,11 @@ def execute(
             was done.
     """
     accounts = choose_accounts(settings, request)
+    workers = workers or Threads()
     with ExitStack() as opened:
         warehouse = opened.enter_context(configured_warehouse(settings, stop))
         clients = [
-            opened.enter_context(closing(Client(account, settings.retry, stop)))
+            opened.enter_context(closing(_client(account, settings, stop, workers)))
             for account in Division(request.shard, settings.accounts).own(accounts)
         ]
         board.sizes = warehouse.read(ledger.recall_sizes)
@@ -60,7 +61,7 @@ def execute(
         board.run_id = holder.run_id if holder else None
         try:
             with heartbeat(context):
-                scan_accounts(context, clients, board, workers or Threads())
+                scan_accounts(context, clients, board, workers)
         except BaseException as error:
             _close_line(
                 warehouse,
@@ -73,6 +74,10 @@ def execute(
         warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
     return outcome
+
+
+def _client(account: config.Account, settings: Settings, stop: Stop, workers: Workers) -> Client:
+    return Client(account, settings.retry, stop, shared=workers.shared_slots(account))
 
 
 def _note_unknown_services(request: Request, board: Board) -> None:

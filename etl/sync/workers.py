@@ -1,4 +1,4 @@
-"""Where the services of an account are scanned: by threads of this process."""
+"""What scans the services of an account: the threads of this process, or those of a cluster."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -6,12 +6,14 @@ from typing import Any, Protocol
 
 import structlog
 
+from etl.config import Account
 from etl.stopping import Stop
 from etl.sync.context import Context
 from etl.sync.deletes import DeleteBarrier
 from etl.sync.outcome import ScanOutcome
 from etl.sync.scan import Scan
 from etl.twilio.client import Client
+from etl.twilio.throttle import SharedSlots
 
 log = structlog.get_logger()
 
@@ -26,6 +28,9 @@ Parts = Sequence[ScanOutcome]
 class Workers(Protocol):
     """What scans the services of an account."""
 
+    def shared_slots(self, account: Account) -> SharedSlots | None:
+        """Return what bounds an account's requests in flight over all processes of the run."""
+
     def scan(
         self, context: Context, client: Client, services: Sequence[Parts]
     ) -> "Sequence[Future[Any]]":
@@ -34,6 +39,10 @@ class Workers(Protocol):
 
 class Threads:
     """The threads of this process, as many as the account may have requests in flight."""
+
+    def shared_slots(self, account: Account) -> SharedSlots | None:  # noqa: ARG002 - see `Workers`
+        """Return None: there is no other process."""
+        return None
 
     def scan(
         self, context: Context, client: Client, services: Sequence[Parts]

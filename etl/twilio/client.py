@@ -17,7 +17,7 @@ from etl.twilio.deadlines import time_limit
 from etl.twilio.proxies import environment_proxy
 from etl.twilio.responses import ApiResponse, error_for, request_id_in, retry_after
 from etl.twilio.signin import sign_in
-from etl.twilio.throttle import Throttle
+from etl.twilio.throttle import SharedSlots, Throttle
 from etl.twilio.transport import GetRequest, HttpTransport
 from etl.twilio.unreachable import HTTPX_ERRORS, unreachable
 
@@ -81,10 +81,11 @@ class Client:
         policy: config.Retry,
         stop: Stop,
         transport: httpx.BaseTransport | None = None,
+        shared: SharedSlots | None = None,
     ) -> None:
         self.account = account
         self.origin = account.origin
-        self.throttle = Throttle(account.concurrency)
+        self.throttle = Throttle(account.concurrency, shared)
         self._page_sizes: dict[str, int] = {}
         self._stop = stop
         self._retries = Retries(policy, stop, _is_transient, self._log_retry, _requested_wait)

@@ -6,18 +6,24 @@ Twilio limits concurrency, not rate, and the customer's live traffic counts too 
 import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from etl.stopping import Stop
 
 _LOOK_FOR_STOP_SECONDS = 0.5
 
+SharedSlots = Callable[[Stop], AbstractContextManager[Any]]
+"""Waits for a place in flight that several processes share, and holds it."""
+
 
 class Throttle:
     """Additive increase, multiplicative decrease, between 1 and `most`; shared by all scans."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, shared: SharedSlots | None = None) -> None:
+        """Allow `most` in this process, and as many as `shared` does in all of them together."""
+        self._shared = shared or (lambda _stop: nullcontext())
         self._most = most
         self._limit = float(most)
         self._in_flight = 0
@@ -40,7 +46,8 @@ class Throttle:
                 self._free.wait(_LOOK_FOR_STOP_SECONDS)
             self._in_flight += 1
         try:
-            yield time.monotonic()
+            with self._shared(stop):
+                yield time.monotonic()
         finally:
             with self._free:
                 self._in_flight -= 1

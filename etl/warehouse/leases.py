@@ -135,6 +135,16 @@ def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
     conn.execute(sa.update(sync_leases).where(mine).values(expires_at=expires_at))
 
 
+def is_held_by_run(conn: sa.Connection, engine: Engine, run_id: int, chat_service_sid: str) -> bool:
+    """Return whether a run holds a lease of a service now."""
+    held = sa.select(sync_leases.c.owner).where(
+        sync_leases.c.chat_service_sid == chat_service_sid,
+        sync_leases.c.run_id == run_id,
+        sync_leases.c.expires_at > engine.now(conn),
+    )
+    return conn.execute(held).first() is not None
+
+
 def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
     """Give the lease back."""
     conn.execute(

@@ -155,28 +155,33 @@ def recall_sizes(conn: sa.Connection) -> dict[tuple[str, str], int]:
     }
 
 
+def close_abandoned_scans(
+    conn: sa.Connection, run_ids: Collection[int], chat_service_sid: str, now: datetime
+) -> None:
+    """Mark the scans of a service that killed processes left as running."""
+    conn.execute(
+        sa.update(sync_scans)
+        .where(
+            sync_scans.c.run_id.in_(run_ids),
+            sync_scans.c.status == ScanStatus.RUNNING,
+            sync_scans.c.chat_service_sid == chat_service_sid,
+        )
+        .values(_killed(now))
+    )
+
+
 def close_abandoned(
     conn: sa.Connection, run_ids: Collection[int], scope: Scope, now: datetime
 ) -> None:
     """Mark what killed runs left as running: scans of this service, and runs without a lease."""
-    ended = {
-        "status": ScanStatus.INTERRUPTED,
-        "finished_at": now,
-        "error": WITHOUT_A_WORD,
-    }
-    running_scans = (sync_scans.c.run_id.in_(run_ids)) & (sync_scans.c.status == ScanStatus.RUNNING)
-    conn.execute(
-        sa.update(sync_scans)
-        .where(running_scans, sync_scans.c.chat_service_sid == scope.chat_service_sid)
-        .values(ended)
-    )
+    close_abandoned_scans(conn, run_ids, scope.chat_service_sid, now)
     holding = sa.exists().where(
         sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
     )
     conn.execute(
         sa.update(sync_runs)
         .where(sync_runs.c.id.in_(run_ids), sync_runs.c.status == RunStatus.RUNNING, ~holding)
-        .values(ended)
+        .values(_killed(now))
     )
 
 
@@ -186,11 +191,6 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     A live run that is taken for dead here, since it is long without a lease, still writes its own
     ending.
     """
-    ended = {
-        "status": ScanStatus.INTERRUPTED,
-        "finished_at": now,
-        "error": WITHOUT_A_WORD,
-    }
     alive = sa.exists().where(
         sync_leases.c.run_id == sync_runs.c.id, sync_leases.c.expires_at > now
     )
@@ -198,14 +198,20 @@ def close_orphaned(conn: sa.Connection, now: datetime, lease_seconds: float) -> 
     conn.execute(
         sa.update(sync_runs)
         .where(sync_runs.c.status == RunStatus.RUNNING, begun_long_ago, ~alive)
-        .values(ended)
+        .values(_killed(now))
     )
     over = sa.exists().where(
         sync_runs.c.id == sync_scans.c.run_id, sync_runs.c.status != RunStatus.RUNNING
     )
     conn.execute(
-        sa.update(sync_scans).where(sync_scans.c.status == ScanStatus.RUNNING, over).values(ended)
+        sa.update(sync_scans)
+        .where(sync_scans.c.status == ScanStatus.RUNNING, over)
+        .values(_killed(now))
     )
+
+
+def _killed(now: datetime) -> dict[str, object]:
+    return {"status": ScanStatus.INTERRUPTED, "finished_at": now, "error": WITHOUT_A_WORD}
 
 
 def find_killed(conn: sa.Connection, now: datetime, lease_seconds: float) -> set[int]:
