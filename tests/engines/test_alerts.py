@@ -14,8 +14,8 @@ import sqlalchemy as sa
 import yaml
 
 from etl.telemetry import metrics
-from etl.warehouse import tables
 from etl.warehouse.connection import Warehouse
+from tests.engines.filling import fill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
 IS = "IS" + "1" * 32
@@ -68,15 +68,6 @@ def scan(minutes: int, status: str, **values: Any) -> dict[str, Any]:
     usual = {"run_id": 1, "account": "main", "chat_service_sid": IS, "scope": "service"}
     times = {"started_at": began, "finished_at": began + timedelta(seconds=5)}
     return {**usual, "complete": True, "resumed": False, **times, "status": status, **values}
-
-
-def fill(warehouse: Warehouse, **rows: list[dict[str, Any]]) -> None:
-    def insert(conn: sa.Connection) -> None:
-        for name, lines in rows.items():
-            for line in lines:
-                conn.execute(sa.insert(tables.metadata.tables[name]).values(line))
-
-    warehouse.transact(insert)
 
 
 def make_well(warehouse: Warehouse) -> None:
