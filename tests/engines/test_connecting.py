@@ -270,15 +270,24 @@ def test_a_database_that_is_not_in_utf8_is_refused(
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_the_isolation_is_the_programs_own(
-    trial_on: Callable[..., Trial], warehouse_url: str, level: str
+    open_on: OpenOn, trial_on: Callable[..., Trial], warehouse_url: str, level: str
 ) -> None:
     """Who waits for a lease has to see what the other has committed meanwhile, whatever the database's default is."""
     trial = trial_on(warehouse_url, (5,))
     trial.execute(
         f"ALTER DATABASE {sa.make_url(warehouse_url).database} SET default_transaction_isolation TO '{level}'"
     )
-    assert trial.query("SHOW default_transaction_isolation")
-    trial.sync()
+    assert trial.query("SHOW default_transaction_isolation") == [
+        {"default_transaction_isolation": level}
+    ]
+
+    def count_around_a_run(conn: sa.Connection) -> tuple[int | None, int | None]:
+        count = sa.text("SELECT count(*) FROM sync_runs")
+        before = conn.scalar(count)
+        trial.sync()
+        return before, conn.scalar(count)
+
+    assert open_on(warehouse_url).transact(count_around_a_run) == (0, 1)
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)

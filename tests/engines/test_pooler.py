@@ -53,7 +53,7 @@ def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
 def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
     trial_on: Callable[..., Trial], pooled_url: str
 ) -> None:
-    """Another program's search path, time zone or isolation must not decide what is written where."""
+    """Another program's search path or time zone must not decide what is written where, nor ours what it does."""
     trial = trial_on(pooled_url, (30,))
     strangers = [psycopg.connect(pooled_url, autocommit=False) for _ in range(2)]
     for stranger in strangers:  # both backends, while neither is free for the other
@@ -63,6 +63,10 @@ def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
     for stranger in strangers:
         stranger.commit()
     trial.sync()
+    names = ("search_path", "lock_timeout", "statement_timeout")
+    for stranger in strangers:  # each has one of the two, as it left it
+        left = [stranger.execute(f"SHOW {name}".encode()).fetchone() for name in names]
+        assert left == [("pg_catalog",), ("0",), ("0",)]
     for stranger in strangers:
         stranger.execute("SET search_path TO public")
         stranger.execute("SET TIME ZONE 'UTC'")

@@ -333,7 +333,7 @@ def test_erase_looks_through_more_rejects_than_one_fetch_gives(warehouse: Wareho
 @pytest.mark.parametrize("engine_name", ["sqlite", "postgresql18", "mariadb"], indirect=True)
 def test_erase_takes_out_more_than_a_statement_has_room_for(warehouse: Warehouse) -> None:
     """A person of a shared account may have more bindings than a statement takes parameters."""
-    number = 33_000
+    number = 66_000
     rows = [
         Row(**{**dict.fromkeys(Row._fields), **content, "content_hash": "0" * 32, "source_hash": "0" * 32})
         for content in (

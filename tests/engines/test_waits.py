@@ -1,5 +1,7 @@
 """Every wait in the database ends, and says what was waited for (docs/promises.md §7)."""
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +18,7 @@ from pydantic import SecretStr
 from etl import config
 from etl.stopping import Stop
 from etl.warehouse import connection, leases
-from etl.warehouse.connection import open_warehouse
+from etl.warehouse.connection import Warehouse, open_warehouse
 from tests.acceptance.fault_proxy import Frost, listening
 from tests.acceptance.trial import Trial, wait_until
 from tests.engines import fail_at
@@ -43,8 +46,8 @@ warehouse.transact(work)
 
 
 @contextmanager
-def frozen_in_its_transaction(url: str, service: str, idle: float = 3600) -> Iterator[None]:
-    """A process that was stopped while it holds the gate of a service."""
+def frozen_in_its_transaction(url: str, service: str, idle: float = 300) -> Iterator[None]:
+    """A process that was stopped while it holds the gate of a service, until it has been idle for so long."""
     process = subprocess.Popen(
         [sys.executable, "-c", FROZEN, url, service, str(idle), "0"], stderr=subprocess.DEVNULL
     )
@@ -91,6 +94,49 @@ def test_a_frozen_client_loses_its_locks_with_its_lease(
         harness.warehouse.transact(
             lambda conn: leases.lock_service(conn, harness.warehouse.engine, SERVICE)
         )
+
+
+# What ends a wait by itself, in seconds; 0 would be never.
+LIMITS = {
+    "mariadb": "SELECT @@innodb_lock_wait_timeout, @@lock_wait_timeout, @@max_statement_time, "
+    "@@idle_transaction_timeout",
+    "postgresql": "SELECT "
+    + ", ".join(
+        f"extract(epoch FROM current_setting('{name}')::interval)"
+        for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
+    ),
+}
+
+
+@ON_SERVERS
+def test_the_server_ends_every_wait_by_itself(
+    open_on: Callable[..., Warehouse], warehouse_url: str, engine_name: str
+) -> None:
+    """A client that is gone without a word cannot end what it waits for, and what waits behind it."""
+    query = LIMITS[engine_name.rstrip("0123456789")]
+    limits = open_on(warehouse_url).transact(lambda conn: tuple(conn.exec_driver_sql(query).one()))
+    assert all(0 < limit <= 3600 for limit in limits), limits
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_a_host_that_is_gone_is_noticed_while_nobody_asks(
+    open_on: Callable[..., Warehouse], warehouse_url: str
+) -> None:
+    """A firewall that forgets a connection tells nobody, and Linux first looks after two hours."""
+
+    def read_options(conn: sa.Connection) -> list[int]:
+        driver: Any = conn.connection.driver_connection
+        with socket.socket(fileno=os.dup(driver.fileno())) as peer:
+            return [
+                peer.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
+            ]
+
+    on, idle_seconds, unacknowledged_ms = open_on(warehouse_url).transact(read_options)
+    assert on
+    assert idle_seconds <= 60
+    assert 0 < unacknowledged_ms <= 60_000
 
 
 @ON_EACH_KIND
