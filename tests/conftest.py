@@ -23,6 +23,7 @@ from tests.servers.engines import ENGINES
 from tests.servers.folder import (
     Server,
     join_run,
+    lend_database,
     make_run_folder,
     memory,
     post_warden,
@@ -61,6 +62,14 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", place)  # where tmp_path lies
     config.stash[RUN_FOLDER] = make_run_folder()
     config.stash[RUN_ALIVE] = join_run(config.stash[RUN_FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Two more than there are cores, as some tests are always waiting for a clock or a process."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -167,12 +176,6 @@ def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
 @pytest.fixture
 def empty_mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     yield from lend_database(mariadb_server)
-
-
-def lend_database(server: Server, template: str | None = None) -> Iterator[str]:
-    url = server.create_database(template)
-    yield url
-    server.drop_database(url)
 
 
 # --- servers of the whole run, shared by all workers: make databases in them, never stop them ---

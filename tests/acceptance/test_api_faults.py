@@ -213,7 +213,7 @@ def test_a_fault_of_discovery_ends_with_4(make_trial: MakeTrial, name: str) -> N
     trial = make_trial(bindings=(60, 40))
     trial.settings["retry"]["attempts"] = 2
     trial.simulator.faults.add(name, on="services")
-    result = trial.wait_for(trial.start("sync", "--json"), expect=4)
+    result = trial.sync(expect=4)
     (said,) = result.json["services"]
     assert (said["account"], said["chat_service_sid"], said["status"]) == ("main", None, "failed")
     assert is_request_id(said["error"]["request_id"])

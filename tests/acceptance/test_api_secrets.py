@@ -169,7 +169,9 @@ def test_settings_are_shown_without_their_secrets(planted: Trial) -> None:
 
 
 @pytest.mark.parametrize("case", ["tunnels", "refuses", "is gone"])
-def test_the_password_of_a_proxy_is_not_told(planted: Trial, case: str) -> None:
+def test_the_password_of_a_proxy_is_not_told(
+    planted: Trial, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Proxy passwords are people's own passwords in many companies."""
     refusal = answer_with(
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
@@ -177,8 +179,7 @@ def test_the_password_of_a_proxy_is_not_told(planted: Trial, case: str) -> None:
     planted.account["base_url"] = "https://conversations.example"
     with listening(tunnel_to(9) if case == "tunnels" else refusal) as proxy:
         port = 9 if case == "is gone" else proxy.port
-        environment = {"HTTPS_PROXY": f"http://porter:{PASSWORD}@127.0.0.1:{port}"}
-        process = planted.start("sync", "--json", "--log-level", "debug", environment=environment)
-        result = planted.wait_for(process, expect=4)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://porter:{PASSWORD}@127.0.0.1:{port}")
+        result = planted.sync("--log-level", "debug", expect=4)
     assert bool(proxy.heads) == (case != "is gone")
     assert_nothing_told(planted, [result])

@@ -47,9 +47,12 @@ def only_service(trial: Trial) -> str:
     return next(iter(trial.world.services))
 
 
-def sync_apart(trial: Trial, expect: int = 0, **environment: Any) -> Result:
-    """`sync --json` in a process with an environment of its own."""
-    return trial.wait_for(trial.start("sync", "--json", environment=environment), expect=expect)
+def sync_with(trial: Trial, expect: int = 0, **environment: str) -> Result:
+    """`sync --json` with an environment of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return trial.sync(expect=expect)
 
 
 # --- connections that go wrong ---
@@ -183,7 +186,7 @@ def test_a_connection_that_ends_without_an_answer(one_service: Trial) -> None:
 def test_a_proxy_that_cannot_be_reached_is_told_apart(small: Trial, host: str, reason: str) -> None:
     """Whoever looks at base_url while the proxy is down looks in the wrong place."""
     small.account["base_url"] = f"https://{FAR}"
-    result = sync_apart(small, expect=4, HTTPS_PROXY=f"http://{host}")
+    result = sync_with(small, expect=4, HTTPS_PROXY=f"http://{host}")
     message = result.json["services"][0]["error"]["message"]
     assert [words for words in ("the proxy", reason, "HTTPS_PROXY") if words not in message] == []
 
@@ -345,7 +348,7 @@ def test_tls_with_a_trusted_certificate(small: Trial, authority: trustme.CA) -> 
         pass_on(small.simulator.base_url), serving_tls(authority, "localhost")
     ) as server:
         small.account["base_url"] = f"https://localhost:{server.port}"
-        result = sync_apart(small, SSL_CERT_FILE=str(small.folder / "authority.pem"))
+        result = sync_with(small, SSL_CERT_FILE=str(small.folder / "authority.pem"))
     assert_complete(small, result)
 
 
@@ -358,7 +361,7 @@ def test_tls_with_a_certificate_that_proves_nothing(
     trusted = {"SSL_CERT_FILE": str(small.folder / "authority.pem")} if case == "wrong-name" else {}
     with listening(pass_on(small.simulator.base_url), serving_tls(authority, name)) as server:
         small.account["base_url"] = f"https://localhost:{server.port}"
-        result = sync_apart(small, expect=4, **trusted)
+        result = sync_with(small, expect=4, **trusted)
     said = assert_failed(small, result, only_service(small), "NotTheApi", request_id=False)
     assert "certificate" in said["error"]["message"]
     assert (said["requests"], said["retries"], len(small.simulator.requests)) == (1, 0, 0)
@@ -367,7 +370,7 @@ def test_tls_with_a_certificate_that_proves_nothing(
 def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Trial) -> None:
     """A mistyped SSL_CERT_FILE is the operator's to mend, so it has to be named, with exit 2."""
     small.account["base_url"] = "https://localhost:9"
-    result = sync_apart(small, expect=2, SSL_CERT_FILE=str(small.folder / "no-such-file.pem"))
+    result = sync_with(small, expect=2, SSL_CERT_FILE=str(small.folder / "no-such-file.pem"))
     assert "SSL_CERT_FILE" in result.err
 
 
@@ -390,7 +393,7 @@ def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Ite
 def through(trial: Trial, address: str, **environment: Any) -> Result:
     """`sync --json` where the environment names a proxy."""
     certificates = str(trial.folder / "authority.pem")
-    return sync_apart(trial, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
+    return sync_with(trial, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
 
 
 def test_a_proxy_of_the_environment_tunnels(small: Trial, authority: trustme.CA) -> None:
@@ -436,7 +439,7 @@ def test_as_many_go_through_a_proxy_as_are_allowed(
 def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> None:
     """A proxy reads plain http, and the key in it, which is for the API alone."""
     with listening(tunnel_to(9)) as proxy:
-        assert_complete(small, sync_apart(small, **dict[str, Any]({variable: proxy.url})))
+        assert_complete(small, sync_with(small, **dict[str, Any]({variable: proxy.url})))
     assert proxy.connections == 0
 
 
@@ -458,9 +461,7 @@ def test_loopback_never_goes_through_a_proxy(
 def test_no_proxy_exempts(small: Trial, authority: trustme.CA, exempt: str) -> None:
     """What the operator exempts must not go through the proxy."""
     with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
-        result = sync_apart(
-            small, expect=4, HTTPS_PROXY=proxy.url, NO_PROXY=exempt, no_proxy=exempt
-        )
+        result = sync_with(small, expect=4, HTTPS_PROXY=proxy.url, NO_PROXY=exempt, no_proxy=exempt)
     assert (proxy.connections, result.totals["requests"]) == (0, 2)
 
 
@@ -471,7 +472,7 @@ def test_a_proxy_that_refuses_is_told_apart(small: Trial) -> None:
     )
     small.account["base_url"] = f"https://{FAR}"
     with listening(refusal) as refusing:
-        result = sync_apart(small, expect=4, HTTPS_PROXY=refusing.url)
+        result = sync_with(small, expect=4, HTTPS_PROXY=refusing.url)
     assert "proxy" in result.json["services"][0]["error"]["message"]
 
 
@@ -483,6 +484,6 @@ def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(
 ) -> None:
     """A proxy variable that cannot be read is the operator's to mend, so it has to be named, with exit 2."""
     small.account["base_url"] = f"https://{FAR}"
-    result = sync_apart(small, expect=2, HTTPS_PROXY=address, https_proxy=address)
+    result = sync_with(small, expect=2, HTTPS_PROXY=address, https_proxy=address)
     assert "HTTPS_PROXY" in result.err
     assert "Traceback" not in result.err

@@ -172,7 +172,7 @@ def resetting_database(trial: Trial) -> Reset:
     )
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 9])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 13])
 def test_a_crash_at_any_step_in_sqlite(
     make_trial: MakeTrial, forker: "subprocess.Popen[str]", stride: int
 ) -> None:

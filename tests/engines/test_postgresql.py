@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from etl.warehouse.connection import Warehouse
 from etl.warehouse.views import COMMENTS
 from tests.acceptance.trial import Trial
 from tests.engines.scan_harness import SERVICE, ScanHarness, sent
+from tests.servers.folder import lend_database
+from tests.servers.postgres import PostgresServer
+from tests.servers.templates import migrate
 
 POSTGRESQL = ["postgresql18", "postgresql16"]
 every_postgresql = pytest.mark.parametrize("engine_name", POSTGRESQL, indirect=True)
@@ -199,17 +202,30 @@ def story(trial: Trial) -> int:
     return 0
 
 
+@pytest.fixture(scope="module")
+def warehouse_in_push(postgres18_server: PostgresServer) -> Iterator[str]:
+    """URL of a warehouse in the schema `push`, to be copied."""
+    url = postgres18_server.create_database()
+    migrate(url, "push")
+    yield url
+    postgres18_server.drop_database(url)
+
+
+@pytest.fixture
+def push_url(postgres18_server: PostgresServer, warehouse_in_push: str) -> Iterator[str]:
+    yield from lend_database(postgres18_server, warehouse_in_push)
+
+
 def drop_role(trial: Trial, role: str) -> None:
     trial.execute(f"DROP OWNED BY {role}")
     trial.execute(f"DROP ROLE {role}")
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_the_job_runs_under_a_role_that_owns_nothing(
-    trial_on: Callable[..., Trial], empty_url: str
+    trial_on: Callable[..., Trial], push_url: str
 ) -> None:
     """The nightly job must not need the right to drop a table."""
-    trial = trial_on(empty_url, (20,), schema="push")
+    trial = trial_on(push_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
@@ -222,13 +238,12 @@ def test_the_job_runs_under_a_role_that_owns_nothing(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 @pytest.mark.parametrize("revoked", single_grants(), ids=" ".join)
 def test_no_grant_is_superfluous(
-    trial_on: Callable[..., Trial], empty_url: str, revoked: tuple[str, str, str]
+    trial_on: Callable[..., Trial], push_url: str, revoked: tuple[str, str, str]
 ) -> None:
     """A privilege that the job does not need is one that a thief of its password does not need to get."""
-    trial = trial_on(empty_url, (20,), schema="push")
+    trial = trial_on(push_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         if (privilege, kind, name) != revoked:
@@ -239,12 +254,11 @@ def test_no_grant_is_superfluous(
         drop_role(trial, role)
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_a_missing_privilege_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], empty_url: str
+    trial_on: Callable[..., Trial], push_url: str
 ) -> None:
     """Who sets up the role has to learn that a GRANT is missing, and where they are listed."""
-    trial = trial_on(empty_url, (20,), schema="push")
+    trial = trial_on(push_url, (20,), schema="push")
     role = as_small_role(trial)
     for privilege, kind, name in single_grants():
         if (privilege, name) != ("INSERT", "bindings"):
@@ -336,12 +350,11 @@ def drop_roles(trial: Trial, engine_name: str, database: str) -> None:
             drop_role(trial, f"{role}_{database}")
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
 def test_check_names_every_privilege_that_is_missing(
-    trial_on: Callable[..., Trial], empty_url: str
+    trial_on: Callable[..., Trial], push_url: str
 ) -> None:
     """A preflight that is content, and a run that then fails for a sequence or a view, is worse than none."""
-    trial = trial_on(empty_url, (20,), schema="push")
+    trial = trial_on(push_url, (20,), schema="push")
     role = as_small_role(trial)
     trial.execute(f"GRANT USAGE ON SCHEMA push TO {role}")
     trial.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA push TO {role}")

@@ -43,6 +43,13 @@ class Server(Protocol):
         """Remove a database, whoever is still connected to it."""
 
 
+def lend_database(server: Server, template: str | None = None) -> Iterator[str]:
+    """Yield the URL of a new database, and drop it afterwards."""
+    url = server.create_database(template)
+    yield url
+    server.drop_database(url)
+
+
 def make_run_folder() -> Path:
     place = memory() or open_to_everybody()
     folder = Path(tempfile.mkdtemp(prefix="bindings-etl-tests-", dir=place))

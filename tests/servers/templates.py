@@ -3,8 +3,6 @@
 from contextlib import closing
 from pathlib import Path
 
-from pydantic import SecretStr
-
 from etl import config
 from etl.stopping import Stop
 from etl.warehouse import migration
@@ -34,8 +32,8 @@ def template_file(run_folder: Path, engine_name: str) -> Path:
     return file
 
 
-def migrate(url: str) -> None:
+def migrate(url: str, schema: str | None = None) -> None:
     """Bring a database to the newest revision, as the command `migrate` does."""
-    settings = config.Warehouse(url=SecretStr(url))
+    settings = config.Warehouse.model_validate({"url": url, "schema": schema})
     with closing(open_warehouse(settings, config.Retry(attempts=2), Stop())) as warehouse:
-        migration.upgrade(warehouse, None)
+        migration.upgrade(warehouse, schema)
