@@ -229,7 +229,11 @@ def _basic(header: str) -> tuple[str, str]:
 
 def _bindings_of(service: Service, choice: Choice) -> Source:
     return Source(
-        "bindings", partial(service.rows_after, choice), partial(service.rows_before, choice)
+        "bindings",
+        partial(service.rows_after, choice),
+        partial(service.rows_before, choice),
+        partial(service.rows_at, choice),
+        partial(service.find, choice),
     )
 
 
@@ -247,7 +251,13 @@ def _services_of(world: World) -> Source:
         stop = bisect_left(sids, _sid(position))
         return rows(sids[max(0, stop - number) : stop])
 
-    return Source("services", after, before)
+    def at(offset: int, number: int) -> list[Row]:
+        return rows(sids[offset : offset + number])
+
+    def find(sid: str) -> str | None:
+        return _service_row(world, sid).position if sid in world.services else None
+
+    return Source("services", after, before, at, find)
 
 
 def _service_row(world: World, sid: str) -> Row:

@@ -101,6 +101,10 @@ class Mint:
             f' "url": "{HOME}/v1/Services/{self.service_sid}/Bindings/{sid}"}}'
         ).encode()
 
+    def date_created(self, serial: int) -> str:
+        """Tell when the binding was created."""
+        return stamp(lifetime(self._digest(serial))[0])
+
     def date_updated(self, serial: int) -> str:
         """Tell when the binding was last updated, without rendering the rest."""
         return stamp(lifetime(self._digest(serial))[1])

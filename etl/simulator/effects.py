@@ -15,7 +15,8 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from etl.simulator.devices import HOME
-from etl.simulator.pages import Page, read_token, write_token
+from etl.simulator.page_tokens import read_token, write_token
+from etl.simulator.pages import Page
 from etl.simulator.replies import Reply, error, html_reply, json_reply, with_headers
 
 Route = Literal["bindings", "binding", "services", "service", "configuration", "token"]

@@ -2,27 +2,20 @@
 
 import json
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote
-from zlib import crc32
 
+from etl.simulator.page_tokens import PageTokens, Place
 from etl.simulator.replies import RefusedError, Reply, text_reply
 from etl.simulator.views import Order
 from etl.simulator.world import Row
 
 Oversize = Literal["clamp", "refuse", "refuse20001"]
-BadToken = Literal["refuse", "empty"]
-State = Literal["active", "closed", "before"]
+BadToken = Literal["refuse", "empty", "not-found"]
 
 DEFAULT_SIZE = 50
-TOKEN = re.compile(
-    r"(?P<body>PT(?P<state>active|closed|before)_(?P<position>[\d:T.-]+Z_\w+))"
-    r"\.(?P<seal>[\w-]{6}==)",
-    re.ASCII,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +26,7 @@ class Rules:
     oversize: Oversize = "clamp"
     bad_token: BadToken = "refuse"  # noqa: S105
     order: Order = "sid"
+    tokens: PageTokens = field(default_factory=PageTokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +51,6 @@ class Query:
         """Write the absolute address of a page; tokens go in unescaped (docs/api.md §2.4)."""
         tail = f"&PageToken={token}" if token else ""
         return f"{self.base}{self.path}?{self.filters}PageSize={self.size}&Page={page}{tail}"
-
-
-class Place(NamedTuple):
-    """Where a token points to: from a position on, or up to it."""
-
-    position: str | None
-    state: State = "active"
 
 
 @dataclass(slots=True)
@@ -93,11 +80,20 @@ class Page:
 
 
 class Source(NamedTuple):
-    """Where the rows of a listing come from: those after a position, those before one."""
+    """Where the rows of a listing come from: after or before a position, or by number."""
 
     key: str
     after: Callable[[str | None, int], list[Row]]
     before: Callable[[str, int], list[Row]]
+    at: Callable[[int, int], list[Row]]
+    find: Callable[[str], str | None]
+
+
+class Shown(NamedTuple):
+    """What surrounds the rows of a page: how many lie before, and the one behind."""
+
+    offset: int
+    peek: Row | None
 
 
 def read_query(raw: str, path: str, base: str, rules: Rules) -> Query:
@@ -138,35 +134,36 @@ def whole_number(name: str, text: str, least: int) -> int:
     return int(text)
 
 
-def write_token(path: str, position: str, state: State = "active") -> str:
-    """Write a page token: state, time and SID (docs/api.md §2.4), then a seal against damage."""
-    body = f"PT{state}_{position}"
-    return f"{body}.{_seal(path, body)}"
-
-
-def read_token(path: str, token: str) -> Place | None:
-    """Read a page token; nothing if it is damaged or of another listing."""
-    match = TOKEN.fullmatch(token)
-    if match is None or match["seal"] != _seal(path, match["body"]):
-        return None
-    return Place(match["position"], match["state"])  # type: ignore[arg-type]
-
-
 def turn_to(query: Query, source: Source, rules: Rules) -> Page:
     """Find the page that a query asks for in the store as it stands now."""
-    place = Place(None) if query.token is None else read_token(query.path, query.token)
+    rules.tokens.count_request()
+    place = Place(None) if query.token is None else rules.tokens.read(query.path, query.token)
+    if place is not None and place.row is not None:
+        position = source.find(place.row)
+        place = place._replace(position=position) if position else None
     if place is None and rules.bad_token == "refuse":  # noqa: S105
         raise RefusedError(
             21481, "Invalid PageToken, be sure you are requesting the provided paging urls"
         )
+    if place is None and rules.bad_token == "not-found":  # noqa: S105
+        raise RefusedError(20404, f"The requested resource {query.path} was not found")
     if place is None:
-        return _page(query, source.key, [], None)
-    if place.state == "before" and place.position:
-        place = Place(_start_before(source, place.position, query.size))
-    rows = source.after(place.position, query.size + 1)
-    return _page(
-        query, source.key, rows[: query.size], rows[query.size] if len(rows) > query.size else None
-    )
+        return _page(query, source.key, [], Shown(0, None), rules.tokens)
+    start, rows = _rows_of(query, place, source, rules)
+    shown = Shown(start, rows[query.size] if len(rows) > query.size else None)
+    return _page(query, source.key, rows[: query.size], shown, rules.tokens)
+
+
+def _rows_of(query: Query, place: Place, source: Source, rules: Rules) -> tuple[int, list[Row]]:
+    """Give the rows of a page and one more, and how many lie before them where that is known."""
+    if rules.tokens.style == "offset" and place.position is None:
+        back = query.size if place.state == "before" else 0
+        start = max(0, place.offset - back)
+        return start, source.at(start, query.size + 1)
+    position = place.position
+    if place.state == "before" and position:
+        position = _start_before(source, position, query.size)
+    return place.offset, source.after(position, query.size + 1)
 
 
 def _start_before(source: Source, position: str, size: int) -> str | None:
@@ -174,22 +171,23 @@ def _start_before(source: Source, position: str, size: int) -> str | None:
     return rows[0].position if len(rows) > size else None
 
 
-def _page(query: Query, key: str, rows: list[Row], peek: Row | None) -> Page:
+def _page(query: Query, key: str, rows: list[Row], shown: Shown, tokens: PageTokens) -> Page:
     end = rows[-1].position if rows else None
-    following = query.link(query.page + 1, write_token(query.path, end)) if peek and end else None
-    previous = query.page > 0 and rows
-    back = write_token(query.path, rows[0].position, "before") if previous else None
+    following = back = None
+    if shown.peek and end:
+        place = Place(end, offset=shown.offset + len(rows))
+        following = query.link(query.page + 1, tokens.write(query.path, place))
+    if query.page > 0 and rows:
+        place = Place(rows[0].position, "before", shown.offset)
+        back = query.link(query.page - 1, tokens.write(query.path, place))
     meta = {
         "page": query.page,
         "page_size": query.size,
         "first_page_url": query.link(0),
-        "previous_page_url": query.link(query.page - 1, back) if previous else None,
+        "previous_page_url": back,
         "url": query.link(query.page, query.token),
         "next_page_url": following,
         "key": key,
     }
-    return Page(query, key, [row.text for row in rows], meta, peek.text if peek else None, end)
-
-
-def _seal(path: str, body: str) -> str:
-    return urlsafe_b64encode(crc32(f"{path} {body}".encode()).to_bytes(4, "big")).decode()
+    peek = shown.peek.text if shown.peek else None
+    return Page(query, key, [row.text for row in rows], meta, peek, end)

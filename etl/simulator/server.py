@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from etl.simulator.app import Api, Limits
 from etl.simulator.delivery import TRANSPORT
 from etl.simulator.faults import Fault, Faults
+from etl.simulator.page_tokens import PageTokens, TokenStyle
 from etl.simulator.pages import BadToken, Oversize, Rules
 from etl.simulator.request_log import RequestLog
 from etl.simulator.tokens import Tokens
@@ -40,6 +41,8 @@ class Simulator:
         oversize: Oversize = "clamp",
         bad_token: BadToken = "refuse",  # noqa: S107
         order: Order = "sid",
+        page_tokens: TokenStyle = "position",
+        page_tokens_good_for: int | None = None,
         max_concurrent: int | None = None,
         gzip: bool = True,
         token_seconds: float = 3600,
@@ -51,7 +54,8 @@ class Simulator:
         self.requests = RequestLog()
         self.limits = Limits(latency_ms, max_concurrent, gzip)
         self.base_url = ""
-        rules = Rules(max_page_size, oversize, bad_token, order)
+        self.page_tokens = PageTokens(page_tokens, page_tokens_good_for)
+        rules = Rules(max_page_size, oversize, bad_token, order, self.page_tokens)
         services_rules = Rules(max_services_page_size or max_page_size)
         self.tokens = Tokens(token_seconds)
         self.app = Api(

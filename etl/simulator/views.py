@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Order = Literal["sid", "updated"]
+Order = Literal["sid", "created", "updated", "updated-desc"]
 
 FEW = 32
 """Up to so many entries are inserted or removed one by one; for more the view is rebuilt."""
@@ -29,9 +29,10 @@ class Choice:
 class View:
     """The places of the rows that one choice shows, in order."""
 
-    def __init__(self, places: Iterable[str] = ()) -> None:
-        """Sort the given places."""
+    def __init__(self, places: Iterable[str] = (), *, descending: bool = False) -> None:
+        """Sort the given places; a descending listing begins with the last of them."""
         self.places = sorted(places)
+        self._descending = descending
 
     def add(self, places: Collection[str]) -> None:
         """Put places in."""
@@ -53,13 +54,26 @@ class View:
 
     def after(self, place: str, count: int) -> list[str]:
         """Give the next places behind one that need not exist any more: key-set paging."""
+        if self._descending:
+            stop = bisect_left(self.places, place) if place else len(self.places)
+            return self.places[max(0, stop - count) : stop][::-1]
         start = bisect_right(self.places, place)
         return self.places[start : start + count]
 
     def before(self, place: str, count: int) -> list[str]:
         """Give the places up to and without the given one."""
+        if self._descending:
+            start = bisect_right(self.places, place)
+            return self.places[start : start + count][::-1]
         stop = bisect_left(self.places, place)
         return self.places[max(0, stop - count) : stop]
+
+    def at(self, offset: int, count: int) -> list[str]:
+        """Give the places behind so many others: paging by numbers."""
+        if self._descending:
+            stop = max(0, len(self.places) - offset)
+            return self.places[max(0, stop - count) : stop][::-1]
+        return self.places[offset : offset + count]
 
     def _remove_one(self, place: str) -> None:
         index = bisect_left(self.places, place)

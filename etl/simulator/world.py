@@ -235,11 +235,22 @@ class Service:
         with self._lock:
             return self._rows(choice, self._view(choice).before(_place(choice, position), number))
 
+    def rows_at(self, choice: Choice, offset: int, number: int) -> list[Row]:
+        """Give the rows behind so many others."""
+        with self._lock:
+            return self._rows(choice, self._view(choice).at(offset, number))
+
+    def find(self, choice: Choice, key: str) -> str | None:
+        """Tell the position at which a row stands now, if it is there."""
+        with self._lock:
+            return self._position(choice, key) if key in self._contents else None
+
     def _rows(self, choice: Choice, places: list[str]) -> list[Row]:
         keys = places if choice.order == "sid" else [place.rpartition("_")[2] for place in places]
         ends = {keys[0], *keys[-2:]} if keys else set()
         return [
-            Row(key, self._position(key) if key in ends else "", self._text(key)) for key in keys
+            Row(key, self._position(choice, key) if key in ends else "", self._text(key))
+            for key in keys
         ]
 
     def _text(self, key: str) -> bytes:
@@ -253,18 +264,22 @@ class Service:
                 self._texts[key] = text
         return text
 
-    def _position(self, key: str) -> str:
+    def _position(self, choice: Choice, key: str) -> str:
         """Name the place in the listing as tokens do: milliseconds, SID (docs/api.md §2.4)."""
         content = self._contents[key]
-        updated = (
-            self._mint.date_updated(content) if isinstance(content, int) else _date_updated(content)
-        )
-        return f"{updated[:-1]}.{crc32(key.encode()) % 1000:03}Z_{key}"
+        created = choice.order == "created"
+        if isinstance(content, bytes):
+            date = _date(content, "date_created" if created else "date_updated")
+        else:
+            date = (self._mint.date_created if created else self._mint.date_updated)(content)
+        return f"{date[:-1]}.{crc32(key.encode()) % 1000:03}Z_{key}"
 
     def _view(self, choice: Choice) -> View:
         view = self._views.get(choice)
         if view is None:
-            view = self._views[choice] = View(self._places(choice, self._contents))
+            view = self._views[choice] = View(
+                self._places(choice, self._contents), descending=choice.order == "updated-desc"
+            )
             self._forget_old_views()
         elif choice != Choice():
             self._views.move_to_end(choice)
@@ -278,7 +293,9 @@ class Service:
     def _places(self, choice: Choice, keys: Iterable[str]) -> list[str]:
         if choice.types or choice.identities:
             keys = [key for key in keys if choice.admits(*self._traits(key))]
-        return list(keys) if choice.order == "sid" else [self._position(key) for key in keys]
+        if choice.order == "sid":
+            return list(keys)
+        return [self._position(choice, key) for key in keys]
 
     def _traits(self, key: str) -> tuple[object, object]:
         content = self._contents[key]
@@ -383,8 +400,8 @@ def _object(text: bytes) -> Binding:
     return row if isinstance(row, dict) else {}
 
 
-def _date_updated(text: bytes) -> str:
-    date = _object(text).get("date_updated")
+def _date(text: bytes, field: str) -> str:
+    date = _object(text).get(field)
     return date if isinstance(date, str) and WHOLE_SECONDS.fullmatch(date) else NEVER
 
 

@@ -10,11 +10,15 @@ def sids(rows):
     return [row["sid"] for row in rows]
 
 
-@pytest.mark.parametrize("order", ["sid", "updated"])
+ORDERS = ["sid", "created", "updated", "updated-desc"]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("style", ["position", "row", "offset", "opaque"])
 @pytest.mark.parametrize("size", [1, 7, 30, 31, 100])
-def test_every_row_is_shown_once(stand, size, order):
+def test_every_row_is_shown_once(stand, size, style, order):
     """If this failed, complete scans would miss or repeat rows without any change to the store."""
-    here = stand(30, order=order)
+    here = stand(30, order=order, page_tokens=style)
     rows = here.rows(PageSize=size)
     assert len(rows) == 30
     assert {row["sid"]: row for row in rows} == dict(here.service.bindings)
@@ -24,6 +28,21 @@ def test_order_by_update(stand):
     """If this failed, rows that move during a scan could not be played."""
     rows = stand(60, order="updated").rows(PageSize=9)
     assert [row["date_updated"] for row in rows] == sorted(row["date_updated"] for row in rows)
+
+
+def test_order_by_update_may_be_turned_round(stand):
+    """If this failed, rows that move to the head while they are read could not be played."""
+    rows = stand(60, order="updated-desc").rows(PageSize=9)
+    assert [row["date_updated"] for row in rows] == sorted(
+        (row["date_updated"] for row in rows), reverse=True
+    )
+
+
+def test_order_by_creation(stand):
+    """If this failed, an order that updates do not change, and that is not by SID, could not be played."""
+    rows = stand(60, order="created").rows(PageSize=9)
+    assert [row["date_created"] for row in rows] == sorted(row["date_created"] for row in rows)
+    assert sids(rows) != sorted(sids(rows))
 
 
 def test_meta_follows_the_page(stand):
@@ -47,9 +66,11 @@ def test_full_last_page_has_no_next(stand):
     assert [len(page["bindings"]) for page in stand(6).pages(PageSize=3)] == [3, 3]
 
 
-def test_previous_links_lead_back(stand):
+@pytest.mark.parametrize("order", ["sid", "updated-desc"])
+@pytest.mark.parametrize("style", ["position", "offset", "opaque"])
+def test_previous_links_lead_back(stand, style, order):
     """If this failed, previous_page_url would be for show."""
-    here = stand(10)
+    here = stand(10, page_tokens=style, order=order)
     pages = list(here.pages(PageSize=3))
     for page, before in zip(pages[1:], pages, strict=False):
         back = here.client.get(page["meta"]["previous_page_url"]).json()
@@ -98,12 +119,54 @@ def test_damaged_tokens_may_give_an_empty_page(stand):
     assert len(here.rows(PageSize=2)) == 5
 
 
-def test_tokens_belong_to_their_service(stand):
+@pytest.mark.parametrize("style", ["position", "row", "offset", "opaque"])
+def test_tokens_belong_to_their_service(stand, style):
     """If this failed, mixing up two services' links would go unseen."""
-    here = stand(5)
+    here = stand(5, page_tokens=style)
     other = here.world.add_service(5)
     link = here.page(PageSize=2)["meta"]["next_page_url"].replace(here.service.sid, other.sid)
     assert here.client.get(link).status_code == 400
+
+
+def test_damaged_tokens_may_not_be_found(stand):
+    """If this failed, a refusal that looks like a service that is gone could not be played."""
+    here = stand(5, bad_token="not-found")
+    answer = here.get(PageSize=2, Page=1, PageToken="PTactive_x")
+    assert (answer.status_code, answer.json()["code"]) == (404, 20404)
+
+
+def test_opaque_tokens_may_grow_old(stand):
+    """If this failed, links that are kept too long could not be played without a clock."""
+    here = stand(10, page_tokens="opaque", page_tokens_good_for=3)
+    first = here.page(PageSize=2)
+    for _ in range(2):
+        here.page(PageSize=2)
+    assert here.follow(first)["bindings"]
+    assert here.client.get(first["meta"]["next_page_url"]).status_code == 400
+    here.simulator.page_tokens.good_for = None
+    assert here.follow(first)["bindings"]
+    here.simulator.page_tokens.forget()
+    assert here.client.get(first["meta"]["next_page_url"]).status_code == 400
+
+
+def test_tokens_that_count_rows_skip_what_moves_up(stand):
+    """If this failed, the oldest fault of paging by number could not be played."""
+    here = stand(10, page_tokens="offset")
+    page = here.page(PageSize=4)
+    expected = here.service.sids()[5:9]
+    here.service.remove(sids(page["bindings"])[:1])
+    assert sids(here.follow(page)["bindings"]) == expected
+
+
+def test_tokens_that_name_a_row_follow_it(stand):
+    """If this failed, a listing that leaps when its anchor moves, or breaks when it goes, could not be played."""
+    here = stand(10, page_tokens="row", order="updated")
+    page = here.page(PageSize=4)
+    anchor = sids(page["bindings"])[-1]
+    here.service.change(anchor, date_updated="2026-01-01T00:00:00Z")
+    assert here.follow(page)["bindings"] == []
+    here.service.remove([anchor])
+    assert here.client.get(page["meta"]["next_page_url"]).status_code == 400
 
 
 @pytest.mark.parametrize(
