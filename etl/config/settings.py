@@ -115,6 +115,12 @@ class Account(_Section):
         le=64,
         description="Requests in flight for this account, all its shards (--shard) together.",
     )
+    chains_per_service: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="Chains of pages that read one listing side by side, within concurrency.",
+    )
     partition_by_type: bool = Field(
         default=False, description="One chain of pages per known binding type."
     )

@@ -24,7 +24,7 @@ from etl.sync.session import ScanSession
 from etl.sync.steps import Absences
 from etl.twilio.client import Client
 from etl.twilio.conversations import find_opened_account, look_up_service
-from etl.warehouse import absences, drift, ledger, quarantine, services, staging
+from etl.warehouse import absences, drift, ledger, page_links, quarantine, services, staging
 from etl.warehouse.ledger import Ending
 from etl.warehouse.publishing import Publication, publish_deletes
 
@@ -162,6 +162,7 @@ def _delete(conn: sa.Connection, context: Context, departure: Departure, order: 
         absences.list_absent(conn, engine, scope, (), order.stage_id)
         deleted = publish_deletes(conn, order, mode)
     staging.discard(conn, [order.stage_id, *ledger.overlapping_stages(conn, scope)])
+    page_links.forget(conn, scope.chat_service_sid)
     quarantine.close_open(conn, [scope.chat_service_sid], order.now)
     services.record_gone(conn, scope.chat_service_sid, departure.state, order.now)
     drift.recount(conn, engine, scope.chat_service_sid)

@@ -6,7 +6,7 @@ only read and memory stays flat.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
 
@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from etl import errors
 from etl.domain.binding import HashedRow
+from etl.domain.chains import PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -58,6 +59,10 @@ class PreviewSink:
         self._seen.open()
         return Opened()
 
+    def find_links(self, page_size: int) -> Sequence[PageLink]:
+        """Return none: what is counted at once cannot be kept apart, so one chain reads it all."""
+        return ()
+
     def start_over(self) -> None:
         """Nothing is ever resumed here."""
 
@@ -85,6 +90,12 @@ class PreviewSink:
         new = {row.sid for row in found.changed if found.stored[row.sid].content_hash is None}
         taken_out = count_taken_out(conn, engine, [one for one in hashed if one.sid in new])
         return _Planned(found, taken_out, _count_fields(conn, engine, found, hashed))
+
+    def link(self, chain: int, next_link: str) -> None:
+        """There is one chain."""
+
+    def drop(self, chain: int) -> None:
+        """There is one chain."""
 
     def count_expected(self) -> int:
         return self._warehouse.read(

@@ -9,15 +9,16 @@
 `sync`, `backfill` and a dry run are this same scan with another source or sink.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import structlog
 
 from etl import errors
+from etl.domain.chains import PageLink, choose_starts
 from etl.domain.normalize import Normalizer
-from etl.domain.rejection import Rejections, refuse_common_reason
+from etl.domain.rejection import refuse_common_reason
 from etl.domain.scope import Scope
 from etl.domain.status import ScanStatus
 from etl.sync import spans
@@ -26,9 +27,10 @@ from etl.sync.deletes import DeleteBarrier, DeletePolicy, decide_deletes, why_un
 from etl.sync.lookups import BindingLookup
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.sync.preview import PreviewSink
+from etl.sync.side_by_side import read_side_by_side
 from etl.sync.sink import Sink
 from etl.sync.source import Source
-from etl.sync.steps import Absences, DeleteDecision, Opened, Reading
+from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.sync.warehouse_sink import WarehouseSink
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
@@ -45,28 +47,37 @@ def read(source: Source, sink: Sink, opened: Opened, trace: Trace) -> Reading:
         WarehouseError: a batch cannot be kept.
         Interrupted: the run is to stop.
     """
-    if opened.link is not None:
+    starts = _find_starts(source, sink, opened)
+    if opened.link is not None or starts:
         try:
-            return _read_from(opened.link, source, sink, trace)
+            return _read_from(opened, starts, source, sink, trace)
         except errors.PageTokenRefused as error:
             log.warning("scan.restarted", **source.scope.named, reason=sentence(error))
             sink.start_over()
-    return _read_from(None, source, sink, trace)
+    return _read_from(Opened(), [], source, sink, trace)
 
 
-def _read_from(link: str | None, source: Source, sink: Sink, trace: Trace) -> Reading:
-    unreadable, rejections, last_sid = 0, Rejections(), None
-    with source.prefetch(link, trace) as pages:
+def _find_starts(source: Source, sink: Sink, opened: Opened) -> list[PageLink]:
+    if source.most_chains == 1:
+        return []
+    links = sink.find_links(source.client.account.page_size)
+    return choose_starts(links, source.most_chains, begin=opened.fetched)
+
+
+def _read_from(
+    opened: Opened, starts: Sequence[PageLink], source: Source, sink: Sink, trace: Trace
+) -> Reading:
+    if source.most_chains > 1:
+        return read_side_by_side(opened, starts, source, sink, trace)
+    found = Kept()
+    with source.prefetch(opened.link, trace) as pages:
         for batch in pages.batches():
             with trace.child("batch", pages=batch.pages, rows=len(batch.rows)):
                 kept = sink.keep(batch)
-            unreadable += kept.unreadable
-            rejections = rejections.merged(kept.rejections)
-            last_sid = kept.last_sid or last_sid
+            found = found.merged(kept)
             source.counters.rejected += kept.rejections.rejected
-    resumed = link is not None
-    complete = not (resumed or pages.saw_a_page_again)
-    return Reading(complete, resumed, unreadable, rejections, last_sid)
+    resumed = opened.link is not None
+    return Reading(not (resumed or pages.saw_a_page_again), resumed, *found)
 
 
 class Scan:

@@ -1,6 +1,6 @@
 """A scan's lease and its line in the ledger: taken together, ended together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -76,8 +76,10 @@ class ScanSession:
         ledger.finish_scan(conn, self.scan_id, ending, self.warehouse.engine.now(conn))
         leases.release(conn, self.holder, self.scope)
 
-    def abandon(self, ending: Ending, *, discarding: int | None = None, once: bool = False) -> None:
-        """Close the line of a scan that did not publish, and forget the stage `discarding`.
+    def abandon(
+        self, ending: Ending, *, discarding: Collection[int] = (), once: bool = False
+    ) -> None:
+        """Close the line of a scan that did not publish, and forget the stages `discarding`.
 
         The warehouse itself may be what failed; then the lease runs out and the next run tidies up.
         """
@@ -85,8 +87,7 @@ class ScanSession:
         def end(conn: sa.Connection) -> None:
             leases.lock_service(conn, self.warehouse.engine, self.scope.chat_service_sid)
             if self._still_holds_lease(conn):  # else another run may be going on with this stage
-                if discarding is not None:
-                    staging.discard(conn, [discarding])
+                staging.discard(conn, discarding)
                 self._record_answers(conn, ending)
                 leases.release(conn, self.holder, self.scope)
             ledger.finish_scan(conn, self.scan_id, ending, self.warehouse.engine.now(conn))

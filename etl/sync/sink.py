@@ -5,8 +5,10 @@ scan, `PreviewSink` in a scratch file. It opens the transactions; the order of i
 `scan.py`.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from etl.domain.chains import PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample
 from etl.sync.prefetch import Batch
@@ -27,11 +29,23 @@ class Sink(Protocol):
             LeaseHeld: a live run works on an overlapping scope.
         """
 
+    def find_links(self, page_size: int) -> Sequence[PageLink]:
+        """Return where the last complete reading of this listing says that it can be cut."""
+
     def start_over(self) -> None:
         """Forget what was resumed: its link is no longer good."""
 
     def keep(self, batch: Batch) -> Kept:
         """Compare a batch and keep what publishing will need."""
+
+    def link(self, chain: int, next_link: str) -> None:
+        """Count what this chain reads as read: it is linked with the first one.
+
+        What comes of a chain before that is kept apart. `next_link` tells where it goes on.
+        """
+
+    def drop(self, chain: int) -> None:
+        """Forget what this chain has read."""
 
     def count_expected(self) -> int:
         """Return how many active bindings a complete reading has to see."""

@@ -34,14 +34,20 @@ class Source:
     may_skip_type: bool = False
     """A type that the server does not know (any more) is left out: nobody asked for it by name."""
 
+    @property
+    def most_chains(self) -> int:
+        """By how many chains its listing may be read; more than may be in flight are no use."""
+        account = self.client.account
+        return min(account.chains_per_service, account.concurrency)
+
     def prefetch(self, link: str | None, trace: Trace) -> Prefetcher:
         """Return the batches of the listing from its first page, or from a stored link, on."""
+        return Prefetcher(lambda: self.follow(link, trace), self.counters, self.stop)
 
-        def pages() -> Iterator[FetchedPage]:
-            followed = self.read_from_start() if link is None else self.resume(link)
-            return trace.follow("page", followed, spans.of_page)
-
-        return Prefetcher(pages, self.counters, self.stop)
+    def follow(self, link: str | None, trace: Trace) -> Iterator[FetchedPage]:
+        """Return the pages of the listing from its first one, or from a stored link, on."""
+        followed = self.read_from_start() if link is None else self.resume(link)
+        return trace.follow("page", followed, spans.of_page)
 
     def read_from_start(self) -> Iterator[FetchedPage]:
         """Yield the pages from the first one.

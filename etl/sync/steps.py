@@ -1,8 +1,10 @@
 """What each step of a scan hands to the next one: frozen values, in the order of the steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from etl.domain.chains import PageLink
 from etl.domain.rejection import Rejections
 
 
@@ -18,10 +20,18 @@ class Opened(NamedTuple):
 class Kept(NamedTuple):
     """What came of a batch."""
 
-    unreadable: int
+    unreadable: int = 0
     """Rows whose SID cannot be read."""
-    rejections: Rejections
-    last_sid: str | None
+    rejections: Rejections = Rejections()
+    last_sid: str | None = None
+
+    def merged(self, later: "Kept") -> "Kept":
+        """Return what came of these batches together."""
+        return Kept(
+            self.unreadable + later.unreadable,
+            self.rejections.merged(later.rejections),
+            later.last_sid or self.last_sid,
+        )
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class Reading:
     rejections: Rejections
     last_sid: str | None
     """A binding that this run has just listed."""
+    links: Sequence[PageLink] | None = None
+    """Where the next reading can cut the listing; None where nothing is to be remembered."""
 
 
 class Absences(NamedTuple):

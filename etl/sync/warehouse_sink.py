@@ -14,6 +14,7 @@ import structlog
 
 from etl import errors
 from etl.domain.binding import HashedRow, Reject
+from etl.domain.chains import MOST_LINKS, PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -26,7 +27,7 @@ from etl.sync.drift import DriftWatch
 from etl.sync.prefetch import Batch
 from etl.sync.session import ScanSession
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
-from etl.warehouse import absences, leases, ledger, quarantine, services, staging
+from etl.warehouse import absences, leases, ledger, page_links, quarantine, services, staging
 from etl.warehouse.ledger import Ending, Progress, Published
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
 
@@ -59,6 +60,11 @@ class WarehouseSink:
         self._identities = normalizer.stored_identities(scope)
         self._drift = DriftWatch(self._engine, scope, context.holder.run_id, normalizer.drift)
         self._progress = Progress(0, "", 0, 0)
+        self._pages = 0
+        """Read so far, by all chains; so it numbers the batches in the order in which they came."""
+        self._linked = {0}
+        self._apart: dict[int, Progress] = {}
+        """What was read by chains that are not linked with the first one, each in its own stage."""
         self._is_first_load = False
         self._absent = 0
         self._log = log.bind(run_id=context.holder.run_id, **scope.named)
@@ -67,6 +73,7 @@ class WarehouseSink:
 
     def open(self) -> Opened:
         self._session.open(self._resume_or_begin)
+        self._pages = self._progress.pages
         return Opened(self._progress.next_link or None, self._progress.fetched)
 
     def _resume_or_begin(self, conn: sa.Connection) -> None:
@@ -91,32 +98,80 @@ class WarehouseSink:
         ledger.save_progress(conn, self._scope, self._normalizer.digest, progress, now)
         return progress
 
+    def find_links(self, page_size: int) -> Sequence[PageLink]:
+        if self._scope.identities:
+            return ()
+        return self._warehouse.read(lambda conn: page_links.find(conn, self._scope, page_size))
+
     def start_over(self) -> None:
         def forget(conn: sa.Connection) -> Progress:
             self._session.renew(conn)
-            staging.discard(conn, [self._progress.stage_id])
+            staging.discard(conn, [self._progress.stage_id, *self._stages_apart()])
             return self._save_first_progress(conn)
 
         self._progress = self._warehouse.transact(forget)
+        self._pages, self._linked, self._apart = 0, {0}, {}
+
+    # chains side by side
+
+    def link(self, chain: int, next_link: str) -> None:
+        held = self._apart_of(chain)
+        progress = replace(
+            self._progress,
+            next_link=next_link,
+            pages=self._pages,
+            fetched=self._progress.fetched + held.fetched,
+        )
+
+        def take_over(conn: sa.Connection) -> None:
+            self._session.renew(conn)
+            ledger.require_progress(conn, progress.stage_id)
+            staging.move(conn, held.stage_id, into=progress.stage_id)
+            ledger.move_progress(conn, progress, self._engine.now(conn))
+
+        self._warehouse.transact(take_over)
+        self._progress = progress
+        self._linked.add(chain)
+        self._apart.pop(chain, None)
+
+    def drop(self, chain: int) -> None:
+        if chain in self._apart:
+            stage_id = self._apart.pop(chain).stage_id
+            self._warehouse.transact(lambda conn: staging.discard(conn, [stage_id]))
+
+    def _apart_of(self, chain: int) -> Progress:
+        """Ids of scans are positive; below zero each scan has room for the stages of its chains."""
+        stage_id = -(self._progress.stage_id * (MOST_LINKS + 1) + chain)
+        return self._apart.get(chain) or Progress(stage_id, "", 0, 0)
+
+    def _stages_apart(self) -> list[int]:
+        return [progress.stage_id for progress in self._apart.values()]
 
     # keep
 
     def keep(self, batch: Batch) -> Kept:
         hashed, unreadable = self._normalizer.hash_rows(batch.rows)
+        is_linked = batch.chain in self._linked
+        before = self._progress if is_linked else self._apart_of(batch.chain)
         # Its links name people, and what it reads is short: never stored, and read from the start.
-        link = None if self._scope.identities else batch.next_link
+        # Nothing resumes a chain that is not linked.
+        is_stored = is_linked and not self._scope.identities
         progress = replace(
-            self._progress,
+            before,
             # The last batch does not move the link: should the process die before it publishes,
             # these pages are read again.
-            next_link=link or self._progress.next_link,
-            pages=self._progress.pages + batch.pages,
-            fetched=self._progress.fetched + len(batch.rows),
+            next_link=(is_stored and batch.next_link) or before.next_link,
+            pages=self._pages + batch.pages,
+            fetched=before.fetched + len(batch.rows),
         )
         seen = self._warehouse.transact(
             lambda conn: self._keep(conn, hashed.values(), unreadable, progress)
         )
-        self._progress = progress
+        self._pages = progress.pages
+        if is_linked:
+            self._progress = progress
+        else:
+            self._apart[batch.chain] = progress
         self._drift.tell()
         self._log.debug("batch.committed", pages=batch.pages, rows=len(batch.rows))
         return Kept(len(unreadable), seen, next(reversed(hashed), None))
@@ -130,11 +185,18 @@ class WarehouseSink:
     ) -> Rejections:
         # The lease comes first: a stage that is gone may have been published by whoever took it.
         self._session.renew(conn)
-        if ledger.require_progress(conn, progress.stage_id) >= progress.pages:
+        is_linked = progress.stage_id == self._progress.stage_id
+        stored: int | None = ledger.require_progress(conn, self._progress.stage_id)
+        if not is_linked:
+            stored = ledger.find_pages(conn, progress.stage_id)
+        if stored is not None and stored >= progress.pages:
             return Rejections()  # the commit went through, and only the answer to it was lost
         now = self._engine.now(conn)
-        seen = self._stage(conn, hashed, unreadable, progress.pages, now)
-        ledger.move_progress(conn, progress, now)
+        seen = self._stage(conn, hashed, unreadable, progress, now)
+        if is_linked:
+            ledger.move_progress(conn, progress, now)
+        else:
+            ledger.save_progress(conn, self._scope, self._normalizer.digest, progress, now)
         return seen
 
     def _stage(
@@ -142,7 +204,7 @@ class WarehouseSink:
         conn: sa.Connection,
         hashed: Collection[HashedRow],
         unreadable: Sequence[Reject],
-        batch: int,
+        progress: Progress,
         now: datetime,
     ) -> Rejections:
         found = compare(
@@ -156,8 +218,8 @@ class WarehouseSink:
         sids = [one.sid for one in hashed]
         if found.skipped:  # what a dated scan did not ask for does not count as seen
             sids = [sid for sid in sids if sid not in found.skipped]
-        stage_id = self._progress.stage_id
-        staging.stage_batch(conn, self._engine, stage_id, batch, sids, found.changed)
+        stage_id, number = progress.stage_id, progress.pages
+        staging.stage_batch(conn, self._engine, stage_id, number, sids, found.changed)
         rejects = [*unreadable, *found.rejects]
         quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
         self._drift.record(conn, found.rows_by_form, now)
@@ -222,6 +284,8 @@ class WarehouseSink:
         counted = replace(counters, **changes, rejected=counters.rejected + rejected)
         published = Published(counted, fields)
         self._discard_stages(conn)
+        if reading.links is not None and not self._scope.identities:
+            page_links.replace(conn, self._scope, self._session.scan_id, reading.links)
         self._session.finish(conn, _ending(reading, decision, published))
         self._record_reading(conn, reading, decision, changes, now)
         return published
@@ -247,7 +311,8 @@ class WarehouseSink:
             return 0
         alive, _ = self._normalizer.hash_rows(list(decision.alive))
         absences.drop(conn, self._progress.stage_id, [*alive, *decision.unknown])
-        seen = self._stage(conn, alive.values(), [], self._progress.pages + 1, now)
+        after_all = replace(self._progress, pages=self._pages + 1)
+        seen = self._stage(conn, alive.values(), [], after_all, now)
         self._log.info("absences.taken_back", alive=len(alive), unknown=len(decision.unknown))
         return seen.rejected
 
@@ -281,9 +346,11 @@ class WarehouseSink:
 
     def abandon(self, ending: Ending, cause: Exception) -> None:
         if self._session.is_open:
-            stage_id = self._progress.stage_id if isinstance(cause, _NOT_RESUMABLE) else None
+            stages = self._stages_apart()
+            if isinstance(cause, _NOT_RESUMABLE):
+                stages.append(self._progress.stage_id)
             once = isinstance(cause, errors.WarehouseUnreachable)
-            self._session.abandon(ending, discarding=stage_id, once=once)
+            self._session.abandon(ending, discarding=stages, once=once)
         elif ending.status == ScanStatus.LOCKED:
             self._session.note_unopened(ending)
 

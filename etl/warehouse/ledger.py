@@ -326,14 +326,19 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
             never had their rows. Whoever went on would publish the rest of a scan as the whole,
             and take what came before for gone.
     """
-    pages: int | None = conn.scalar(
-        sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id)
-    )
+    pages = find_pages(conn, stage_id)
     if pages is None:
         raise StageLost(
             "the warehouse crashed and lost what this scan had read; nothing was published, the "
             "next run reads the service again"
         )
+    return pages
+
+
+def find_pages(conn: sa.Connection, stage_id: int) -> int | None:
+    """Return how many pages had been read when this stage got its last batch."""
+    stored = sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id)
+    pages: int | None = conn.scalar(stored)
     return pages
 
 

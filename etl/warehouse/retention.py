@@ -15,6 +15,7 @@ from etl.warehouse.tables import (
     STAGE,
     binding_versions,
     bindings,
+    page_links,
     rejected_bindings,
     scan_absent,
     scan_progress,
@@ -61,6 +62,8 @@ class Traces:
             *_listed((bindings, binding_versions), "sid", self.sids),
             *_listed((rejected_bindings,), "id", self.reject_ids),
             *_listed(STAGE, "stage_id", self.stage_ids),
+            # Nobody can tell whom the token of a link names.
+            *_listed((page_links,), "chat_service_sid", self.services),
         ]
 
 

@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261127_02"
+HEAD = "20261127_03"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -310,6 +310,19 @@ sync_gates = sa.Table(
     sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
     comment="One row per service that was ever worked on: locked for a moment by whoever takes a lease or publishes a part of it.",
 )
+
+page_links = sa.Table(
+    "page_links",
+    metadata,
+    sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
+    sa.Column("scope", name(255), primary_key=True, comment="Which part of it was listed."),
+    sa.Column("rows_before", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Rows that were listed before the page."),
+    sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
+    sa.Column("page_size", sa.Integer(), nullable=False, comment="Rows a page that were asked for."),
+    sa.Column("link", text(), nullable=False, comment="Where the page began; may hold a filter or a SID, so treat it as personal data."),
+    sa.Column("scan_id", sa.BigInteger(), nullable=False, comment="The scan that read it."),
+    comment="Where pages of the last complete reading began, up to 64 of a listing; only with chains_per_service.",
+)  # fmt: skip
 
 scan_progress = sa.Table(
     "scan_progress",

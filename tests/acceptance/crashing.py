@@ -69,7 +69,7 @@ def main() -> None:
     """Serve until standard input ends."""
     for line in sys.stdin:
         order = json.loads(line)
-        prefetch._BATCH_PAGES = order.get("batch_pages", prefetch._BATCH_PAGES)
+        prefetch.BATCH_PAGES = order.get("batch_pages", prefetch.BATCH_PAGES)
         print(crash(order["arguments"], order["at"]), flush=True)  # noqa: T201
 
 

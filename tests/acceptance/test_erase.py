@@ -74,6 +74,7 @@ def test_rows_history_and_quarantine_leave(trial: Trial) -> None:
     others = len(trial.query("SELECT sid FROM bindings")) - 4
     assert counted(erase(trial)) == {
         "bindings": 4, "binding_versions": 2, "rejected_bindings": 2, "scan_staged": 0, "scan_seen": 0, "scan_absent": 0, "scan_progress": 0,
+        "page_links": 0,
     }  # fmt: skip
     text = everything(trial)
     assert NAME not in text

@@ -174,7 +174,7 @@ def fates_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[int, int], Fates]:
     """So many lives on a fresh warehouse: `fates_on(20, seed)`."""
-    monkeypatch.setattr(prefetch, "_BATCH_PAGES", BATCH_PAGES)
+    monkeypatch.setattr(prefetch, "BATCH_PAGES", BATCH_PAGES)
 
     def make(lives: int, seed: int) -> Fates:
         print("seed", seed)  # noqa: T201 - shown when a life goes wrong

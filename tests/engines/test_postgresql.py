@@ -32,12 +32,14 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "TABLE": (
             "bindings_etl_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
             "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
+            "page_links",
         )
     },
     "INSERT": {
         "TABLE": (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
             "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
+            "page_links",
         )
     },
     "UPDATE": {
@@ -47,7 +49,9 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "DELETE": {
-        "TABLE": ("bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "service_parts")
+        "TABLE": (
+            "bindings", "sync_leases", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "service_parts", "page_links",
+        )
     },
 }  # fmt: skip
 

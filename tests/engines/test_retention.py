@@ -279,6 +279,7 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     found = removal.erase(settings(), warehouse, NAME, dry_run=False)
     assert found == {
         "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_absent": 0, "scan_progress": 4,
+        "page_links": 0,
     }  # fmt: skip
     assert warehouse.read(
         lambda conn: conn.execute(sa.select(scan_seen.c.stage_id)).scalars().all()
@@ -356,6 +357,7 @@ def test_erase_takes_out_more_than_a_statement_has_room_for(warehouse: Warehouse
     assert found == {
         "bindings": number, "binding_versions": 0, "rejected_bindings": 0,
         "scan_staged": number, "scan_seen": 1, "scan_absent": 0, "scan_progress": 1,
+        "page_links": 0,
     }  # fmt: skip
     assert left(warehouse, bindings) == []
 

@@ -1,0 +1,217 @@
+"""A listing that changes while it is read, in one process: real scans, a real warehouse, no socket."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, MutableMapping
+from contextlib import closing
+from random import Random
+from typing import Any, get_args
+from urllib.parse import urlsplit
+
+import httpx
+import sqlalchemy as sa
+
+from etl.config import Settings
+from etl.domain.scope import Scope
+from etl.simulator import Simulator, World
+from etl.simulator.page_tokens import TokenStyle
+from etl.simulator.pages import BadToken
+from etl.simulator.views import Order
+from etl.stopping import Stop
+from etl.sync.context import Context, Request
+from etl.sync.deletes import DeleteBarrier
+from etl.sync.outcome import ScanOutcome
+from etl.sync.run import start_run
+from etl.sync.scan import Scan
+from etl.twilio.client import Client
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.tables import bindings, page_links
+
+ACCOUNT_SID = "AC" + "a" * 32
+ORIGIN = "http://127.0.0.1:1"
+ORDERS: tuple[Order, ...] = get_args(Order)
+STYLES: tuple[TokenStyle, ...] = get_args(TokenStyle)
+BAD_TOKENS: tuple[BadToken, ...] = get_args(BadToken)
+
+
+class InProcess(httpx.BaseTransport):
+    """Answers with the simulator's application, one request at a time, after some idling."""
+
+    def __init__(self, simulator: Simulator, rng: Random, before: Callable[[], None]) -> None:
+        """`before` is called ahead of each page."""
+        self._app = simulator.app
+        self._rng = rng
+        self._before = before
+        self._lock = threading.Lock()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer."""
+        time.sleep(self._rng.choice((0, 0, 0.0005, 0.002)))
+        with self._lock:
+            if request.url.path.endswith("/Bindings"):
+                self._before()
+            return self._answer(request)
+
+    def _answer(self, request: httpx.Request) -> httpx.Response:
+        target = urlsplit(str(request.url))
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "scheme": target.scheme,
+            "path": target.path,
+            "raw_path": target.path.encode(),
+            "query_string": target.query.encode(),
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+        }
+        sent: list[MutableMapping[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: MutableMapping[str, Any]) -> None:
+            sent.append(message)
+
+        # Nothing in it waits for anything, so it needs no event loop.
+        try:
+            self._app(scope, receive, send).send(None)
+        except StopIteration:
+            start, *bodies = sent
+        return httpx.Response(
+            start["status"],
+            headers=start["headers"],
+            content=b"".join(one["body"] for one in bodies),
+        )
+
+
+class ChangingWorld:
+    """One service whose listing is of a random kind, and what became of its rows while it was read."""
+
+    def __init__(self, warehouse: Warehouse, seed: int) -> None:
+        """The same seed gives the same world; the threads that read it take turns by chance."""
+        self._warehouse = warehouse
+        self._rng = rng = Random(seed)
+        self.world = World(seed, account_sid=ACCOUNT_SID)
+        self.service = self.world.add_service(rng.choice((1, 9, 60, 150)) + rng.randint(0, 30))
+        self.order = rng.choice(ORDERS)
+        self.style = rng.choice(STYLES)
+        self.page_size = rng.randint(2, 10)
+        self._simulator = Simulator(
+            self.world,
+            gzip=False,
+            max_page_size=self.page_size,
+            order=self.order,
+            page_tokens=self.style,
+            bad_token=rng.choice(BAD_TOKENS),
+        )
+        self._chance = 0.0
+        self.alive_throughout: set[str] = set()
+        self.touched: set[str] = set()
+        self.endpoints: defaultdict[str, set[str]] = defaultdict(set)
+        """All that a binding had while the listing was read."""
+
+    def read(self, chains: int, *, chance: float) -> ScanOutcome:
+        """Scan the service; ahead of each page something changes by this chance."""
+        settings = self._settings(chains, confirm=chance > 0)
+        self._chance, self.touched = chance, set()
+        self.alive_throughout = set(self.service.sids())
+        self.endpoints.clear()
+        self._note(self.alive_throughout)
+        stop, request = Stop(), Request()
+        holder = start_run(settings, request, self._warehouse)
+        context = Context(settings, request, self._warehouse, stop, holder)
+        transport = InProcess(self._simulator, self._rng, self._change)
+        scope = Scope("main", self.service.sid)
+        outcome = ScanOutcome(scope)
+        with closing(Client(settings.accounts[0], settings.retry, stop, transport)) as client:
+            scan = Scan(context, client, scope, outcome, DeleteBarrier(1))
+            scan.read()
+            self._chance = 0.0
+            scan.finish()
+        return outcome
+
+    def stir(self) -> None:
+        """Change something between two readings."""
+        for _ in range(self._rng.randint(0, 3)):
+            self._change_one(self._rng.randint(1, 12))
+        self.service.bring_back(self._rng.randint(0, 4))
+
+    def spoil_links(self) -> None:
+        """Do to the remembered links what a person, or a server that forgets, may do to them."""
+        if self.style == "opaque" and self._rng.random() < 0.5:
+            self._simulator.page_tokens.forget()
+            return
+
+        def spoil(conn: sa.Connection) -> None:
+            mine = page_links.c.chat_service_sid == self.service.sid
+            lines = conn.execute(sa.select(page_links.c.rows_before, page_links.c.link).where(mine))
+            links = {line.rows_before: line.link for line in lines}
+            for rows_before, link in links.items():
+                spoiled = self._spoiled(link, list(links.values()))
+                this = mine & (page_links.c.rows_before == rows_before)
+                conn.execute(sa.update(page_links).where(this).values(link=spoiled))
+
+        self._warehouse.transact(spoil)
+
+    def stored(self) -> dict[str, str]:
+        """The endpoint of each active binding."""
+        active = bindings.c.deleted_at.is_(None) & (bindings.c.chat_service_sid == self.service.sid)
+        query = sa.select(bindings.c.sid, bindings.c.endpoint).where(active)
+        return self._warehouse.read(lambda conn: dict(conn.execute(query).all()))
+
+    def alive(self) -> dict[str, str]:
+        """The same, as it is at the API."""
+        return {sid: row["endpoint"] for sid, row in self.service.bindings.items()}
+
+    def _change(self) -> None:
+        if self._rng.random() < self._chance:
+            self._change_one(self._rng.randint(1, 4))
+
+    def _change_one(self, number: int) -> None:
+        kind = self._rng.choice(("touch", "touch", "delete", "grow"))
+        changed = getattr(self.service, kind)(number)
+        if kind == "touch":
+            self.touched |= set(changed)
+        if kind == "delete":
+            self.alive_throughout -= set(changed)
+        else:
+            self._note(changed)
+
+    def _note(self, sids: Any) -> None:
+        for sid in sids:
+            self.endpoints[sid].add(self.service.bindings[sid]["endpoint"])
+
+    def _spoiled(self, link: str, others: list[str]) -> str:
+        return self._rng.choice(
+            (
+                link,
+                link,
+                link[:-3],
+                self._rng.choice(others),
+                link.replace(ORIGIN, "https://elsewhere.invalid"),
+                link.partition("?")[0] + "?PageSize=3",
+                link.replace(self.service.sid, "IS" + "0" * 32),
+                "not a link",
+                "",
+            )
+        )
+
+    def _settings(self, chains: int, *, confirm: bool) -> Settings:
+        account = {
+            "name": "main",
+            "account_sid": ACCOUNT_SID,
+            "api_key": self.world.api_key,
+            "api_secret": self.world.api_secret,
+            "base_url": ORIGIN,
+            "page_size": self.page_size,
+            "concurrency": 8,
+            "chains_per_service": chains,
+        }
+        return Settings.model_validate(
+            {
+                "accounts": [account],
+                "warehouse": {"url": "sqlite://"},
+                "deletes": {"max_fraction": 1, "confirm": confirm, "confirm_limit": 10_000},
+                "retry": {"attempts": 2, "max_wait_seconds": 0.01},
+            }
+        )
