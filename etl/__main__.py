@@ -55,7 +55,7 @@ def _tell_interruption(code: int) -> int:
 
 
 def _take_any_text() -> None:
-    """On a stream that is not UTF-8, a sign that it lacks is written by its number."""
+    """Let stdout and stderr write characters that they cannot encode as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -16,7 +16,7 @@ Format = Literal["auto", "console", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
 
-class Unfailing:
+class BestEffortStream:
     """A stream whose errors (full disk, closed pipe) are ignored."""
 
     def __init__(self, find: Callable[[], TextIO]) -> None:
@@ -43,7 +43,7 @@ def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
     for noisy in ("httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # The standard error of the moment: a progress bar may stand in for it while it is shown.
-    target: Any = stream or Unfailing(lambda: sys.stderr)
+    target: Any = stream or BestEffortStream(lambda: sys.stderr)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -59,7 +59,7 @@ def configure(style: Format, level: str, stream: TextIO | None = None) -> None:
 
 
 def is_for_people(style: Format) -> bool:
-    """Whether somebody looks at the log on a terminal while it is written."""
+    """Return whether a person reads the log on a terminal."""
     return style != "json" and sys.stderr.isatty()
 
 

@@ -47,7 +47,7 @@ class Stop:
             raise self.interruption()
 
     def interruption(self, what: str = "stopped") -> Interrupted:
-        """What to tell about work that ends here."""
+        """Return the error for work that ends here because of the stop."""
         return Interrupted(f"{what}: {self.reason}; {self._aftermath}")
 
     def sleep(self, seconds: float) -> None:

@@ -21,7 +21,7 @@ from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome, sentence
 from etl.sync.staleness import is_watched
 from etl.telemetry import hooks, limits, metrics
-from etl.telemetry.tracing import OFF, Trace, of_error, wanted
+from etl.telemetry.tracing import OFF, Trace, error_attributes, is_wanted
 from etl.warehouse.opening import configured_warehouse
 from etl.warehouse.overview import read_freshness
 
@@ -83,7 +83,7 @@ class Aftermath:
     def begin(self) -> Trace:
         """Return the span of the run, which nobody records unless the environment asks for it."""
         self._trace = OFF
-        if any(wanted(os.environ, kind) for kind in ("traces", "metrics")):
+        if any(is_wanted(os.environ, kind) for kind in ("traces", "metrics")):
             try:
                 self._trace = self._export()
             except ImportError:
@@ -136,7 +136,7 @@ class Aftermath:
         status = ended.document["status"]
         trace.note(run_id=ended.document["run_id"], status=status, exit_code=ended.exit_code)
         if ended.error is not None:
-            trace.note(**of_error(ended.error))
+            trace.note(**error_attributes(ended.error))
         failure = sentence(ended.error) if ended.error else f"{status}, exit code {ended.exit_code}"
         trace.end(failure if ended.exit_code else None)
 

@@ -156,7 +156,7 @@ def tell_interruption(
 
 
 def _refusal(cause: OSError) -> EtlError:
-    """What an error that only the operating system can explain comes to."""
+    """Return the error to show for one of the operating system."""
     error = EtlError(
         f"standard output or a file cannot be used: {cause.strerror or type(cause).__name__}"
     )
@@ -165,7 +165,7 @@ def _refusal(cause: OSError) -> EtlError:
 
 
 def _failure_json(error: Exception, common: Common, arguments: Sequence[str]) -> str:
-    """One object also where there is no result; for a run the run's own."""
+    """Return the `--json` object of a command that failed; for a run that of a failed run."""
     from etl.cli import render
     from etl.sync.outcome import describe
 
@@ -180,6 +180,6 @@ def _failure_json(error: Exception, common: Common, arguments: Sequence[str]) ->
 
 
 def _read_command(arguments: Sequence[str]) -> str:
-    """Which command is meant, for a command line that was not parsed any more."""
+    """Return which command is meant, for arguments that were never parsed."""
     words = f" {' '.join(word for word in arguments if not word.startswith('-'))} "
     return next((command for command in _MODES if f" {command} " in words), "")

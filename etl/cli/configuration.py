@@ -73,7 +73,7 @@ def _with_placeholders(node: Any) -> Any:
 
 
 def _or(node: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Either of two; what is said about the first is said about both."""
+    """Return a schema that takes either, with the title and default of the first."""
     said = {key: value for key, value in node.items() if key in _ANNOTATIONS}
     return said | {
         "anyOf": [{key: value for key, value in node.items() if key not in _ANNOTATIONS}, other]

@@ -16,10 +16,10 @@ from etl.cli.progress import showing_progress
 from etl.cli.screen import Styled, Table
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
-from etl.sync.board import Board
 from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome
 from etl.sync.run import execute
+from etl.sync.run_state import RunState
 from etl.warehouse import migration
 from etl.warehouse.opening import configured_warehouse
 
@@ -143,9 +143,9 @@ def _migrate(common: Common) -> None:
 
 def _sync(common: Common) -> RunOutcome:
     settings = common.settings()
-    board = Board()
-    with showing_progress(board):
-        return execute(settings, Request(), Stop(), board)
+    state = RunState()
+    with showing_progress(state):
+        return execute(settings, Request(), Stop(), state)
 
 
 def _answer(common: Common) -> None:

@@ -51,7 +51,7 @@ def init(common: Common, url: str | None) -> None:
 
 
 def _check_url(value: str) -> str:
-    """A URL whose secrets are filled in later is tried with something in their place."""
+    """Return `value` if it can be a warehouse's URL; placeholders in it count as filled."""
     from etl.warehouse.engines import read_url
 
     try:
@@ -72,7 +72,7 @@ def _content(url: str | None) -> str:
 
 
 def _example() -> Path:
-    """In an installed wheel it lies inside the package, in a checkout beside it."""
+    """Return the example's path: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / _EXAMPLE
     return inside if inside.is_file() else package.parent / _EXAMPLE

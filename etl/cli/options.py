@@ -112,7 +112,7 @@ class Group(click.Group):
 def service_option(
     help_text: str = "Only this service (repeat).", *, required: bool = False
 ) -> Callable[[F], F]:
-    """`--service IS…`, repeatable."""
+    """Return the option `--service IS…`, repeatable."""
     return click.option(
         "--service",
         "services",
@@ -125,19 +125,19 @@ def service_option(
 
 
 def json_option() -> Callable[[F], F]:
-    """`--json`."""
+    """Return the option `--json`."""
     return click.option(
         "--json", "as_json", is_flag=True, help="One JSON object on standard output."
     )
 
 
 def run_group_option(what: str) -> Callable[[F], F]:
-    """`--run-group NAME`."""
+    """Return the option `--run-group NAME`."""
     return click.option("--run-group", metavar="NAME", callback=_check_run_group, help=what)
 
 
 def parse_moment(value: str) -> datetime:
-    """A moment on the command line, ISO 8601; without a zone it is UTC."""
+    """Return the moment that an option names in ISO 8601; without a zone it is UTC."""
     try:
         moment = datetime.fromisoformat(value)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -148,7 +148,7 @@ def parse_moment(value: str) -> datetime:
 
 
 def parse_age(value: str, units: str = "smhdw") -> timedelta:
-    """A span of time on the command line, such as 30m, 12h, 30d or 4w."""
+    """Return the time span that an option gives, such as 30m, 12h, 30d or 4w."""
     age = re.fullmatch(rf"(\d{{1,9}})([{units}])", value)
     if age is None:
         examples = ", ".join(f"30{unit}" for unit in units)

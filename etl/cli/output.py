@@ -97,17 +97,17 @@ def tell_failure(error: BaseException, common: "Common") -> int:
 
 
 def is_delivered() -> bool:
-    """Whether the object of `--json` was printed."""
+    """Return whether the object of `--json` was printed."""
     return _Deliveries.done
 
 
 def start_anew() -> None:
-    """Nothing is delivered yet: a command line begins."""
+    """Forget what was printed before: a new command line begins."""
     _Deliveries.done = False
 
 
 def discard_the_rest() -> None:
-    """Nobody reads standard output any more; what is still held back for it must not fail later."""
+    """Point standard output to /dev/null: its reader is gone, and its buffer must not fail."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

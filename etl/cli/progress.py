@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO, cast
 
-from etl.logs import Unfailing
-from etl.sync.board import Board
+from etl.logs import BestEffortStream
 from etl.sync.outcome import ScanOutcome, count
+from etl.sync.run_state import RunState
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -19,8 +19,8 @@ _NARROW = 90
 
 
 @contextmanager
-def showing_progress(board: Board) -> Iterator[None]:
-    """Show what the scans on the board have read, when standard error is a terminal.
+def showing_progress(state: RunState) -> Iterator[None]:
+    """Show what the scans of a run have read, when standard error is a terminal.
 
     The scans are looked at from here and need not report: their hot path stays free of it.
     """
@@ -49,14 +49,14 @@ def showing_progress(board: Board) -> Iterator[None]:
     )
     ended = threading.Event()
     terminal = sys.stderr
-    console = Console(file=cast(TextIO, Unfailing(lambda: terminal)))
+    console = Console(file=cast(TextIO, BestEffortStream(lambda: terminal)))
     narrow = tuple(whole[at] for at in (0, 3, 5, 6, 7, 8))
     columns = whole if console.width > _NARROW else narrow
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
         task = progress.add_task(
             "reading", total=None, pages="0 pages", rows="0 rows", speed=0.0, left=""
         )
-        looker = threading.Thread(target=_look, args=(board, progress, task, ended), daemon=True)
+        looker = threading.Thread(target=_look, args=(state, progress, task, ended), daemon=True)
         looker.start()
         try:
             yield
@@ -65,10 +65,10 @@ def showing_progress(board: Board) -> Iterator[None]:
             looker.join()
 
 
-def _look(board: Board, progress: "Progress", task: "TaskID", ended: threading.Event) -> None:
+def _look(state: RunState, progress: "Progress", task: "TaskID", ended: threading.Event) -> None:
     while True:
         over = ended.wait(_SECONDS_BETWEEN_LOOKS)
-        scans = board.scans
+        scans = state.scans
         rows = sum(scan.counters.fetched for scan in scans)
         speed = rows / max(progress.tasks[0].elapsed or 0.0, 0.001)
         progress.update(

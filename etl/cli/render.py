@@ -48,7 +48,7 @@ def failed_run(
 
 
 def run_summary(outcome: RunOutcome) -> list[Part]:
-    """What a run did, per service, and what it did not do and why."""
+    """Return what a run did per service, then what it did not do and why."""
     seconds = (outcome.finished_at - outcome.started_at).total_seconds()
     totals = outcome.totals
     head = "plan (nothing was written)" if outcome.dry_run else f"run {outcome.run_id}"
@@ -75,7 +75,7 @@ def run_summary(outcome: RunOutcome) -> list[Part]:
 
 
 def counted_table(rows: Sequence[Sequence[object]]) -> Table:
-    """A table of services or scans with their counters."""
+    """Return a table of services or scans with their counters."""
     return Table(
         ("service", "scope", "status", *SHOWN),
         rows,

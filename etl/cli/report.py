@@ -33,7 +33,7 @@ def report(common: Common, out: Path) -> None:
 
 
 def _write(out: Path, page: str) -> None:
-    """Whole or not at all: somebody may be reading the page of yesterday."""
+    """Replace the file whole or not at all: somebody may be reading yesterday's page."""
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:
         unfinished.write_text(page, encoding="utf-8")

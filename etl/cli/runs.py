@@ -30,10 +30,10 @@ from etl.domain.scope import KNOWN_TYPES
 from etl.domain.shard import Shard
 from etl.errors import ConfigurationError, OutputLost
 from etl.stopping import Stop
-from etl.sync.board import Board
 from etl.sync.context import LOCAL, Request
 from etl.sync.outcome import RunOutcome
 from etl.sync.run import execute
+from etl.sync.run_state import RunState
 from etl.sync.workers import Threads, Workers
 from etl.warehouse.engines import locate
 
@@ -173,17 +173,17 @@ def _run_to_end(common: Common, request: Request, aftermath: Aftermath, *, as_js
     if unknown := sorted(set(request.binding_types) - set(KNOWN_TYPES)):
         log.warning("filter.doubted", unknown_types=unknown, known_types=KNOWN_TYPES)
     stop = aftermath.stop = Stop(settings.run.deadline_seconds, dry_run=request.dry_run)
-    board, trace = Board(), aftermath.begin()
+    state, trace = RunState(), aftermath.begin()
 
     def leave_late() -> NoReturn:
-        outcome = board.outcome(request, stop)
+        outcome = state.outcome(request, stop)
         code = _tell(outcome, common, as_json=as_json)
         aftermath.of_run(outcome, code)
         leave(code)
 
     with listening_to_signals(stop, leave_late):
-        with showing_progress(board), _workers(common, settings, request, stop) as workers:
-            outcome = execute(settings, request, stop, board, trace, workers)
+        with showing_progress(state), _workers(common, settings, request, stop) as workers:
+            outcome = execute(settings, request, stop, state, trace, workers)
         code = _tell(outcome, common, as_json=as_json)
     aftermath.of_run(outcome, code)
     if stop.requested:
@@ -252,7 +252,7 @@ def _binding_type(value: str) -> str:
 
 
 def _refuse_slips(kinds: tuple[str, ...]) -> None:
-    """A scope that holds nothing looks like a load that went well."""
+    """Refuse a type that looks like a misspelt known one: its load would find nothing."""
     for kind in set(kinds) - set(KNOWN_TYPES):
         for near in difflib.get_close_matches(kind, KNOWN_TYPES, 1):
             raise click.BadParameter(

@@ -126,7 +126,7 @@ def _drawn(part: Part, width: int) -> list["RenderableType"]:
 
 
 def _hanging(text: "RenderableType", line: str) -> "RenderableType":
-    """A line that is broken keeps its indent."""
+    """Return a line that keeps its indent when it is wrapped."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -163,7 +163,7 @@ def _least_width(table: Table) -> int:
 
 
 def _silent(table: Table) -> set[str]:
-    """The columns that say nothing in any row."""
+    """Return the columns that say nothing in any row."""
     return {
         name
         for at, name in enumerate(table.headers)
@@ -220,7 +220,7 @@ def _side_by_side(table: Table) -> "RenderableType":
 
 
 def _upright(table: Table) -> list["RenderableType"]:
-    """A block a row: what it is about in a line, and below it what it says."""
+    """Return each row as a block: its first cell, and below it a line per column."""
     from rich.padding import Padding
     from rich.table import Table as Grid
     from rich.text import Text

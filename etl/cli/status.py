@@ -104,7 +104,7 @@ def status(
 def _read(
     settings: Settings, run_group: str | None, limit: int
 ) -> tuple[Overview, tuple[Lines, Lines]]:
-    """The overview, and the lines of the group's runs and scans.
+    """Return the overview, and the ledger's lines of the group's runs and scans.
 
     Raises:
         ConfigurationError: there is no such group.

@@ -158,7 +158,7 @@ def _in_warehouse(
 
 
 def _parse_cutoff(value: str) -> datetime:
-    """Minutes are not taken: whoever writes 6m here means months."""
+    """Return the age of what is removed; minutes are refused, since 6m here means months."""
     if not re.fullmatch(r"\d+[hdw]", value):
         return _parse_time(value)
     try:

@@ -55,7 +55,7 @@ class Fault(NamedTuple):
 
 
 def join(path: str, step: object) -> str:
-    """`accounts` + 0 → `accounts[0]`; `accounts[0]` + `name` → `accounts[0].name`."""
+    """Return a longer path: `accounts` + 0 → `accounts[0]`, which + `name` → `accounts[0].name`."""
     if isinstance(step, int):
         return f"{path}[{step}]"
     return f"{path}.{step}" if path else str(step)

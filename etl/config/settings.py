@@ -38,7 +38,7 @@ _SECONDS_OF = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _read_duration(value: Any) -> Any:
-    """Text such as `5m` as seconds; plain numbers pass, also as text."""
+    """Return the seconds of text such as `5m`; plain numbers are returned as they are."""
     if not isinstance(value, str) or re.fullmatch(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", value):
         return value
     duration = _DURATION.fullmatch(value.strip())
@@ -72,7 +72,7 @@ class _Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _a_switch_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML reads `yes` as a switch, and pydantic would read that as 1."""
+        """Refuse true and false where no switch belongs: pydantic would read them as 1 and 0."""
         if (
             isinstance(value, bool)
             and cls.model_fields[str(info.field_name)].annotation is not bool
@@ -128,7 +128,7 @@ class Account(_Section):
     @field_validator("api_key", "api_secret", "client_id", "client_secret", "auth_token")
     @classmethod
     def _no_stray_whitespace(cls, value: SecretStr | None) -> SecretStr | None:
-        """Stray whitespace is a listed cause of 401 (docs/api.md §4.1); told before it is sent."""
+        """Refuse a secret with whitespace, a listed cause of 401 (docs/api.md §4.1)."""
         if value is not None and (
             not value.get_secret_value() or re.search(r"\s", value.get_secret_value())
         ):
@@ -334,7 +334,7 @@ class Hooks(_Section):
     @field_validator("on_success", "on_failure", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> list[Any]:
-        """A variable that is set to nothing means no hook."""
+        """Return a list of URLs, of one too; null and empty variables are left out."""
         given = value if isinstance(value, list) else [value]
         urls = [url for url in given if url not in (None, "")]
         if not all(isinstance(url, str | SecretStr) for url in urls):
@@ -368,7 +368,7 @@ class Privacy(_Section):
     @field_validator("old_keys")
     @classmethod
     def _no_empty_key(cls, value: list[SecretStr]) -> list[SecretStr]:
-        """An empty one is a variable or a file of nothing; its rows would never be found."""
+        """Refuse an empty key, as of an empty variable: rows hashed by it would never be found."""
         if not all(key.get_secret_value() for key in value):
             raise ValueError("holds an empty key; give each key that was in use, or leave it out")
         return value

@@ -24,13 +24,13 @@ class Counters:
     rejected: int = 0
 
     def add(self, other: "Counters") -> None:
-        """Sum up, counter by counter."""
+        """Add the other's figures, counter by counter."""
         for name, value in asdict(other).items():
             setattr(self, name, getattr(self, name) + value)
 
 
 def sum_up(counters: Iterable[Counters]) -> Counters:
-    """All of them together."""
+    """Return the sum of all, counter by counter."""
     total = Counters()
     for one in counters:
         total.add(one)

@@ -53,7 +53,7 @@ class Drift:
                 self.met.add(novelty)
 
     def note_times(self, forms: set[str]) -> None:
-        """Note the forms of time of one row."""
+        """Add the time forms of one row."""
         self.note(Kind.TIME_FORM, forms)
         if len(self._rows_by_form) < MOST_NAMES:
             self._rows_by_form.update(forms)

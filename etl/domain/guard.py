@@ -14,7 +14,7 @@ class Guard:
     min_rows: int
 
     def refuses(self, absent: int, active: int) -> bool:
-        """Both limits exceeded: more than the share of what is active, and more than the number."""
+        """Return whether both limits are exceeded: the share of active rows, and the number."""
         # Divided, not multiplied: 29 / 100 is the same number as 0.29, but 0.29 * 100 is less than
         # 29.
         return absent > self.min_rows and absent / max(active, 1) > self.max_fraction
@@ -47,12 +47,12 @@ class Sample:
 
     @property
     def is_part(self) -> bool:
-        """Whether there are absent ones that nobody asks for."""
+        """Whether it leaves absent SIDs out."""
         return len(self.sids) < self.size
 
 
 def draw_sample(absent: Iterable[str], limit: int) -> Sample:
-    """All absent SIDs, or an even random sample of `limit` when there are more.
+    """Return all absent SIDs, or a uniform random sample of `limit` when there are more.
 
     Holds no more than that in memory.
     """
@@ -67,7 +67,7 @@ def draw_sample(absent: Iterable[str], limit: int) -> Sample:
 
 
 def weigh(answers: Mapping[str, Absence], *, trusted: bool) -> dict[str, Absence]:
-    """A 404 without a word counts where the same path is `trusted` to know what is alive."""
+    """Return the answers, each wordless 404 as gone if `trusted`, else as unknown."""
     meaning = Absence.GONE if trusted else Absence.UNKNOWN
     return {
         sid: meaning if absence is Absence.WORDLESS else absence for sid, absence in answers.items()

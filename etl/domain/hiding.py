@@ -43,7 +43,7 @@ _decode = json.JSONDecoder(
 
 
 def treat(treatment: Treatment, key: bytes, value: str | None) -> str | None:
-    """Keep, hash or drop a value that names a person; equal values stay equal when hashed."""
+    """Return a value kept, hashed or dropped (None); equal values have equal hashes."""
     if value is None or treatment == "drop":
         return None
     if treatment == "keep":
@@ -139,7 +139,7 @@ class Hiding:
         )
 
     def _hide(self, node: Any, names: Sequence[Name]) -> Any:
-        """Hide in a value texts that hold a name, and what goes by the name of a hidden field."""
+        """Return a value without texts that hold one of `names`, and without hidden fields."""
         if isinstance(node, str):
             return None if not _is_sid(node) and _is_held(node, names) else node
         if isinstance(node, Members):
@@ -168,7 +168,7 @@ def _hide_messages(messages: str | None, names: Sequence[Name]) -> str | None:
 
 
 def _encode(node: Any) -> str:
-    """JSON text, compact; members in their order, twice where they stood twice."""
+    """Return compact JSON; members in their order, twice where they stood twice."""
     if isinstance(node, Members):
         return "{" + ",".join(f"{_quote(name)}:{_encode(value)}" for name, value in node) + "}"
     if isinstance(node, list):
@@ -179,7 +179,7 @@ def _encode(node: Any) -> str:
 
 
 def _quote(text: str) -> str:
-    """Half a surrogate pair is no text that an engine takes; escaped it is."""
+    """Return a JSON string; lone surrogates, which no engine takes, stay escaped."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -23,7 +23,7 @@ _LEGACY_NAMES = {
 
 
 def normalize_message_types(names: Iterable[str], *, map_legacy: bool) -> list[str]:
-    """Trimmed, lower case, without prefix, each once, sorted; legacy names mapped where asked for.
+    """Return them trimmed, lower case, without prefix, each once, sorted, legacy names mapped.
 
     Order and repetition never matter, and doing it twice equals doing it once. A name of white
     space is no name.

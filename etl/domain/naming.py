@@ -54,7 +54,7 @@ _decode = json.JSONDecoder(
 
 
 def find_name(payload: str, forms: Collection[str]) -> Naming:
-    """How the row names the person that `forms` spell: the name itself, its hashes."""
+    """Return where the row holds one of `forms` (a name, its hashes), if anywhere."""
     if not any(sign in payload for sign in ("\\", "%", "+", *forms)):
         return Naming(anywhere=False, as_identity=False)
     try:
@@ -108,7 +108,7 @@ def _fold(text: str) -> str:
 
 
 def texts(node: Any) -> Iterator[str]:
-    """Texts and numbers in a value of any shape, and the names of its members."""
+    """Yield all texts and numbers in a JSON value, and the names of its members."""
     if isinstance(node, str):
         yield node
     elif isinstance(node, list | tuple):
@@ -121,7 +121,7 @@ def _is_linked(text: str, forms: Collection[str]) -> bool:
 
 
 def _is_quoted(text: str, forms: Collection[str]) -> bool:
-    """Whether a name stands in a text as a word of its own, as it is or percent-encoded."""
+    """Return whether a text holds a name as a word of its own, also percent-encoded."""
     spellings = {text, unquote(text), unquote_plus(text)}
     words = [re.compile(rf"(?<!\w){re.escape(form)}(?!\w)") for form in forms]
     return any(word.search(spelling) for word in words for spelling in spellings)

@@ -85,7 +85,7 @@ class NormalizationRules:
     key: bytes = b""
 
     def digest(self) -> bytes:
-        """32 bytes that change when any rule changes."""
+        """Return 32 bytes that change when any rule changes."""
         parts = [
             RULES_VERSION,
             *([_HIDING_VERSION] if self.hiding.fields else []),
@@ -95,11 +95,11 @@ class NormalizationRules:
 
     @property
     def hiding(self) -> Hiding:
-        """What of a row is hidden."""
+        """What privacy hides of a row."""
         return Hiding(self.identity, self.endpoint, self.key)
 
     def treat(self, treatment: Treatment, value: str | None) -> str | None:
-        """Keep, hash or drop a value that names a person."""
+        """Return a value that names a person kept, hashed or dropped."""
         return treat(treatment, self.key, value)
 
 
@@ -287,7 +287,7 @@ def hash_content(content: Sequence[str | None]) -> str:
 
 
 def split(shaped: Iterable[Row | Reject]) -> tuple[list[Row], list[Reject]]:
-    """Rows apart from rejects."""
+    """Return rows and rejects, each in a list of its own."""
     rows: list[Row] = []
     rejects: list[Reject] = []
     for one in shaped:
@@ -302,7 +302,7 @@ def _no_sid_reason(raw: bytes) -> str:
 
 
 def _decode_row(raw: bytes) -> tuple[_Sent, str | None]:
-    """The known fields, and the others as JSON text.
+    """Return the fields that have columns, and the others as JSON text.
 
     Raises:
         ValueError: a field is of a type that its column cannot hold, or a text holds NUL.

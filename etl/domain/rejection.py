@@ -21,7 +21,7 @@ class Rejections:
     """How many of those are active in the warehouse."""
 
     def plus(self, taken: int, reasons: Iterable[str], active: Iterable[str]) -> "Rejections":
-        """A batch more: rows taken, the reason of each reject, and of each that is active."""
+        """Return the sum with one batch: rows taken, and the reasons of its rejects."""
         return Rejections(
             self.taken + taken,
             Counter(self.reasons) + Counter(reasons),
@@ -48,7 +48,7 @@ class Rejections:
 
 
 def common_reason(seen: Rejections, active: int, *, whole: bool) -> str | None:
-    """The one reason for which a scan is rejected: every row of many, or most of what is active.
+    """Return the one reason why all rows of many, or most of what is active, were rejected.
 
     `whole` says that no other rows were read before, by a run that was interrupted.
     """
@@ -61,7 +61,7 @@ def common_reason(seen: Rejections, active: int, *, whole: bool) -> str | None:
 
 
 def refuse_common_reason(seen: Rejections, active: int, *, whole: bool) -> None:
-    """See `common_reason`.
+    """Raise `RowsRejected` when there is a `common_reason`.
 
     Raises:
         RowsRejected: with the reason, once.

@@ -39,17 +39,17 @@ class Scope:
 
     @property
     def dated(self) -> bool:
-        """Narrowed by time, which the API cannot do: rows outside are read and passed over."""
+        """Whether it is narrowed by time; the API cannot do that, so it is done here."""
         return self.since is not None or self.until is not None
 
     @property
     def undated(self) -> "Scope":
-        """The scope whose pages are read: all that the API can narrow."""
+        """The same scope without dates: what the API can filter by."""
         return replace(self, since=None, until=None)
 
     @property
     def may_delete(self) -> bool:
-        """Whether it has dates: then it sees a part of what exists, and proves nothing absent."""
+        """Whether its scan may delete; a dated one skips rows, and proves nothing absent."""
         return not self.dated
 
     @property
@@ -84,7 +84,7 @@ class Scope:
         )
 
     def partitions(self) -> list["Scope"]:
-        """One scope per known type, or per type that was asked for."""
+        """Return one scope per known type, or per type that was asked for."""
         return [
             Scope(
                 self.account,

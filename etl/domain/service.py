@@ -27,7 +27,7 @@ _decode = msgspec.json.Decoder(_Shown).decode
 
 
 def decode_services(rows: list[bytes]) -> list[Service | None]:
-    """Each row of the list of services; None where its SID is no text. All else may be missing."""
+    """Return the services on a page of their list; None for each without a readable SID."""
     return [
         None if sid is None else _shape(sid, row)
         for sid, row in zip(decode_sids(rows), rows, strict=True)
@@ -44,7 +44,7 @@ def _shape(sid: str, row: bytes) -> Service:
 
 
 def _clean(friendly_name: Any) -> str | None:
-    """A name that every engine can hold."""
+    """Return a name that every engine can hold."""
     if not isinstance(friendly_name, str):
         return None
     return friendly_name.replace("\x00", "")[:_LONGEST_NAME]

@@ -81,5 +81,5 @@ class Spread:
 
 
 def _hash(name: str) -> int:
-    """Python's own differs from process to process."""
+    """Return a hash that is the same in every process, unlike Python's own."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")

@@ -30,7 +30,7 @@ def slice_object(raw: bytes) -> dict[str, bytes]:
 
 
 def slice_array(raw: bytes) -> list[bytes]:
-    """Raw elements, in their order.
+    """Return the raw elements of a JSON array, in their order.
 
     Raises:
         ValueError: not one array.

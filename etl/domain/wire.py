@@ -50,7 +50,7 @@ _NOTHING = (b"null", b'""', b"false", b"0", b"[]", b"{}")
 
 
 def decode_page(body: bytes, key: str) -> Page:
-    """Split `body` into raw rows and the next link.
+    """Return the raw rows and the next link of a page.
 
     The list is found under `meta.key`, as Twilio's own libraries do, else under `key`. A row that
     cannot be decoded is handed on like any other: it is one bad row, not a bad page.
@@ -145,7 +145,7 @@ def _members(raw: bytes) -> Mapping[str, bytes | msgspec.Raw]:
 
 
 def decode_sids(rows: list[bytes]) -> list[str | None]:
-    """The value of `sid` of each row where it is text, else None."""
+    """Return each row's `sid` where it is text, else None."""
     return [_decode_sid(raw) for raw in rows]
 
 

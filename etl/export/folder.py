@@ -27,17 +27,17 @@ class MeasuredFile:
         return self._hash.hexdigest()
 
     def write(self, data: bytes) -> int:
-        """Append, and count."""
+        """Append bytes, and hash them."""
         self._hash.update(data)
         self.bytes += len(data)
         return self._file.write(data)
 
     def tell(self) -> int:
-        """How many bytes there are."""
+        """Return how many bytes were written."""
         return self.bytes
 
     def flush(self) -> None:
-        """See `close`."""
+        """Do nothing: `close` flushes."""
 
     def close(self) -> None:
         """Bring it onto the disk."""
@@ -76,7 +76,7 @@ def require_free(out: Path) -> None:
 
 @contextmanager
 def made_whole(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to write into, which takes its name when all went well.
+    """Yield a folder beside `out` to write into; it is renamed to `out` when all went well.
 
     Raises:
         ConfigurationError: it cannot be written; nothing is left.

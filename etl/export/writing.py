@@ -85,7 +85,7 @@ def _write_files(
     make_sheet: Callable[[MeasuredFile], Sheet],
     stop: Stop,
 ) -> list[dict[str, Any]]:
-    """One file at least, so that whoever loads `bindings-*` always finds one."""
+    """Write the files, at least one, so that whoever loads `bindings-*` always finds one."""
     numbers, files = count(1), []
     volume = _Volume(folder, order.format, next(numbers), make_sheet)
     for rows in batches:

@@ -123,7 +123,7 @@ class Api:
         return Path(path, endpoint, methods=["GET"])
 
     async def _reply(self, request: Request, route: Route, answer: Answer) -> Reply:
-        """Go through what stands before an answer, in the order in which a real front end does."""
+        """Check credentials, limits and faults before the resource, in the real API's order."""
         if self.limits.max_concurrent is not None and self.in_flight > self.limits.max_concurrent:
             return error(20429)
         if self.limits.latency_ms:

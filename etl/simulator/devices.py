@@ -73,7 +73,7 @@ UPDATED_WITHIN = (0, 0, 20 * DAY, 300 * DAY)
 
 @dataclass(frozen=True, slots=True)
 class Mint:
-    """What the generated bindings of one service have in common, and how each is struck."""
+    """What the generated bindings of one service have in common, and how each is made."""
 
     salt: bytes
     account_sid: str

@@ -128,7 +128,7 @@ def suspend(_: Knobs) -> Reply:
 
 
 def redirect(knobs: Knobs) -> Reply:
-    """Point to another host."""
+    """Answer with a redirect to another host."""
     return Reply(302, b"", {"location": f"{knobs.target or f'http://{ELSEWHERE}'}/v1/Services"})
 
 

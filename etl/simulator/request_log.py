@@ -57,7 +57,7 @@ class RequestLog:
             return self._kept[index]
 
     def clear(self) -> None:
-        """Forget all requests, and count from zero again."""
+        """Forget all requests."""
         with self._lock:
             self._kept.clear()
             self.total = 0

@@ -80,7 +80,7 @@ class Simulator:
 
     @contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve from a thread while the context lasts; gives the base URL."""
+        """Serve from a thread while the context lasts; yield the base URL."""
         server, listener = self._listen(port)
         thread = threading.Thread(
             target=server.run, args=([listener],), name="simulator", daemon=True

@@ -352,7 +352,7 @@ class Bindings(MutableMapping[str, Binding]):
         self._service = service
 
     def __getitem__(self, sid: str) -> Binding:
-        """Give one binding as the API gives it."""
+        """Return one binding as the API sends it."""
         text = self._service.text(sid)
         if text is None:
             raise KeyError(sid)

@@ -17,7 +17,6 @@ from etl.domain.scope import Scope
 from etl.domain.service import Service
 from etl.domain.status import ScanStatus
 from etl.sync.assignment import agree_on_places
-from etl.sync.board import Board
 from etl.sync.claims import Claims, group_by_owner, note_on_reader, require_own_key
 from etl.sync.context import Context
 from etl.sync.departures import (
@@ -31,6 +30,7 @@ from etl.sync.departures import (
     take_out,
 )
 from etl.sync.outcome import ScanOutcome, sentence
+from etl.sync.run_state import RunState
 from etl.sync.workers import Workers, wait_for
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
@@ -47,7 +47,7 @@ class _Shared:
     """What all accounts of a run share."""
 
     context: Context
-    board: Board
+    state: RunState
     workers: Workers
     readers: Mapping[str, str]
     """The accounts that services belong to, by SID."""
@@ -66,20 +66,20 @@ class _Work:
 
 
 def scan_accounts(
-    context: Context, clients: Sequence[Client], board: Board, workers: Workers
+    context: Context, clients: Sequence[Client], state: RunState, workers: Workers
 ) -> None:
-    """All accounts side by side, each with its own client, throttle and failures."""
+    """Scan all accounts side by side, each with its own client, throttle and failures."""
     accounts = [client.account for client in clients]
     by_name = {client.account.name: client for client in clients}
     readers = context.warehouse.read(services.read_readers)
-    shared = _Shared(context, board, workers, readers, Claims(context.settings.accounts, readers))
+    shared = _Shared(context, state, workers, readers, Claims(context.settings.accounts, readers))
     groups = [[by_name[account.name] for account in group] for group in group_by_owner(accounts)]
     _side_by_side("account", [partial(_scan_group, shared, group) for group in groups], context)
     _note_unconfigured(shared)
 
 
 def _note_unconfigured(shared: _Shared) -> None:
-    """What no account of the file reads any more, once all that might read it were asked."""
+    """Mark services that no account of the file reads any more."""
     context = shared.context
     everything = [one for one in context.settings.accounts if one.services == "all"]
     names = {account.name for account in everything}
@@ -90,7 +90,7 @@ def _note_unconfigured(shared: _Shared) -> None:
     try:
         lost = context.warehouse.transact(
             lambda conn: services.record_unconfigured(conn, shared.claims.listed, names, elsewhere),
-            once=shared.board.has_lost_the_warehouse,
+            once=shared.state.has_lost_the_warehouse,
         )
     except errors.WarehouseError as error:  # what the scans came to is told all the same
         log.warning("services.unrecorded", reason=sentence(error))
@@ -100,11 +100,11 @@ def _note_unconfigured(shared: _Shared) -> None:
 
 
 def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
-    """Blocks of one account at Twilio: they may find the same services, so all are asked first."""
+    """Scan accounts with one SID: they may find the same services, so all are listed first."""
     found: _Found = {}
 
     def discover(client: Client) -> None:
-        with _failures_noted(shared.board, client):
+        with _failures_noted(shared.state, client):
             found[client.account.name] = _discover(shared, client)
 
     context = shared.context
@@ -114,7 +114,7 @@ def _scan_group(shared: _Shared, clients: Sequence[Client]) -> None:
     for client in clients:
         if client in asked and client.account.name not in found:
             continue
-        with _failures_noted(shared.board, client):
+        with _failures_noted(shared.state, client):
             _record_found(shared, client.account.name, found)
             agree_on_places(context, client.account, _sids_of(client.account, found))
             work.append(_work_of(shared, client, found))
@@ -153,9 +153,9 @@ def _work_of(shared: _Shared, client: Client, found: _Found) -> _Work:
 def _add_unlisted(
     shared: _Shared, work: _Work, sids: Sequence[str], found: Mapping[str, Service]
 ) -> None:
-    """What is not listed any more is read if it is alive, and departs if it is gone."""
+    """Look up services that are no longer listed: those alive are scanned, gone ones depart."""
     client, request = work.client, shared.context.request
-    counters = shared.board.add_discovery()
+    counters = shared.state.add_discovery()
     answers = ask_for(client, sids, next(iter(found), None), counters, shared.context)
     gone = Absence.GONE in answers.values()
     proven = gone and is_own_list(client, found.values(), counters)
@@ -166,16 +166,16 @@ def _add_unlisted(
             parted = client.account.partition_by_type
             work.scopes += scope.partitions() if parted else [scope]
         elif absence is Absence.GONE and proven:
-            outcome = shared.board.add(ScanOutcome(scope))
+            outcome = shared.state.add(ScanOutcome(scope))
             work.departures.append(Departure(scope, outcome, GONE_AT_TWILIO))
         else:
             note = UNPROVEN if absence is Absence.GONE else UNTOLD
-            shared.board.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
+            shared.state.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
 
 
 def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
     account = client.account
-    found = discover_services(client, shared.board.add_discovery())
+    found = discover_services(client, shared.state.add_discovery())
     log.info("services.discovered", account=account.name, services=len(found))
     require_own_key(account, found, shared.context.settings.accounts)
     shared.discovered.add(account.name)
@@ -183,7 +183,7 @@ def _discover(shared: _Shared, client: Client) -> dict[str, Service]:
 
 
 def _record_found(shared: _Shared, account: str, found: _Found) -> None:
-    """What an account has listed and reads is known from now on, whatever becomes of its scans."""
+    """Store the services that an account lists and reads, whatever becomes of their scans."""
     context = shared.context
     if context.holder is None or account not in found:
         return
@@ -202,7 +202,7 @@ def _record_found(shared: _Shared, account: str, found: _Found) -> None:
 
 
 def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
-    """What this account reads; what another one reads is told."""
+    """Return the scopes that this account reads, and note services that another one reads."""
     account, request = client.account, shared.context.request
     sids = found[account.name] if account.services == "all" else account.services
     chosen = [
@@ -220,17 +220,17 @@ def _scopes_of(shared: _Shared, client: Client, found: _Found) -> list[Scope]:
             scopes += scope.partitions() if account.partition_by_type else [scope]
         else:
             note = note_on_reader(reader)
-            shared.board.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
+            shared.state.add(ScanOutcome(scope, ScanStatus.SKIPPED, note=note, ended=True))
     return scopes
 
 
 def _scan_account(shared: _Shared, work: _Work) -> None:
-    context, board, client, scopes = shared.context, shared.board, work.client, work.scopes
+    context, state, client, scopes = shared.context, shared.state, work.client, work.scopes
     for departure in work.departures:
         take_out(context, departure)
     by_service: dict[str, list[ScanOutcome]] = {}
     for scope in scopes:
-        by_service.setdefault(scope.chat_service_sid, []).append(board.add(ScanOutcome(scope)))
+        by_service.setdefault(scope.chat_service_sid, []).append(state.add(ScanOutcome(scope)))
     tasks = shared.workers.scan(context, client, longest_first(by_service.values()))
     wait_for(tasks, context.stop)
 
@@ -248,13 +248,13 @@ def _last_size(parts: Sequence[ScanOutcome]) -> float:
 
 
 @contextmanager
-def _failures_noted(board: Board, client: Client) -> Iterator[None]:
-    """The one boundary: an account that cannot be read costs that account."""
+def _failures_noted(state: RunState, client: Client) -> Iterator[None]:
+    """Turn an error in the block into a failed outcome of this account."""
     account = client.account
     try:
         yield
     except Exception as error:
-        outcome = board.add(ScanOutcome(Scope(account.name, ""), ended=True))
+        outcome = state.add(ScanOutcome(Scope(account.name, ""), ended=True))
         outcome.fail(error)
         log.error(  # noqa: TRY400 - the frames go to the debug level
             "account.failed",

@@ -9,7 +9,7 @@ from etl.errors import ConfigurationError
 
 
 def group_by_owner(accounts: Sequence[Account]) -> list[list[Account]]:
-    """Accounts that may find the same services: blocks of the file for one account at Twilio."""
+    """Return the accounts grouped by account SID: those of a group may list the same services."""
     ordered = sorted(accounts, key=lambda account: account.account_sid)
     return [list(group) for _, group in groupby(ordered, key=lambda account: account.account_sid)]
 
@@ -48,7 +48,7 @@ class Claims:
         """The accounts that name a service, by its SID."""
 
     def reader_of(self, sid: str, found: Mapping[str, Iterable[str]]) -> str:
-        """The account that reads a service; `found` are the services of those that were asked.
+        """Return the account that reads a service; `found` are the services each account lists.
 
         At least one of them has found it.
         """
@@ -65,7 +65,7 @@ class Claims:
     def _still_reads(
         self, name: str, finders: Sequence[str], found: Mapping[str, Iterable[str]]
     ) -> bool:
-        """One that could not be asked this time keeps what it has read; no row changes hands."""
+        """Return whether the last reader keeps a service, also when it could not be asked now."""
         sids = {account.account_sid for account in self._accounts if account.name in finders}
         may_read = any(
             account.name == name and account.services == "all" and account.account_sid in sids
@@ -75,5 +75,5 @@ class Claims:
 
 
 def note_on_reader(reader: str) -> str:
-    """What is told of a service that another account reads."""
+    """Return the note on a service that another account reads."""
     return f"account {reader} reads this service; a service belongs to one account"

@@ -39,13 +39,13 @@ class Request:
     """Where services are scanned: here, or at a cluster such as `dask://scheduler:8786`."""
 
     def scope_of(self, account: str, chat_service_sid: str) -> Scope:
-        """The scope of one service under this request."""
+        """Return the scope of one service under this request."""
         return Scope(
             account, chat_service_sid, self.binding_types, self.identities, self.since, self.until
         )
 
     def is_about(self, account: str, chat_service_sid: str) -> bool:
-        """Whether a service that an earlier run has read belongs to what was asked for."""
+        """Return whether the request covers a service that an earlier run has read."""
         return (not self.accounts or account in self.accounts) and (
             not self.services or chat_service_sid in self.services
         )
@@ -75,7 +75,7 @@ def skips_unknown_type(context: Context, client: Client) -> bool:
 
 
 def rules_for(settings: Settings, client: Client, scope: Scope) -> NormalizationRules:
-    """How rows of this scope are brought into normal form."""
+    """Return how rows of this scope are normalized."""
     privacy = settings.privacy
     return NormalizationRules(
         account=scope.account,

@@ -79,7 +79,7 @@ def ask_for(
 
 
 def is_own_list(client: Client, found: Collection[Service], counters: Counters) -> bool:
-    """Whether the key opens the configured account: another one's knows none of its services."""
+    """Return whether the key opens the configured account, by the owner of what it lists."""
     owners = {service.account_sid for service in found} - {None}
     if not owners:
         owners = {find_opened_account(client, counters)}
@@ -190,7 +190,7 @@ def _look_up(
 def missing(
     readers: Mapping[str, str], account: str, found: Mapping[str, Collection[str]]
 ) -> list[str]:
-    """Services that belong to an account and that nobody lists any more."""
+    """Return the services of an account that no account lists any more."""
     return [
         sid
         for sid, reader in readers.items()

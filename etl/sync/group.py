@@ -98,13 +98,13 @@ def _services(scans: Sequence[Line]) -> list[dict[str, Any]]:
 
 
 def _end(scan: Line) -> tuple[bool, datetime, int]:
-    """What goes on still ends after all that has ended."""
+    """Return a sort key: by end, those still running last."""
     ended: datetime | None = scan["finished_at"]
     return ended is None, ended or scan["started_at"], scan["id"]
 
 
 def _error_or_note(scan: Line) -> dict[str, Any]:
-    """The ledger keeps both in one column, and of an error no type."""
+    """Return `error` or `note` of a scan; the ledger keeps both in one column."""
     text = scan["error"]
     if text is None or scan["status"] in ("published", "skipped"):
         return {"error": None, "note": text}

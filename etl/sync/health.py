@@ -45,7 +45,7 @@ def judge(
 
 
 def is_in_trouble(line: Line) -> bool:
-    """Whether somebody should look at a service."""
+    """Return whether somebody should look at a service."""
     return line["health"] not in _CALM
 
 

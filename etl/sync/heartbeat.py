@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 @contextmanager
 def heartbeat(context: Context) -> Iterator[None]:
-    """Prolongs the leases while no batch is due, and breaks off what no longer moves.
+    """Renew the leases while no batch is due, and cut off transactions that no longer move.
 
     Were a scan that waits in vain kept alive, each later run would find its service locked.
     """

@@ -167,7 +167,7 @@ def describe(error: Exception | None) -> dict[str, Any] | None:
 
 
 def describe_in_full(error: BaseException | None) -> str:
-    """A sentence, and the request id that Twilio's support asks for."""
+    """Return the error's message, and the request id that Twilio's support asks for."""
     request_id = getattr(error, "request_id", None)
     return f"{sentence(error)} (request {request_id})" if request_id else sentence(error)
 
@@ -188,5 +188,5 @@ def count(number: int, noun: str, plural: str = "") -> str:
 
 
 def as_zulu(moment: datetime) -> str:
-    """UTC as `2026-11-23T09:42:00.123Z`."""
+    """Return UTC as `2026-11-23T09:42:00.123Z`."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

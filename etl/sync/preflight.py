@@ -56,7 +56,7 @@ def exit_code(findings: Sequence[Finding]) -> int:
 def _examine_account(
     account: config.Account, settings: Settings, found: dict[str, dict[str, Service]]
 ) -> Iterator[Finding]:
-    """`found` holds the services of the accounts before this one, and takes up this one's."""
+    """Yield findings on an account; its services are added to `found`, by account name."""
     client = Client(account, settings.retry, Stop())
     services = []
     try:
@@ -103,7 +103,7 @@ def _find_owner(client: Client, services: Sequence[Service]) -> tuple[str | None
 
 
 def _kind_of(account: config.Account) -> str:
-    """What kind of credential is in use; of API keys the API does not say which."""
+    """Return the kind of credential in use; the API does not say of what kind an API key is."""
     if account.client_id is not None:
         return "OAuth client credentials"
     if account.auth_token is not None or account.credentials[0] == account.account_sid:
@@ -122,7 +122,7 @@ def _require_owner(account: config.Account, owner: str | None, what: str) -> Non
 def _examine_double(
     account: config.Account, accounts: Sequence[config.Account]
 ) -> Iterator[Finding]:
-    """A block of the file that is the copy of one before it reads nothing."""
+    """Yield a finding if an account before it has the same key and reads all services already."""
     for other in accounts[: accounts.index(account)]:
         place = (account.services, account.account_sid, account.credentials, account.origin)
         if place == (other.services, other.account_sid, other.credentials, other.origin):

@@ -64,7 +64,7 @@ class PreviewSink:
         return ()
 
     def start_over(self) -> None:
-        """Nothing is ever resumed here."""
+        """Do nothing: a dry run resumes nothing."""
 
     def keep(self, batch: Batch) -> Kept:
         hashed, unreadable = self._normalizer.hash_rows(batch.rows)
@@ -131,7 +131,7 @@ class PreviewSink:
         return Published(counted, self._changed_fields)
 
     def abandon(self, ending: Ending, cause: Exception) -> None:
-        """There is nothing to end."""
+        """Do nothing: a dry run has nothing in the warehouse to end."""
 
     def close(self) -> None:
         self._seen.close()

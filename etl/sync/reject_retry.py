@@ -66,7 +66,7 @@ class Retried(ScanOutcome):
 
     @property
     def unanswered(self) -> bool:
-        """Whether the API said nothing of some."""
+        """Whether some got no answer from the API."""
         return any(result.result == "unanswered" for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class _RejectRetry:
         self._log = log.bind(run_id=run_id, **scope.named)
 
     def execute(self) -> None:
-        """Do it all; what came of it is in the outcome, also after an error."""
+        """Retry the rejects of one service; an error ends up in the outcome."""
         try:
             self._lookup.stop.check()
             lines = self._session.open(self._read_open)

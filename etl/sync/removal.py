@@ -34,7 +34,7 @@ def purge(warehouse: Warehouse, cutoffs: Cutoffs, *, dry_run: bool) -> dict[str,
 
 
 def _by_service(warehouse: Warehouse, one: Leaving) -> list[Leaving]:
-    """Rows of `bindings` leave service by service, so that one gate at a time is held."""
+    """Split the deletes of `bindings` by service, so that one service at a time is locked."""
     sids = warehouse.read(lambda conn: services.holding(conn, one.rows))
     return [one.confined_to(bindings.c.chat_service_sid == sid) for sid in sids]
 
@@ -94,7 +94,7 @@ def erase(
 
 
 def _stored_forms(settings: Settings, identity: str) -> set[str]:
-    """Returns the identity as it is, and hashed by every key of today and of the past.
+    """Return the identity as it is, and hashed by every key of today and of the past.
 
     What is stored may be older than today's privacy rules.
     """

@@ -73,7 +73,7 @@ def _retire(context: Context, line: "sa.Row[Any]") -> ScanOutcome:
 
 
 def _readers(settings: Settings, sid: str) -> list[config.Account]:
-    """The accounts that might read the service: all of them have to say that it is gone."""
+    """Return the accounts that might list the service: all have to say that it is gone."""
     return [
         account
         for account in settings.accounts
@@ -106,7 +106,7 @@ def _require_gone(context: Context, account: config.Account, outcome: ScanOutcom
 
 
 def _find_listed_sid(client: Client, counters: Counters) -> str | None:
-    """A service that the account lists, if it may list any.
+    """Return a service that the account lists; None if it lists none.
 
     Raises:
         SourceError: the list is another account's, whose 404 says nothing.

@@ -15,11 +15,11 @@ from etl.domain.scope import Scope
 from etl.domain.status import RunStatus, ScanStatus
 from etl.stopping import Stop
 from etl.sync.accounts import scan_accounts
-from etl.sync.board import Board
 from etl.sync.context import Context, Request
 from etl.sync.division import Division
 from etl.sync.heartbeat import heartbeat
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
+from etl.sync.run_state import RunState
 from etl.sync.updates import warn_of_unusual_updates
 from etl.sync.workers import Threads, Workers
 from etl.telemetry.tracing import OFF, Trace
@@ -36,11 +36,11 @@ def execute(
     settings: Settings,
     request: Request,
     stop: Stop,
-    board: Board,
+    state: RunState,
     trace: Trace = OFF,
     workers: Workers | None = None,
 ) -> RunOutcome:
-    """Do what was asked for; without `workers` in the threads of this process.
+    """Carry out a request; without `workers` in the threads of this process.
 
     Raises:
         ConfigurationError: the request names something that is not configured.
@@ -55,22 +55,22 @@ def execute(
             opened.enter_context(closing(_client(account, settings, stop, workers)))
             for account in Division(request.shard, settings.accounts).own(accounts)
         ]
-        board.sizes = warehouse.read(ledger.recall_sizes)
+        state.sizes = warehouse.read(ledger.recall_sizes)
         holder = None if request.dry_run else start_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder, trace=trace)
-        board.run_id = holder.run_id if holder else None
+        state.run_id = holder.run_id if holder else None
         try:
             with heartbeat(context):
-                scan_accounts(context, clients, board, workers)
+                scan_accounts(context, clients, state, workers)
         except BaseException as error:
             _close_line(
                 warehouse,
-                board.run_id,
-                ledger.Ending(RunStatus.FAILED, board.totals, error=sentence(error)),
+                state.run_id,
+                ledger.Ending(RunStatus.FAILED, state.totals, error=sentence(error)),
             )
             raise
-        _note_unknown_services(request, board)
-        outcome = board.outcome(request, stop)
+        _note_unknown_services(request, state)
+        outcome = state.outcome(request, stop)
         warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
     return outcome
@@ -80,19 +80,19 @@ def _client(account: config.Account, settings: Settings, stop: Stop, workers: Wo
     return Client(account, settings.retry, stop, shared=workers.shared_slots(account))
 
 
-def _note_unknown_services(request: Request, board: Board) -> None:
-    """A service that was named and that no account has must not pass in silence."""
-    found = {outcome.scope.chat_service_sid for outcome in board.scans}
+def _note_unknown_services(request: Request, state: RunState) -> None:
+    """Add a failed outcome for each service that was asked for and that no account has."""
+    found = {outcome.scope.chat_service_sid for outcome in state.scans}
     if request.shard is None and "" not in found:
         for sid in set(request.services) - found:
             error = errors.ServiceNotFound(
                 "no configured account has this service; check the SID and `services`"
             )
-            board.add(ScanOutcome(Scope("", sid), ScanStatus.FAILED, error=error, ended=True))
+            state.add(ScanOutcome(Scope("", sid), ScanStatus.FAILED, error=error, ended=True))
 
 
 def choose_accounts(settings: Settings, request: Request) -> list[config.Account]:
-    """The accounts that the request is about.
+    """Return the accounts that the request is about.
 
     Raises:
         ConfigurationError: it names an account, or a service, that is not configured.

@@ -187,7 +187,7 @@ class Scan:
 
     @contextmanager
     def _failures_noted(self) -> Iterator[None]:
-        """The one boundary: whatever befalls a scan stays with it."""
+        """Turn an error in the block into a failed outcome of this scan."""
         try:
             yield
         except Exception as error:  # noqa: BLE001

@@ -36,7 +36,7 @@ class ScanSession:
         """Whether the transaction that took the lease is committed."""
 
     def open(self, then: Callable[[sa.Connection], T]) -> T:
-        """Begin, and do `then` in the same transaction; return what that returns.
+        """Take the lease and add the scan's line; do `then` in the same transaction.
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
@@ -64,7 +64,7 @@ class ScanSession:
         self.scan_id = ledger.start_scan(conn, self.holder.run_id, self.scope, now)
 
     def renew(self, conn: sa.Connection) -> None:
-        """Prolong the lease inside the transaction that relies on it.
+        """Renew the lease inside the transaction that relies on it.
 
         Raises:
             LeaseLost: another run has taken it; the transaction must not be committed.

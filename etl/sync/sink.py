@@ -23,7 +23,7 @@ class Sink(Protocol):
     """Whether publishing changes the warehouse."""
 
     def open(self) -> Opened:
-        """Begin, or find where an interrupted scan of the same scope can be resumed.
+        """Begin the scan; return where an interrupted one of the same scope can be resumed.
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
@@ -33,10 +33,10 @@ class Sink(Protocol):
         """Return where the last complete reading of this listing says that it can be cut."""
 
     def start_over(self) -> None:
-        """Forget what was resumed: its link is no longer good."""
+        """Discard what was staged before: its link is no longer good."""
 
     def keep(self, batch: Batch) -> Kept:
-        """Compare a batch and keep what publishing will need."""
+        """Compare a batch with the warehouse, and stage what publishing will need."""
 
     def link(self, chain: int, next_link: str) -> None:
         """Count what this chain reads as read: it is linked with the first one.

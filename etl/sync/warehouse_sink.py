@@ -335,7 +335,7 @@ class WarehouseSink:
         return {**changes._asdict(), "deleted": deleted, "unchanged": unchanged}, fields
 
     def _discard_stages(self, conn: sa.Connection) -> None:
-        """What an interrupted scan has staged of this service is older than the truth now."""
+        """Discard this stage, and older ones of interrupted scans of the same service."""
         stage_id = self._progress.stage_id
         outdated = ledger.overlapping_stages(conn, self._scope, besides=stage_id)
         if outdated:
@@ -355,7 +355,7 @@ class WarehouseSink:
             self._session.note_unopened(ending)
 
     def close(self) -> None:
-        """Everything is in the warehouse."""
+        """Do nothing: everything is in the warehouse."""
 
 
 def _ending(reading: Reading, decision: DeleteDecision, published: Published) -> Ending:

@@ -86,7 +86,7 @@ def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> W
 
 
 def _read_known(warehouse: Warehouse) -> tuple[dict[str, tuple[int, Any]], dict[str, str]]:
-    """What the warehouse has of each service, and the account that it belongs to."""
+    """Return rows and last reading of each service, and the account that reads it, by SID."""
     lines = warehouse.read(read_freshness)
     known = {line["chat_service_sid"]: (line["active"], line["last_complete_at"]) for line in lines}
     return known, warehouse.read(services.read_readers)

@@ -22,7 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
 from etl.telemetry.limits import Undelivered
 from etl.telemetry.metrics import Metric
-from etl.telemetry.tracing import OFF, Attributes, Trace, of_error, told, wanted
+from etl.telemetry.tracing import OFF, Attributes, Trace, error_attributes, error_text, is_wanted
 
 T = TypeVar("T")
 
@@ -44,8 +44,8 @@ class Exporter:
         self._resource = Resource.create(
             {SERVICE_NAME: name, SERVICE_VERSION: version("bindings-etl")}
         )
-        self.exports_metrics = wanted(environment, "metrics")
-        self._spans = _Watched(OTLPSpanExporter()) if wanted(environment, "traces") else None
+        self.exports_metrics = is_wanted(environment, "metrics")
+        self._spans = _Watched(OTLPSpanExporter()) if is_wanted(environment, "traces") else None
         self._provider = TracerProvider(resource=self._resource, shutdown_on_exit=False)
         if self._spans:
             spans: Any = self._spans
@@ -143,8 +143,8 @@ class _Recorded(Trace):
             except StopIteration:
                 return
             except Exception as error:
-                failed = self._child(name, began, of_error(error))
-                failed.end(told(error))
+                failed = self._child(name, began, error_attributes(error))
+                failed.end(error_text(error))
                 raise
             self._child(name, began, told_of(step)).end()
             yield step

@@ -33,7 +33,7 @@ class Trace:
         """Say more about the span; what is None is left out."""
 
     def end(self, failure: str | None = None) -> None:
-        """The span is over; `failure` is a sentence that may be shown to anybody."""
+        """End the span; `failure` is a sentence that may be shown to anybody."""
 
     def __enter__(self) -> Self:
         return self
@@ -45,15 +45,15 @@ class Trace:
         _traceback: TracebackType | None,
     ) -> None:
         if error is not None:
-            self.note(**of_error(error))
-        self.end(None if error is None else told(error))
+            self.note(**error_attributes(error))
+        self.end(None if error is None else error_text(error))
 
 
 OFF = Trace()
 
 
-def wanted(environment: Mapping[str, str], kind: str) -> bool:
-    """Whether the standard variables ask for `traces` or `metrics` over OTLP.
+def is_wanted(environment: Mapping[str, str], kind: str) -> bool:
+    """Return whether the standard variables ask for `traces` or `metrics` over OTLP.
 
     A variable of another kind alone, such as `OTEL_EXPORTER_OTLP_METRICS_ENDPOINT` for traces, asks
     for nothing.
@@ -69,13 +69,13 @@ def wanted(environment: Mapping[str, str], kind: str) -> bool:
     return is_asked_for and not is_disabled and "otlp" in chosen.split(",")
 
 
-def told(error: BaseException) -> str:
-    """Our own errors speak for themselves; the text of any other may quote a row."""
+def error_text(error: BaseException) -> str:
+    """Return an error's message; of a foreign one only the class: its text may quote a row."""
     return str(error) if isinstance(error, EtlError) else type(error).__name__
 
 
-def of_error(error: BaseException) -> Attributes:
-    """What is noted of an error."""
+def error_attributes(error: BaseException) -> Attributes:
+    """Return the span attributes of an error."""
     return {
         "error.type": type(error).__name__,
         "twilio.request_id": getattr(error, "request_id", None),

@@ -56,7 +56,7 @@ def _read_plain(response: httpx.Response) -> bytes:
 
 
 def _read_gzip(response: httpx.Response) -> bytes:
-    """Inflate no more than there is room for; one member may follow another (RFC 1952 §2.2)."""
+    """Return the inflated body, up to the limit; members may follow each other (RFC 1952 §2.2)."""
     chunks: list[bytes] = []
     left = LARGEST_BODY_BYTES
     member = None
@@ -90,7 +90,7 @@ def _inflate(member: "zlib._Decompress", packed: bytes, most: int) -> bytes:
 
 
 def _refuse_cut(body: bytes, response: httpx.Response) -> None:
-    """Where the connection's end is the body's end, only the JSON tells whether it is whole."""
+    """Raise when a body without a length ends before its JSON does."""
     if (
         response.status_code != 200
         or "content-length" in response.headers

@@ -129,7 +129,7 @@ class Client:
             self._page_sizes[kind] = page_size
 
     def ask_for_smaller_pages(self, kind: str, refused: int) -> bool:
-        """After a refusal, return whether there is a smaller size left to ask for."""
+        """Ask for smaller pages from now on; return False when there is no smaller size."""
         smaller = next((size for size in _SMALLER_PAGES if size < refused), None)
         self.follow_down(kind, smaller)
         return smaller is not None

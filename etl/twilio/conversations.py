@@ -109,7 +109,7 @@ def _decode_member(body: bytes, name: str) -> object:
 
 
 def _absence(error: errors.SourceError) -> Absence:
-    """Only Twilio's own word says that a binding is gone; a gateway has a 404 of its own."""
+    """Return what a 404 means: only one with Twilio's own code says that a resource is gone."""
     if error.status != 404:
         return Absence.UNKNOWN
     if error.twilio_code == _NOT_FOUND:

@@ -40,7 +40,7 @@ def environment_proxy(origin: str) -> httpcore.Proxy | None:
 
 
 def _not_a_proxy() -> errors.ConfigurationError:
-    """The address itself is not told: it may hold a password."""
+    """Return the error for a proxy variable, without its value: it may hold a password."""
     return errors.ConfigurationError(
         "the environment variable HTTPS_PROXY (or ALL_PROXY) does not hold the http(s) URL of a "
         "proxy; correct or unset it"

@@ -102,7 +102,7 @@ class ClientCredentials:
             token.on_trial = False
 
     def replaces(self, header: str) -> bool:
-        """A token that is refused at once, in place of another, is no better than a third."""
+        """Return whether a new token may help; not when this one replaced another just now."""
         with self._lock:
             if self._token is None or self._token.header != header:
                 return True

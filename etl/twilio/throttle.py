@@ -54,14 +54,14 @@ class Throttle:
                 self._free.notify()
 
     def cut(self, sent_at: float) -> None:
-        """The API said 429. Requests that were under way together count as one sign."""
+        """Halve the limit after a 429; several 429 for requests in flight together count once."""
         with self._free:
             if sent_at >= self._last_cut:
                 self._limit = max(1.0, self._limit / 2)
                 self._last_cut = time.monotonic()
 
     def grow(self) -> None:
-        """A request went through: one more place after as many successes as there are places."""
+        """Count a success; as many as there are places add one place."""
         if self._limit < self._most:
             with self._free:
                 self._limit = min(float(self._most), self._limit + 1 / self._limit)

@@ -213,7 +213,7 @@ def _origin(url: httpx.URL) -> httpcore.Origin:
 
 
 def _trusted_certificates() -> ssl.SSLContext:
-    """SSL_CERT_FILE and SSL_CERT_DIR are honoured here, as everywhere in httpx."""
+    """Return a TLS context; SSL_CERT_FILE and SSL_CERT_DIR count, as everywhere in httpx."""
     try:
         return httpx.create_ssl_context()
     except OSError:

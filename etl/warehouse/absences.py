@@ -35,7 +35,7 @@ def list_absent(
 def drop_outdated(
     conn: sa.Connection, scope: Scope, identities: Sequence[str], stage_id: int
 ) -> int:
-    """Strike off what was deleted, changed or moved out of the scope since; return what is left."""
+    """Remove what was deleted, changed or left the scope since; return how many are left."""
     is_same = (bindings.c.sid == scan_absent.c.sid) & (
         bindings.c.changed_at == scan_absent.c.changed_at
     )
@@ -45,20 +45,20 @@ def drop_outdated(
 
 
 def drop(conn: sa.Connection, stage_id: int, sids: Sequence[str]) -> None:
-    """Strike off bindings that stay."""
+    """Remove bindings that must not be deleted from the absent ones."""
     for start in range(0, len(sids), _DROPPED_AT_ONCE):
         some = scan_absent.c.sid.in_(sids[start : start + _DROPPED_AT_ONCE])
         conn.execute(sa.delete(scan_absent).where(_of(stage_id), some))
 
 
 def iterate(conn: sa.Connection, stage_id: int) -> Iterator[str]:
-    """The SIDs on the list, as a stream."""
+    """Yield the absent SIDs of a stage."""
     for line in conn.execute(listed(stage_id), execution_options=_STREAMED):
         yield line.sid
 
 
 def listed(stage_id: int) -> sa.Select[tuple[str]]:
-    """The SIDs on the list, as a query."""
+    """Return a query for the absent SIDs of a stage."""
     return sa.select(scan_absent.c.sid).where(_of(stage_id))
 
 

@@ -61,7 +61,7 @@ def decode(text: str | None) -> dict[str, int]:
 
 
 def _text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
-    """JSON as text: `jsonb` takes 1.0 and 1.00 for the same, and the content hash does not."""
+    """Return a JSON column as text: `jsonb` holds 1.0 and 1.00 for equal, the content hash not."""
     return sa.literal("").concat(column) if column.name in _JSON else column
 
 

@@ -155,7 +155,7 @@ class Warehouse:
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
-        """One connection in one transaction, for Alembic."""
+        """Yield one connection in one transaction, for Alembic."""
         with self._connected() as conn, conn.execution_options(migrating=True).begin():
             yield conn
 
@@ -169,7 +169,7 @@ class Warehouse:
 
     @contextmanager
     def _place(self) -> Iterator[None]:
-        """One of the connections that there are; time in line uses up nobody's tries.
+        """Hold one of the places for connections while the block runs; waiting costs no retries.
 
         Raises:
             WarehouseConflict: none became free, although each of those at work has a limit.
@@ -184,7 +184,7 @@ class Warehouse:
             self._places.release()
 
     def _name_rivals(self, error: errors.WarehouseConflict) -> errors.WarehouseConflict:
-        """The same, with the runs that may be what was waited for."""
+        """Return the error with the runs named that may hold the lock."""
         try:
             rivals = self._read_once(
                 lambda conn: ledger.find_rivals(conn, self.engine.now(conn), self.own_run)
@@ -234,7 +234,7 @@ class Warehouse:
             yield conn
 
     def _watched(self, conn: sa.Connection) -> AbstractContextManager[None]:
-        """Where a server is at the other end, `cut_off_silent` may end this connection."""
+        """Let `cut_off_silent` end this connection while the block runs, if it has a server."""
         if self.engine.single_writer:
             return nullcontext()
         driver: Any = conn.connection.driver_connection
@@ -282,7 +282,7 @@ def _login(settings: config.Warehouse) -> Callable[[], Mapping[str, str]]:
 
 
 def limits_of(policy: config.Retry, lease_seconds: float) -> Limits:
-    """How long its sessions wait.
+    """Return how long database sessions may wait, by the configuration.
 
     One wait never uses up more than all tries may take, and nobody sits in a transaction for much
     longer than their lease lasts. Below a second or two an ordinary delay would count as a silence.

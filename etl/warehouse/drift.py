@@ -44,7 +44,7 @@ def recount(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
 def raise_counts(
     conn: sa.Connection, chat_service_sid: str, rows_by_form: Mapping[str, int]
 ) -> None:
-    """Keep, of each form of time, the most rows that one reading has met in it."""
+    """Raise each time form's `row_count` to the rows of this scan, if they are more."""
     for form, number in rows_by_form.items():
         _set_count(conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True)
 
@@ -72,7 +72,7 @@ def _room(kind: Kind, known: Set[Novelty]) -> int:
 
 
 def _insert(conn: sa.Connection, engine: Engine, scope: Scope, new: Novelty, now: datetime) -> bool:
-    """Whether it was not there; another part of the service may have met it at the same time."""
+    """Insert a line if it is missing; return whether it was."""
     line = (scope.chat_service_sid, new.kind, new.name, scope.account, now, 0)
     values = (
         sa.literal(value, schema_drift.c[name].type)

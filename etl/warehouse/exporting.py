@@ -69,7 +69,7 @@ def iterate(conn: sa.Connection, since: Since) -> Iterator[Sequence[sa.Row[Any]]
 
 
 def _first_missing(conn: sa.Connection, horizon: datetime) -> int | None:
-    """The first id that no run has among those of late; older runs are long committed."""
+    """Return the first recent run id that is missing: its run may not be committed yet."""
     late = list(
         conn.scalars(
             sa.select(sync_runs.c.id)
@@ -85,7 +85,7 @@ def _first_missing(conn: sa.Connection, horizon: datetime) -> int | None:
 
 
 def _under_way(conn: sa.Connection, moment: datetime | None) -> list[int]:
-    """Runs that were at work at this moment: what they stamped before it may have come after."""
+    """Return runs at work at this moment: rows stamped before it may be committed after it."""
     if moment is None:
         return []
     ended = sync_runs.c.finished_at.is_not(None) & (sync_runs.c.finished_at < moment)
@@ -134,6 +134,6 @@ def _changed(
 
 
 def _column(table: sa.Table, name: str) -> sa.ColumnElement[Any]:
-    """A column as the export has it: JSON as the text that it is."""
+    """Return a column as exported: JSON as the text that it is."""
     column = table.c[name]
     return sa.cast(column, sa.Text).label(name) if name in _JSON else column

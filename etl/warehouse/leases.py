@@ -100,7 +100,7 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:
-    """Prolong the lease, inside the transaction that relies on it.
+    """Renew the lease, inside the transaction that relies on it.
 
     Raises:
         LeaseLost: it expired and another run has taken it; the transaction must not be committed.
@@ -122,7 +122,7 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
-    """Prolong every lease of this process, when no batch is due; another one keeps up its own.
+    """Renew every lease of this process, when no batch is due.
 
     One that a transaction of the run has locked is passed over: that transaction prolongs it.
     """
@@ -157,7 +157,7 @@ def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
 
 
 def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]]:
-    """Every lease that is held now."""
+    """Return every lease that is held now."""
     held = sa.select(sync_leases).where(sync_leases.c.expires_at > engine.now(conn))
     return list(
         conn.execute(held.order_by(sync_leases.c.chat_service_sid, sync_leases.c.scope)).all()

@@ -127,7 +127,7 @@ def read_group(
 
 
 def find_publication(conn: sa.Connection, scan_id: int) -> Published | None:
-    """What a scan has published: its commit went through, and only the answer to it was lost."""
+    """Return what a scan has published already: the answer to its commit may have been lost."""
     line = sa.select(sync_scans.c.changed_fields, *(sync_scans.c[name] for name in COUNTER_NAMES))
     line = line.where(
         sync_scans.c.id == scan_id,
@@ -247,7 +247,7 @@ def with_killed(
 
 
 def was_killed(line: Mapping[str, Any]) -> bool:
-    """Whether a run's or a scan's process ended without closing its line."""
+    """Return whether a run's or a scan's process ended without closing its line."""
     return bool(line["status"] == RunStatus.INTERRUPTED and line["error"] == WITHOUT_A_WORD)
 
 
@@ -270,7 +270,7 @@ def last_failures(conn: sa.Connection, services: int) -> dict[str, dict[str, Any
 
 
 def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list[str]:
-    """The latest runs that are at work, or that ended without a word and may only be frozen."""
+    """Return the latest unfinished runs: at work, killed or frozen."""
     silent = (sync_runs.c.error == WITHOUT_A_WORD) & (
         sync_runs.c.finished_at > now - timedelta(days=1)
     )
@@ -287,7 +287,7 @@ def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list
 def save_progress(
     conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime
 ) -> None:
-    """Remember where a scan can go on."""
+    """Insert the line from which a scan can be resumed."""
     line = {
         **asdict(progress),
         "account": scope.account,
@@ -306,7 +306,7 @@ def save_progress(
 
 
 def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> None:
-    """Remember how far a scan has got, in the transaction of the batch that got there."""
+    """Update how far a scan has got, in the transaction of the batch that got there."""
     moved = {
         "next_link": progress.next_link,
         "pages": progress.pages,
@@ -382,7 +382,7 @@ def overlapping_stages(
 
 
 def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: int) -> list[int]:
-    """Stages that earlier scans of the same scope left behind."""
+    """Return stages that earlier scans of the same scope left behind."""
     mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (
         scan_progress.c.scope == scope.label
     )
@@ -394,7 +394,7 @@ def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: int) -> lis
 
 
 def resume_horizon(now: datetime, seconds: float) -> datetime:
-    """Interrupted scans older than this are begun anew."""
+    """Return the time before which interrupted scans are not resumed."""
     return now - timedelta(seconds=seconds)
 
 

@@ -26,7 +26,7 @@ _OLD_REVISIONS = ("20261123_01", "20261123_02")  # 0.1.0 wrote these, and no oth
 
 
 def current_revision(conn: sa.Connection) -> str | None:
-    """The revision that the warehouse is at; None before the first migration."""
+    """Return the revision that the warehouse is at; None before the first migration."""
     return _revision_in(conn, VERSION_TABLE) or _old_revision(conn)
 
 
@@ -127,7 +127,7 @@ def downgrade(warehouse: Warehouse, revision: str) -> None:
 
 
 def print_sql(dialect: str, schema: str | None = None, revision: str = "head") -> str:
-    """The SQL of all migrations from an empty database to `revision`, for `dialect`."""
+    """Return the SQL of all migrations from an empty database to `revision`, for `dialect`."""
     from alembic import command
 
     output = io.StringIO()
@@ -150,7 +150,7 @@ def dialect_spoken(warehouse: Warehouse) -> str:
 
 
 def known_revisions() -> list[str]:
-    """All revisions that this program knows, newest first."""
+    """Return all revisions that this program knows, newest first."""
     from alembic.script import ScriptDirectory
 
     return [
@@ -186,7 +186,7 @@ def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "C
 
 
 def _scripts() -> Path:
-    """In an installed wheel the migrations lie inside the package, in a checkout beside it."""
+    """Return the migrations' folder: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).parent.parent
     inside = package / "migrations"
     return inside if inside.is_dir() else package.parent / "migrations"

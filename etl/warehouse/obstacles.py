@@ -43,12 +43,12 @@ def require_room(conn: sa.Connection, engine: Engine, revision: str | None) -> N
 
 
 def own_tables(conn: sa.Connection) -> list[str]:
-    """The tables there that have a name of ours."""
+    """Return the tables in the database that have a name of ours."""
     return sorted(set(sa.inspect(conn).get_table_names()) & set(metadata.tables))
 
 
 def _foreign_tables(conn: sa.Connection, present: list[str]) -> list[str]:
-    """Those that lack a column of our key."""
+    """Return tables of our names that are not ours: they lack a column of our key."""
     inspector = sa.inspect(conn)
     found = {name: {column["name"] for column in inspector.get_columns(name)} for name in present}
     return [

@@ -56,7 +56,7 @@ def ask(command: Sequence[str], seconds: float = _LONGEST_SECONDS) -> str:
 
 
 def _read(process: "subprocess.Popen[bytes]", until: float) -> bytes:
-    """What it prints until it ends; something that it left running may not hold us up."""
+    """Return what the command prints; what it left running may not delay the answer."""
     assert process.stdout is not None  # noqa: S101 - it is a pipe
     printed = b""
     with selectors.DefaultSelector() as selector:
@@ -80,7 +80,7 @@ def _read(process: "subprocess.Popen[bytes]", until: float) -> bytes:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Its whole group: a shell's children would live on."""
+    """Kill the command's process group: a shell's children would live on."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 

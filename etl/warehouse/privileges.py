@@ -13,7 +13,7 @@ from etl.warehouse.views import COMMENTS
 
 
 def missing_privileges(warehouse: Warehouse) -> list[str]:
-    """What the role may not do, such as `UPDATE bindings`; empty when it may do everything.
+    """Return what the role may not do, such as `UPDATE bindings`.
 
     Raises:
         WarehouseError: something else is in the way; the warehouse may be read-only.

@@ -45,7 +45,7 @@ class Publishing(NamedTuple):
 
 
 def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> Publishing:
-    """Staged rows into `bindings`, the images they replace into `binding_versions`."""
+    """Move staged rows into `bindings`, and the images they replace into `binding_versions`."""
     changes, returned, current = _count_changes(conn, engine, order)
     if current:
         _drop_current(conn, order)
@@ -69,7 +69,7 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> P
 
 
 def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft", "hard"]) -> int:
-    """Bindings that the scan listed as absent, and that have not changed since, are deleted.
+    """Delete the bindings listed as absent that have not changed since; return how many.
 
     Their last images go to `binding_versions`.
     """
@@ -90,7 +90,7 @@ def publish_deletes(conn: sa.Connection, order: Publication, mode: Literal["soft
 
 
 def count_taken_out(conn: sa.Connection, engine: Engine, hashed: Collection[HashedRow]) -> int:
-    """Of SIDs that `bindings` does not hold, those that it held until a hard delete."""
+    """Return how many of these SIDs `bindings` held until a hard delete."""
     if not hashed:
         return 0
     batch = engine.batch_table()
@@ -116,7 +116,7 @@ def _staged(order: Publication) -> sa.ColumnElement[bool]:
 def _count_changes(
     conn: sa.Connection, engine: Engine, order: Publication
 ) -> tuple[Changes, int, int]:
-    """Counts by what is stored now, which may have changed since a batch was compared.
+    """Return how many staged rows are new, changed or restored, by what is stored now.
 
     After the changes come the inserts of SIDs that a hard delete had taken out, and the rows that
     are stored as they are.
@@ -156,12 +156,12 @@ def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
 
 
 def _taken_out(engine: Engine) -> sa.ColumnElement[bool]:
-    """A staged SID has a past although `bindings` does not hold it."""
+    """Return a condition: a hard delete took the staged SID out of `bindings`."""
     return _last_version(engine).is_not(None)
 
 
 def _last_version(engine: Engine) -> sa.ScalarSelect[int]:
-    """Id of the newest past image of a staged SID.
+    """Return a subquery: id of the newest past image of a staged SID.
 
     A lookup per row and not a join: a table that has just been filled or emptied has no statistics
     to plan a join by.
@@ -182,7 +182,7 @@ def _keep_replaced_images(conn: sa.Connection, order: Publication) -> None:
 def _keep_images(
     conn: sa.Connection, order: Publication, sids: sa.Select[Any], change: sa.ColumnElement[str]
 ) -> None:
-    """Rows of `bindings`, as they are before the change, into `binding_versions`."""
+    """Copy rows of `bindings`, as they are before the change, into `binding_versions`."""
     images = sa.select(
         *(bindings.c[name] for name in _IMAGE),
         bindings.c.changed_at,
@@ -196,7 +196,7 @@ def _keep_images(
 
 
 def _keep_gaps_of_returned(conn: sa.Connection, engine: Engine, order: Publication) -> None:
-    """The time in which a hard-deleted SID was gone, as a past image that its return ended."""
+    """Insert a past image for the time in which a SID that returns was hard-deleted."""
     is_new = ~_is_known()
     returned = (
         sa.select(_last_version(engine).label("last"))
@@ -218,7 +218,7 @@ def _keep_gaps_of_returned(conn: sa.Connection, engine: Engine, order: Publicati
 def _rows_to_publish(
     engine: Engine, order: Publication, *, known: bool, returned: bool
 ) -> sa.Select[Any]:
-    """Staged rows with their stamps; some may be `known`, some `returned` after a hard delete."""
+    """Return a query for staged rows with their stamps; some may be `known`, some `returned`."""
     now: sa.ColumnElement[Any] = _at(order.now)
     first_seen, changed = now, now
     if known:
@@ -250,5 +250,5 @@ def _at(moment: datetime) -> sa.ColumnElement[Any]:
 
 
 def _later(now: datetime, last: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """Now, unless the last change is later: clocks step back, and history never does."""
+    """Return the later of now and the last change: clocks step back, and history must not."""
     return sa.case((last > _at(now), last), else_=_at(now))

@@ -47,11 +47,11 @@ class Leaving:
 
     @property
     def table(self) -> sa.Table:
-        """Where they are."""
+        """The table that holds them."""
         return self.column.table
 
     def confined_to(self, condition: sa.ColumnElement[bool]) -> "Leaving":
-        """Those of them for which this holds too."""
+        """Return the same rows, narrowed by one more condition."""
         return replace(self, rows=self.rows & condition)
 
 
@@ -72,7 +72,7 @@ def leaving(cutoffs: Cutoffs) -> Iterator[Leaving]:
 
 
 def count(conn: sa.Connection, cutoffs: Cutoffs) -> dict[str, int]:
-    """Returns how many rows would leave, by table."""
+    """Return how many rows would be removed, by table."""
     by_table: dict[sa.Table, list[sa.ColumnElement[bool]]] = {}
     for one in leaving(cutoffs):
         by_table.setdefault(one.table, []).append(one.rows)
@@ -96,7 +96,7 @@ def remove_some(conn: sa.Connection, one: Leaving) -> int:
 
 
 def _gone_before(moment: datetime) -> sa.Select[Any]:
-    """SIDs that were deleted before `moment` and are gone since.
+    """Return a query for SIDs that were deleted before `moment` and are gone since.
 
     The same before and after the rows of `bindings` are taken out.
     """
@@ -115,13 +115,13 @@ def _gone_before(moment: datetime) -> sa.Select[Any]:
 
 
 def _ended_before(moment: datetime) -> sa.ColumnElement[bool]:
-    """Images of the past; each kind is named, since the index begins with it."""
+    """Return a condition on past images; each kind is named, since the index begins with it."""
     kinds = binding_versions.c.change.in_(("updated", "deleted", "restored"))
     return kinds & (binding_versions.c.valid_to < moment)
 
 
 def _scans_before(moment: datetime) -> sa.ColumnElement[bool]:
-    """Scans that ended, save the last complete one of each service and those to be resumed."""
+    """Return a condition: the scan ended, and is no service's last complete nor a resumable one."""
     last = (
         sa.select(sa.func.max(sync_scans.c.id).label("id"))
         .where(sync_scans.c.complete, sync_scans.c.status.in_(("published", "refused")))
@@ -138,7 +138,7 @@ def _scans_before(moment: datetime) -> sa.ColumnElement[bool]:
 
 
 def _runs_before(moment: datetime) -> sa.ColumnElement[bool]:
-    """Runs that ended and of which no scan stays.
+    """Return a condition: the run ended, and none of its scans stays.
 
     The newest line stays: SQLite would give its id once more, and an export since then miss a run.
     """

@@ -93,7 +93,7 @@ def resolve(
 
 
 def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: int) -> int:
-    """How many of the SIDs that a scan saw are in quarantine, once what loaded is resolved."""
+    """Return how many of the SIDs that a scan saw are in quarantine."""
     named = _open([scope.chat_service_sid]) & rejected_bindings.c.sid.is_not(None)
     if conn.scalar(sa.select(sa.exists().where(named))):
         seen = rejected_bindings.c.sid.in_(sa.select(engine.seen_sids(stage_id).c.sid))
@@ -107,7 +107,7 @@ def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: 
 
 
 def read_open(conn: sa.Connection, services: Collection[str] = ()) -> list[Line]:
-    """The open lines of these services, or of all."""
+    """Return the open rejects of these services, or of all."""
     query = sa.select(*(rejected_bindings.c[name] for name in Line._fields))
     lines = (
         Line(*line)
@@ -154,7 +154,7 @@ def _fingerprint(reject: Reject) -> str:
 
 
 def _cut(reject: Reject, longest: int) -> Reject:
-    """What the engine cannot hold whole ends with a note of how much is missing."""
+    """Return the payload, cut to what the engine can hold, with a note of how much is missing."""
     payload = reject.payload.encode()
     if len(payload) <= longest:
         return reject

@@ -27,7 +27,7 @@ Removal = Sequence[tuple[sa.Table, sa.ColumnElement[bool]]]
 
 
 def count(conn: sa.Connection, removal: Removal) -> dict[str, int]:
-    """Returns how many rows would leave, by table."""
+    """Return how many rows would be removed, by table."""
     counted = {table.name: 0 for table, _ in removal}
     for table, rows in removal:
         number = sa.select(sa.func.count()).select_from(table).where(rows)
@@ -70,7 +70,7 @@ class Traces:
 def find_traces(
     conn: sa.Connection, engine: Engine, identity: str, forms: Collection[str]
 ) -> Traces:
-    """Everything about `identity`, which the tables may hold in several `forms`."""
+    """Return everything about `identity`, which the tables may hold in several `forms`."""
     named = _find_named_rejects(conn, forms)
     sids = sorted({*_find_sids(conn, forms), *named.owned_sids})
     of_sids = _collect(conn, rejected_bindings, "id", "sid", sids)
@@ -80,7 +80,7 @@ def find_traces(
 
 
 def _listed(tables: Iterable[sa.Table], column: str, values: Collection[Any]) -> Removal:
-    """The rows of some tables that hold one of the values in a column."""
+    """Return the rows of these tables that hold one of the values in a column."""
     lists = list(portions(values)) or [[]]
     return [(table, table.c[column].in_(some)) for table in tables for some in lists]
 
@@ -88,7 +88,7 @@ def _listed(tables: Iterable[sa.Table], column: str, values: Collection[Any]) ->
 def _collect(
     conn: sa.Connection, table: sa.Table, wanted: str, column: str, values: Collection[Any]
 ) -> set[Any]:
-    """What stands in a column of the rows that hold one of the values in another."""
+    """Return the values of one column in the rows that hold given values in another."""
     queries = (
         sa.select(table.c[wanted]).where(table.c[column].in_(some)).distinct()
         for some in portions(values)

@@ -39,7 +39,7 @@ class Reading:
 
 
 def read_readers(conn: sa.Connection) -> dict[str, str]:
-    """The accounts that services belong to, by SID."""
+    """Return the account that reads each service, by SID."""
     known = sa.select(services).where(services.c.gone_at.is_(None))
     return {line.chat_service_sid: line.account for line in conn.execute(known)}
 
@@ -133,7 +133,7 @@ def record_unconfigured(
 
 
 def find(conn: sa.Connection, sids: Sequence[str]) -> dict[str, sa.Row[Any]]:
-    """What is known of these services, by SID."""
+    """Return what is stored of these services, by SID."""
     known = (
         line
         for start in range(0, len(sids), _PORTION)
@@ -162,7 +162,7 @@ def forget_names(conn: sa.Connection) -> None:
 
 
 def _freshness(conn: sa.Connection, reading: Reading, held_before: int) -> dict[str, Any]:
-    """What a complete reading says of the service: by itself, or once each known type is read."""
+    """Store when a part was read; return the columns of `services` to update."""
     sid, label = reading.scope.chat_service_sid, reading.scope.label
     mine = service_parts.c.chat_service_sid == sid
     if label == WHOLE_SERVICE:

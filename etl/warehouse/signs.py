@@ -19,7 +19,7 @@ class Signs:
 
     @contextmanager
     def awaited(self, descriptor: int) -> Iterator[None]:
-        """This thread works over the socket of this descriptor."""
+        """Register this thread, and its socket by descriptor, while the block runs."""
         thread = threading.get_ident()
         # A descriptor of our own: the driver's may be closed, and be somebody else's by then.
         with socket.socket(fileno=os.dup(descriptor)) as ours:
@@ -33,7 +33,7 @@ class Signs:
                     del self._sockets[thread]
 
     def give(self, *_: object) -> None:
-        """This thread has seen a sign."""
+        """Note that this thread has heard from the server just now."""
         self._seen_at[threading.get_ident()] = time.monotonic()
 
     def cut_off(self, seconds: float) -> int:

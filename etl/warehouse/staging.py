@@ -28,7 +28,7 @@ class Stored(NamedTuple):
 def split_oversized(
     conn: sa.Connection, normalizer: Normalizer, hashed: Collection[HashedRow]
 ) -> tuple[Collection[HashedRow], list[Reject]]:
-    """Of a batch, what the engine can hold, and what is too long for it."""
+    """Return the rows that the engine can hold, and rejects for those too long for it."""
     longest: int | None = conn.info.get(MAX_ROW_BYTES)
     if longest is None or all(len(one.raw) <= longest for one in hashed):
         return hashed, []
@@ -46,7 +46,7 @@ _NOTHING = Stored(None, active=False)
 def find_differing(
     conn: sa.Connection, engine: Engine, hashed: Collection[HashedRow], service: str
 ) -> dict[str, Stored]:
-    """Returns what is stored of the SIDs of a batch that are new, deleted or came with other bytes.
+    """Return what is stored of a batch's SIDs that are new, deleted or came with other bytes.
 
     Looked up within a service, PostgreSQL reads an index that holds what is asked, and no row.
     A SID that is stored under another service then looks new; publishing counts it as it is.
@@ -59,7 +59,7 @@ def find_differing(
 
 
 def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
-    """Whether anything is stored of a service."""
+    """Return whether anything is stored of a service."""
     some = sa.exists().where(bindings.c.chat_service_sid == chat_service_sid)
     return bool(conn.scalar(sa.select(some)))
 
@@ -164,19 +164,19 @@ def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
 def iterate_active(
     conn: sa.Connection, scope: Scope, identities: Sequence[str]
 ) -> Iterator[Sequence[str]]:
-    """SIDs that a complete scan has to meet, as a stream of chunks."""
+    """Yield, in chunks, the active SIDs of a scope, which a complete scan has to see."""
     query = sa.select(bindings.c.sid).where(in_scope(scope, identities))
     yield from conn.scalars(query, execution_options=_STREAMED).partitions()
 
 
 def count_in_scope(conn: sa.Connection, scope: Scope, identities: Sequence[str]) -> int:
-    """How many bindings a complete scan has to meet."""
+    """Return how many active bindings a scope has."""
     expected = sa.select(sa.func.count()).select_from(bindings).where(in_scope(scope, identities))
     return conn.scalar(expected) or 0
 
 
 def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
-    """Active rows of the whole service, which the guard measures against."""
+    """Return how many active bindings the whole service has, for the guard."""
     active = (bindings.c.chat_service_sid == chat_service_sid) & bindings.c.deleted_at.is_(None)
     return conn.scalar(sa.select(sa.func.count()).select_from(bindings).where(active)) or 0
 
@@ -193,7 +193,7 @@ def move(conn: sa.Connection, stage_id: int, into: int) -> None:
 
 
 def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
-    """Forget what is staged under these ids."""
+    """Delete what is staged under these ids."""
     for some in portions(stage_ids):
         for table in STAGE:
             conn.execute(sa.delete(table).where(table.c.stage_id.in_(some)))

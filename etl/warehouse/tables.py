@@ -30,7 +30,7 @@ metadata = sa.MetaData(
 
 
 def _content() -> list[sa.Column[str]]:
-    """The content columns, in the order of `Row`, without the hashes."""
+    """Return the content columns, in the order of `Row`, without the hashes."""
     return [
         sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
         sa.Column("account_sid", code(34), comment="AC… SID of the owner, as given."),
@@ -57,7 +57,7 @@ def _index(
     named: str | None = None,
     **options: Any,
 ) -> sa.Index:
-    """An index, on the engines where it is worth its cost (docs/warehouse.md); never on DuckDB.
+    """Return an index for the engines where it is worth its cost (docs/warehouse.md).
 
     There, after a kill, the rows that come back from its log are missing in every index but those
     of keys, once somebody has opened and closed the file; the next change of one of them then ends
@@ -86,7 +86,7 @@ def give_indexes_their_options() -> sa.MetaData:
 
 
 def _by_identity(engines: Collection[str]) -> sa.Index:
-    """Of texts of any length: PostgreSQL hashes them, MariaDB takes what they begin with."""
+    """Return an index by identity: a hash on PostgreSQL, by the first 64 characters on MariaDB."""
     start = {"identity": 64}
     hashed = {"postgresql_using": "hash"}
     return _index("identity", engines=engines, mysql_length=start, mariadb_length=start, **hashed)

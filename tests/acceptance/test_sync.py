@@ -14,9 +14,9 @@ from etl import config
 from etl.simulator import Fault
 from etl.simulator.replies import Reply, json_reply
 from etl.stopping import Stop
-from etl.sync.board import Board
 from etl.sync.context import Request as Order
 from etl.sync.run import execute
+from etl.sync.run_state import RunState
 from etl.warehouse.engines import read_url
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, changes, wait_until
@@ -91,7 +91,7 @@ def test_a_fault_of_the_program_closes_the_line_of_the_run(trial: Trial) -> None
     trial.account["services"] = [service.sid for service in trial.services]
     settings = config.load(trial.write_config(), read_url)
     with pytest.raises(RuntimeError):
-        execute(settings, Order(), Broken(), Board())
+        execute(settings, Order(), Broken(), RunState())
     [line] = trial.query("SELECT status, finished_at, error FROM sync_runs")
     assert line["status"] == "failed"
     assert line["finished_at"]

@@ -15,7 +15,7 @@ class Unreached(Exception):
 
 
 def reach(host: str, port: int, seconds: float) -> socket.socket:
-    """A socket to a server, by a path in the file system where the host is one.
+    """Return a socket connected to a server; a host that is a path means a Unix socket.
 
     Raises:
         Unreached: there is none.
@@ -32,7 +32,7 @@ def reach(host: str, port: int, seconds: float) -> socket.socket:
 
 
 def kind_of(error: OSError) -> DbErrorKind:
-    """What an error of the operating system says of the server."""
+    """Return what an error of the operating system says of the server."""
     if isinstance(error, socket.gaierror):
         return DbErrorKind.UNKNOWN_HOST
     if isinstance(error, ConnectionRefusedError | FileNotFoundError):
@@ -41,7 +41,7 @@ def kind_of(error: OSError) -> DbErrorKind:
 
 
 def read_exactly(sock: socket.socket, size: int) -> bytes:
-    """So many bytes.
+    """Return exactly so many bytes from a socket.
 
     Raises:
         Unreached: they do not come; who answers so speaks another protocol.

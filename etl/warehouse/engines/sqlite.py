@@ -153,7 +153,7 @@ def _journal_of(url: sa.URL) -> str:
 
 
 def _keep_journal(connection: Any, mode: str) -> bool:
-    """Whether it was tried; only a warehouse is touched, not a file of another program.
+    """Try to set the journal mode; return False for a file of another program, left as it is.
 
     It does not work while others use the file, or where the file system has no shared memory;
     then everything goes on by the journal that is there.

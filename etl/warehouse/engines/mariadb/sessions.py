@@ -36,17 +36,17 @@ class Session(pymysql.connections.Connection):
     """See `Limits`."""
 
     def attend(self, patience: float, again: "Callable[[], Session]") -> None:
-        """From now on ask, after so many seconds of silence, whether an answer may still come."""
+        """Ask the server, after so many seconds without an answer, whether it still works on it."""
         self.patience, self.again = patience, again
         self._read_timeout = patience * _PIECES
 
     def fileno(self) -> int:
-        """Of the socket."""
+        """Return the socket's file descriptor."""
         number: int = self._sock.fileno()  # type: ignore[attr-defined]
         return number
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
-        """Every statement, COMMIT and ping is sent by this; the driver reads the answer next."""
+        """Send a command; every statement, COMMIT and ping of the driver goes through here."""
         super()._execute_command(command, sql)  # type: ignore[misc]
         if self.patience is not None:
             while not self._has_answered(self.patience):
@@ -82,7 +82,7 @@ class Session(pymysql.connections.Connection):
 
 
 def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
-    """A connection to what `parameters` name, which keeps to `limits`."""
+    """Return a connection to what `parameters` name, whose waits keep to `limits`."""
     greeting = min(LONGEST_GREETING, limits.silence)
     times = {"read_timeout": greeting, "write_timeout": limits.silence}
 
@@ -99,7 +99,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
 
 
 def preparation(version: str, limits: Limits) -> str:
-    """The statement that sets up a session of a server of this version."""
+    """Return the statement that sets up a session on a server of this version."""
     seconds = max(1, round(limits.lock))
     idle = max(1, round(limits.idle))
     settings = {
@@ -120,7 +120,7 @@ def preparation(version: str, limits: Limits) -> str:
 
 
 def diagnose(error: pymysql.err.MySQLError) -> Unreached | None:
-    """Why no server was reached; None where a server gave its reasons by a number."""
+    """Return why no server was reached; None where a server answered with an error number."""
     code = error.args[0] if error.args else None
     # What the operating system said; 2013 hides it behind itself.
     cause = getattr(error, "original_exception", error.__context__)

@@ -45,7 +45,7 @@ Reading = Callable[[str], DbErrorKind]
 
 
 def diagnose(parameters: Parameters, error: psycopg.Error, by_state: Reading) -> Unreached:
-    """Why `error` came of connecting with these parameters; `by_state` reads a SQLSTATE."""
+    """Return why connecting failed with `error`; `by_state` says what a SQLSTATE means."""
     if isinstance(error, psycopg.errors.ConnectionTimeout):
         return Unreached(DbErrorKind.SILENT)
     told = [_examine(host, port, parameters, by_state) for host, port in _places(parameters)]
@@ -55,7 +55,7 @@ def diagnose(parameters: Parameters, error: psycopg.Error, by_state: Reading) ->
 
 
 def _places(parameters: Parameters) -> Iterator[tuple[str, int]]:
-    """Hosts and ports as libpq reads them."""
+    """Return hosts and ports as libpq reads them."""
     named = parameters.get("hostaddr") or parameters.get("host") or os.environ.get("PGHOST", "")
     hosts = str(named).split(",")
     ports = str(parameters.get("port") or os.environ.get("PGPORT", "")).split(",")
@@ -78,7 +78,7 @@ def _examine(host: str, port: int, parameters: Parameters, by_state: Reading) ->
 
 
 def _knock(sock: socket.socket, host: str, parameters: Parameters, by_state: Reading) -> None:
-    """Up to where the server wants a password, or has let us in."""
+    """Speak the protocol until the server asks for a password or lets us in; raise a refusal."""
     mode = parameters.get("sslmode") or os.environ.get("PGSSLMODE", "prefer")
     if not host.startswith("/") and mode not in ("disable", "allow"):
         sock = _secure(sock, host, str(mode), parameters)
@@ -130,13 +130,13 @@ def _context(mode: str, parameters: Parameters) -> ssl.SSLContext:
 
 
 def _state(content: bytes) -> str:
-    """The SQLSTATE among the fields of an error."""
+    """Return the SQLSTATE of an error message."""
     fields = (field for field in content.split(b"\0") if field)
     return next((field[1:].decode() for field in fields if field[:1] == b"C"), "")
 
 
 def _ask_elsewhere(parameters: Parameters) -> Unreached:
-    """Whether the same name and password are good for another database of the server."""
+    """Return why a database stays shut, by asking another one with the same name and password."""
     for database in _ALWAYS_THERE:
         try:
             with psycopg.connect(**{**parameters, "dbname": database}) as conn:

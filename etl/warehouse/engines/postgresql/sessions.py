@@ -39,12 +39,12 @@ class Session(psycopg.Connection[Any]):
     """See `Limits`."""
 
     def __del__(self, *_: Any) -> None:
-        """A thread that is left behind at the end of a run takes its connection with it."""
+        """Close the connection, also of a thread that a run left behind, without a warning."""
         if hasattr(self, "pgconn"):  # it is missing where connecting failed
             self.pgconn.finish()
 
     def wait(self, gen: Generator[Any, Any, T], *rest: Any, **options: Any) -> T:
-        """Every wait of the driver comes through here, those of COPY and COMMIT too."""
+        """Wait for the server; every wait of the driver goes through here, COPY and COMMIT too."""
         return super().wait(self._attended(gen), *rest, **options)
 
     def _attended(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -89,7 +89,7 @@ class Session(psycopg.Connection[Any]):
 
 
 def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
-    """A connection to what `parameters` name, which keeps to `limits`."""
+    """Return a connection to what `parameters` name, whose waits keep to `limits`."""
     session = Session.connect(autocommit=True, prepare_threshold=None, **parameters)
 
     def again() -> Session:
@@ -105,7 +105,7 @@ def connect(parameters: Mapping[str, Any], limits: Limits) -> Session:
 
 
 def defaults(limits: Limits) -> dict[str, Any]:
-    """What a connection is asked for, unless the URL says otherwise."""
+    """Return the connection parameters that hold unless the URL says otherwise."""
     return {
         "connect_timeout": max(2, round(min(LONGEST_GREETING, limits.silence))),
         "application_name": _PROGRAM,
@@ -143,7 +143,7 @@ def beginning(
 
 
 def quote(name: str) -> str:
-    """A name as SQL takes it."""
+    """Return an identifier quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -12,7 +12,7 @@ from etl.sync.context import Request
 from etl.sync.outcome import RunOutcome, ScanOutcome
 
 
-class Board:
+class RunState:
     """What is known of a run while it goes on: for the progress bar, and for its outcome."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Board:
         """Rows that scopes had when they were last read completely, by service and label."""
 
     def add(self, outcome: ScanOutcome) -> ScanOutcome:
-        """A scan is planned."""
+        """Add a scan and return it."""
         outcome.expected = self.sizes.get(
             (outcome.scope.chat_service_sid, outcome.scope.undated.label)
         )
@@ -33,26 +33,26 @@ class Board:
 
     @property
     def scans(self) -> Sequence[ScanOutcome]:
-        """All of them, in the order in which they came up."""
+        """All scans, in the order in which they were added."""
         return tuple(self._scans)
 
     @property
     def has_lost_the_warehouse(self) -> bool:
-        """Whether a scan has given it up, after all its tries."""
+        """Whether a scan has failed because the warehouse was unreachable after all retries."""
         return any(isinstance(scan.error, WarehouseUnreachable) for scan in self._scans)
 
     def add_discovery(self) -> Counters:
-        """The services of an account are asked for; return where to count that."""
+        """Return the counters for requests that list an account's services."""
         self._discoveries.append(Counters())
         return self._discoveries[-1]
 
     @property
     def totals(self) -> Counters:
-        """All scans together, and what came before them."""
+        """Counters of all scans, and of listing services."""
         return sum_up([*self._discoveries, *(scan.counters for scan in self._scans)])
 
     def outcome(self, request: Request, stop: Stop) -> RunOutcome:
-        """What has come of the run. What a stop has left behind is told as interrupted."""
+        """Return the run's outcome so far; scans that a stop left unfinished are interrupted."""
         left_behind = (
             stop.interruption("it did not come to an end in time after the run was stopped")
             if stop.requested
