@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-EXTRAS := postgres,mysql,duckdb,otel,export,dask,simulator
+EXTRAS := postgres,mysql,duckdb,otel,export,report,dask,simulator
 # `pip install --group dev` needs pip 25.1, which a plain machine does not have.
 PRINT_GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -60,7 +60,7 @@ clean: ## remove what make made: .venv, caches, builds, the demo's folder
 
 .venv/.installed-demo: pyproject.toml | .venv/bin/python
 	@echo "Installing bindings-etl into .venv"
-	@$(PIP_INSTALL) -e '.[simulator]'
+	@$(PIP_INSTALL) -e '.[report,simulator]'
 	@touch $@
 
 .venv/.installed-dev: pyproject.toml | .venv/bin/python

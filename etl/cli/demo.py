@@ -13,6 +13,7 @@ from etl.cli import render
 from etl.cli.options import Command, Common
 from etl.cli.output import say, show, tell
 from etl.cli.progress import showing_progress
+from etl.cli.report import write_report
 from etl.cli.screen import Styled, Table
 from etl.errors import ConfigurationError
 from etl.stopping import Stop
@@ -118,7 +119,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
                 tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
                 return outcome.exit_code
     _answer(common)
-    say(_farewell(folder, database))
+    say(_farewell(folder, database, _draw(common, folder / "report.html")))
     return 0
 
 
@@ -155,6 +156,15 @@ def _answer(common: Common) -> None:
             show([Styled(f"── {question}", "bold"), Table(headers, rows), ""])
 
 
+def _draw(common: Common, out: Path) -> str:
+    """Write the page with charts, and tell where it is or what it needs."""
+    try:
+        write_report(common, out)
+    except ConfigurationError as error:
+        return f"No page with charts: {error}"
+    return f"A page with charts: {out}"
+
+
 def _ask(conn: sa.Connection, sql: str) -> tuple[list[str], list[tuple[object, ...]]]:
     answer = conn.execute(sa.text(sql))
     return list(answer.keys()), [tuple(row) for row in answer]
@@ -173,12 +183,12 @@ warehouse:
 """
 
 
-def _farewell(folder: Path, database: Path) -> str:
+def _farewell(folder: Path, database: Path, charts: str) -> str:
     this = Path(sys.argv[0])
     command = str(this) if this.name == "bindings-etl" else "bindings-etl"
     status = f"{command} status --config {folder / 'config.yaml'}"
     explore = f"sqlite3 {database} '.tables'    # or any other SQLite client"
-    return f"Go on exploring:\n  {status}\n  {explore}"
+    return f"{charts}\n\nGo on exploring:\n  {status}\n  {explore}"
 
 
 commands: dict[str, click.Command] = {"demo": demo}

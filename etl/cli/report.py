@@ -1,6 +1,7 @@
 """`report`: one page with charts, for people."""
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,8 +10,7 @@ import click
 from etl.cli.options import Command, Common
 from etl.cli.output import say
 from etl.errors import ConfigurationError
-from etl.report.figures import read_figures
-from etl.report.page import render_page
+from etl.report.figures import Figures, read_figures
 from etl.warehouse.opening import configured_warehouse
 
 
@@ -25,11 +25,30 @@ from etl.warehouse.opening import configured_warehouse
 @click.pass_obj
 def report(common: Common, out: Path) -> None:
     """Write one HTML page with charts: it loads nothing, runs no script, and names no person."""
-    settings = common.settings()
-    with configured_warehouse(settings) as warehouse:
+    write_report(common, out)
+    say(f"{out} written")
+
+
+def write_report(common: Common, out: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Raises:
+        ConfigurationError: its packages are not installed, or it cannot be written there.
+    """
+    render_page = _load_renderer()
+    with configured_warehouse(common.settings()) as warehouse:
         figures = warehouse.read(lambda conn: read_figures(conn, warehouse.engine.now(conn)))
     _write(out, render_page(figures))
-    say(f"{out} written")
+
+
+def _load_renderer() -> Callable[[Figures], str]:
+    try:
+        from etl.report.page import render_page
+    except ImportError:
+        raise ConfigurationError(
+            "the report needs other packages: pip install 'bindings-etl[report]'"
+        ) from None
+    return render_page
 
 
 def _write(out: Path, page: str) -> None:

@@ -25,6 +25,8 @@ def test_the_demo_shows_what_it_is_about_and_may_be_repeated(tmp_path: Path) -> 
         code, out, err = demo(tmp_path / "demo")
         assert (code, err) == (0, "")
         assert out.count("── ") == 6
+        assert f"A page with charts: {tmp_path / 'demo' / 'report.html'}\n" in out
+        assert "<svg" in (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "bindings.db", "notes.txt"])

@@ -1,6 +1,7 @@
 """`report`: the page for people."""
 
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def test_what_comes_from_data_is_escaped(trial: Trial, tmp_path: Path) -> None:
     trial.execute("UPDATE sync_runs SET error = :evil, mode = :evil, status = :evil", evil=EVIL)
     trial.execute("UPDATE sync_scans SET account = :evil", evil=EVIL)
     trial.execute("UPDATE rejected_bindings SET reason = :evil", evil=EVIL)
+    trial.execute("UPDATE services SET friendly_name = :evil", evil=EVIL)
     html = report(trial, tmp_path)
     assert "<script" not in html
     assert EVIL in Page(html).text
@@ -109,32 +111,76 @@ def test_the_figures_are_those_of_the_warehouse(trial: Trial, tmp_path: Path) ->
         "SELECT count(*) AS active, count(DISTINCT identity) AS people FROM bindings WHERE deleted_at IS NULL"
     )
     assert f"active bindings {line['active']}" in text
-    for row in trial.query("SELECT chat_service_sid, active FROM service_freshness"):
-        assert f"main, {row['chat_service_sid']}: {row['active']}" in text
-    by_type = "SELECT chat_service_sid AS place, binding_type AS kind, count(*) AS n FROM active_bindings GROUP BY 1, 2"
-    for row in trial.query(by_type):
-        assert f"main, {row['place']}, {row['kind']}: {row['n']}" in text
-    assert re.search(r": 5 updated .*: 2 deleted", text)
-    assert "date_updated is not a date that can be read" in text
+    for row in trial.query("SELECT chat_service_sid, active, deleted FROM service_freshness"):
+        assert re.search(
+            rf"{row['chat_service_sid']} .*? ago .*? {row['active']} {row['deleted']} ", text
+        )
+    for row in trial.query("SELECT binding_type, count(*) AS n FROM active_bindings GROUP BY 1"):
+        assert re.search(rf"part: {row['binding_type']}", report(trial, tmp_path))
+    assert "0 gained and 2 lost in 30 days: -2" in text
+    assert "date_updated is not a date that can be read 1" in text
 
 
 def test_every_chart_says_what_it_shows(trial: Trial, tmp_path: Path) -> None:
-    """Who cannot see a chart has only its title and its description."""
+    """Who cannot see a chart has only its name, and the numbers below it."""
     with_changes(trial)
     html = report(trial, tmp_path)
-    charts = re.findall(r"<svg .*?</svg>", html, re.DOTALL)
-    assert len(charts) == 4
-    for chart in charts:
-        assert 'role="img"' in chart
-        (named,) = re.findall(r'aria-labelledby="([^"]+)"', chart)
-        assert all(re.search(rf'id="{name}">[^<]+<', chart) for name in named.split())
+    charts = re.findall(r"<figure (.*?)>(.*?)</figure>(.*?)</section>", html, re.DOTALL)
+    assert len(charts) == 8
+    for attributes, drawn, rest in charts:
+        assert re.search(r'role="img" aria-label="[^"]+: [^"]+"', attributes)
+        assert drawn.count("<svg") == 2
+        assert "<td" in rest
+    names = re.findall(r' id="([^"]+)"', html)
+    assert len(names) == len(set(names))
+
+
+def test_many_services_are_the_biggest_and_a_sum(trial: Trial, tmp_path: Path) -> None:
+    """Two hundred bars are no picture; what is left out is told, so that the sum is right."""
+    trial.sync()
+    for number in range(200):
+        service = f"IS{number:032}"
+        trial.execute(
+            "INSERT INTO services (chat_service_sid, account, friendly_name, state, first_seen_at, last_seen_at, active) "
+            "VALUES (:service, 'main', :name, 'active', '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000', 1)",
+            service=service,
+            name=f"Shop {number}",
+        )
+        trial.execute(
+            "INSERT INTO bindings SELECT :sid, account, account_sid, :service, credential_sid, binding_type, identity, :sid, "
+            "message_types, date_created, date_updated, url, extra, content_hash, source_hash, first_seen_at, changed_at, "
+            "deleted_at, run_id FROM bindings ORDER BY sid LIMIT 1",
+            sid=f"BS{number:032}",
+            service=service,
+        )
+    text = " ".join(Page(report(trial, tmp_path)).text.split())
+    number_of_services = len(trial.world.services) + 200
+    assert f"services {number_of_services} " in text
+    assert f"{number_of_services - 20} others" in text
+    assert f"{200 - 20} more: see bindings-etl status" in text
+    (line,) = trial.query("SELECT count(*) AS n FROM active_bindings")
+    assert f" of {line['n']:,} active bindings" in text
+
+
+@pytest.mark.parametrize("missing", ["altair", "vl_convert", "jinja2"])
+def test_missing_packages_are_named(
+    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    """Who installed the program without its extra has to learn what to install, before anything is asked or written."""
+    for module in [name for name in sys.modules if name.startswith("etl.report")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, missing, None)
+    trial.settings["warehouse"]["url"] = "sqlite:////no/such/folder/x.db"
+    result = trial.run("report", "--out", str(tmp_path / "report.html"), expect=2)
+    assert "pip install 'bindings-etl[report]'" in result.err
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_an_empty_warehouse_has_a_page_too(trial: Trial, tmp_path: Path) -> None:
     """Somebody who looks before the first run must not meet an error."""
     page = Page(report(trial, tmp_path))
     assert page.open == []
-    assert "No service was read yet." in page.text
+    assert "No service was read yet" in page.text
 
 
 def test_the_page_of_before_stays_when_the_new_one_cannot_be_written(

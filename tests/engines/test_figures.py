@@ -1,5 +1,6 @@
 """The report's figures: the same numbers on every engine, however it cuts a time into days."""
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -8,7 +9,7 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from etl import config
-from etl.report.figures import DAYS, read_figures
+from etl.report.figures import read_figures
 from etl.stopping import Stop
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.tables import binding_versions, bindings
@@ -51,11 +52,8 @@ def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[...
         .where(binding_versions.c.change == "updated")
         .values(valid_to=yesterday)
     )
-    came = (
-        sa.update(bindings)
-        .where(bindings.c.sid.not_in(grown))
-        .values(first_seen_at=now - timedelta(days=90))
-    )
+    came_on = now - timedelta(days=90)
+    came = sa.update(bindings).where(bindings.c.sid.not_in(grown)).values(first_seen_at=came_on)
     warehouse.transact(lambda conn: [conn.execute(statement) for statement in (changed, came)])
     figures = warehouse.read(lambda conn: read_figures(conn, now))
     warehouse.close()
@@ -64,12 +62,20 @@ def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[...
         (second.sid, 10, 2),
     ]
     assert all(sum(one.by_type.values()) == one.active for one in figures.services)
-    assert [(one.day, one.changes) for one in figures.days[-2:]] == [
-        (yesterday.date(), {"updated": 4}), (now.date(), {"inserted": 3, "deleted": 2}),
-    ]  # fmt: skip
-    assert len(figures.days) == DAYS
-    assert not any(one.changes for one in figures.days[:-2])
+    assert len(figures.days) == 91
+    days = [(one.day, {**Counter(one.changes)}, one.active) for one in figures.days]
+    none = dict.fromkeys(("first_loaded", "inserted", "restored", "updated", "deleted"), 0)
+    assert days[0] == (came_on.date(), none | {"first_loaded": 42}, 42)
+    assert {(str(changes), active) for _, changes, active in days[1:-2]} == {("{}", 42)}
+    assert days[-2:] == [
+        (yesterday.date(), none | {"updated": 4}, 42),
+        (now.date(), none | {"inserted": 3, "deleted": 2}, 43),
+    ]
     assert sum(sum(by_type.values()) for by_type in figures.ages.values()) == 43
     people = {(row["chat_service_sid"], row["identity"]) for row in trial.stored().values()}
-    assert sum(figures.reachability.values()) == len(people)
+    assert sum(figures.reach.values()) == sum(figures.devices.values()) == len(people)
+    assert sum(sum(kinds.values()) for kinds in figures.credentials.values()) == 43
+    stored = [row["message_types"] or [] for row in trial.stored().values()]
+    assert figures.coverage == Counter(name for types in stored for name in types)
+    assert sum(one.number for one in figures.unusual) < 43 / 2
     assert [run["mode"] for run in figures.runs] == ["sync", "sync"]
