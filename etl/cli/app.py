@@ -40,6 +40,7 @@ _COMMANDS = {
     ),
     "purge": ("etl.cli.warehouse", "Remove what is old for good."),
     "erase": ("etl.cli.warehouse", "Remove every trace of one identity."),
+    "rekey": ("etl.cli.rekey", "Bring stored rows under the configured privacy rules."),
     "export": ("etl.cli.export", "Changed rows as files, for warehouses that load files."),
     "config": ("etl.cli.configuration", "The configuration's schema and the effective settings."),
     "simulate": ("etl.cli.simulation", "The API simulator on a loopback port."),

@@ -384,6 +384,17 @@ class Privacy(_Section):
             raise ValueError("hmac needs a key; give privacy.key, e.g. ${PRIVACY_KEY}")
         return value
 
+    @property
+    def key_bytes(self) -> bytes:
+        """The key; empty where there is none."""
+        return self.key.get_secret_value().encode() if self.key else b""
+
+    @property
+    def known_keys(self) -> list[bytes]:
+        """The key and those of the past."""
+        keys = [self.key, *self.old_keys]
+        return [key.get_secret_value().encode() for key in keys if key is not None]
+
 
 def _accounts_either_way(schema: dict[str, Any]) -> None:
     schema["required"].remove("accounts")

@@ -25,6 +25,7 @@ _is_plain_link = re.compile(
     r"https?://[a-z0-9.:-]*/v[12]/Services/IS[0-9a-fA-F]{32}/Bindings/BS[0-9a-fA-F]{32}"
 ).fullmatch
 _is_sid = re.compile(r"(?:AC|BS|CR|IS)[0-9a-fA-F]{32}").fullmatch
+_is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
 
 
 class _Number(str):
@@ -49,6 +50,11 @@ def treat(treatment: Treatment, key: bytes, value: str | None) -> str | None:
     if treatment == "keep":
         return value
     return hmac.digest(key, value.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
+def looks_hashed(value: str) -> bool:
+    """Return whether `treat` may have hashed a stored value; others may look so by themselves."""
+    return _is_digest(value) is not None
 
 
 @dataclass(frozen=True)

@@ -365,7 +365,18 @@ def _number(text: str) -> msgspec.Raw:
     return msgspec.Raw(text.encode())
 
 
+def _spelled(text: str) -> msgspec.Raw:
+    return msgspec.Raw(text.encode())
+
+
 _decode_untouched = json.JSONDecoder(parse_float=_number, parse_int=_number).decode
+# `jsonb` writes exponents out, and has more digits then than a row may come with.
+_decode_stored = json.JSONDecoder(parse_float=_spelled, parse_int=_spelled).decode
+
+
+def restore_json(stored: str) -> str:
+    """Return JSON text as it was before an engine kept it in a form of its own, as `jsonb` does."""
+    return _encode(_decode_stored(stored), order="sorted").decode()
 
 
 def _refuse_nul(node: Any) -> None:

@@ -6,10 +6,12 @@ from functools import cached_property
 
 from etl.config import Settings
 from etl.domain.normalize import NormalizationRules
+from etl.domain.privacy import PrivacyRules
 from etl.domain.scope import Scope
 from etl.domain.shard import Shard
 from etl.stopping import Stop
 from etl.sync.division import Division
+from etl.sync.privacy import rules_of
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
@@ -68,6 +70,11 @@ class Context:
         """What of the run is this process's."""
         return Division(self.request.shard, self.settings.accounts)
 
+    @cached_property
+    def privacy(self) -> PrivacyRules:
+        """The rules that rows are written by, as far as they name people."""
+        return rules_of(self.settings)
+
 
 def skips_unknown_type(context: Context, client: Client) -> bool:
     """Return whether a type that the server does not know is skipped: nobody asked for it."""
@@ -84,5 +91,5 @@ def rules_for(settings: Settings, client: Client, scope: Scope) -> Normalization
         map_legacy=settings.normalize.legacy_message_types == "map",
         identity=privacy.identity,
         endpoint=privacy.endpoint,
-        key=privacy.key.get_secret_value().encode() if privacy.key else b"",
+        key=privacy.key_bytes,
     )

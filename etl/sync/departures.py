@@ -118,7 +118,7 @@ def _plan(conn: sa.Connection, context: Context, departure: Departure) -> None:
 
 def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], None]:
     assert context.holder is not None  # noqa: S101 - a dry run plans
-    session = ScanSession(context.warehouse, context.holder, departure.scope)
+    session = ScanSession(context.warehouse, context.holder, departure.scope, context.privacy)
     scope = departure.scope
     asked = replace(departure.outcome.counters)
 

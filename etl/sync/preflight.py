@@ -1,7 +1,7 @@
 """What a run needs, tried one by one, so that all that is missing is known at once."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etl import config, errors
 from etl.config import Settings
@@ -10,6 +10,7 @@ from etl.domain.service import Service
 from etl.stopping import Stop
 from etl.sync.claims import Claims, note_on_reader, require_own_key
 from etl.sync.outcome import count, sentence
+from etl.sync.privacy import look_for_agreement, rules_of
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services, probe_account, probe_service
 from etl.warehouse import migration
@@ -160,6 +161,7 @@ def _examine_warehouse(settings: Settings) -> Iterator[Finding]:
             "warehouse", warehouse.name, ok=True, message="reachable and at the newest revision"
         )
         yield from _examine_privileges(warehouse)
+        yield _examine_privacy(warehouse, settings)
     except errors.EtlError as error:
         yield _fault("warehouse", warehouse.name, error)
     finally:
@@ -181,6 +183,17 @@ def _examine_privileges(warehouse: Warehouse) -> Iterator[Finding]:
             message=message,
             exit_code=errors.WarehouseError.exit_code,
         )
+
+
+def _examine_privacy(warehouse: Warehouse, settings: Settings) -> Finding:
+    rules = rules_of(settings)
+    try:
+        warehouse.read(lambda conn: look_for_agreement(conn, warehouse.engine, rules))
+    except (errors.ConfigurationError, errors.LeaseHeld) as error:
+        fault = _fault("privacy", warehouse.name, error)
+        return replace(fault, exit_code=errors.ConfigurationError.exit_code)
+    message = "the configured rules are those that rows are written by"
+    return Finding("privacy", warehouse.name, ok=True, message=message)
 
 
 def _fault(subject: str, name: str, error: errors.EtlError) -> Finding:

@@ -26,7 +26,7 @@ from etl.sync.context import Context, Request, rules_for
 from etl.sync.drift import DriftWatch
 from etl.sync.lookups import BindingLookup
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
-from etl.sync.run import conclude_run, start_run
+from etl.sync.run import begin_run, conclude_run
 from etl.sync.session import ScanSession
 from etl.twilio.client import Client
 from etl.warehouse import leases, ledger, quarantine, staging
@@ -88,7 +88,7 @@ def retry(
         lines = warehouse.read(lambda conn: quarantine.read_open(conn, services))
         places = dict.fromkeys(Scope(line.account, line.chat_service_sid) for line in lines)
         request = Request(MODE)
-        holder = start_run(settings, request, warehouse) if places else None
+        holder = begin_run(settings, request, warehouse) if places else None
         context = Context(settings, request, warehouse, stop, holder)
         retried = [_retry_place(context, scope) for scope in places]
         return conclude_run(context, started_at, retried), retried
@@ -128,7 +128,7 @@ class _RejectRetry:
         scope = retried.scope
         self._warehouse = context.warehouse
         self._engine = context.warehouse.engine
-        self._session = ScanSession(context.warehouse, context.holder, scope)
+        self._session = ScanSession(context.warehouse, context.holder, scope, context.privacy)
         self._lookup = BindingLookup(client, scope, retried.counters, context.stop)
         self._retried = retried
         self._scope = scope

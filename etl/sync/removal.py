@@ -7,8 +7,9 @@ import sqlalchemy as sa
 import structlog
 
 from etl.config import Settings
-from etl.domain.normalize import NormalizationRules
+from etl.domain.hiding import treat
 from etl.domain.scope import Scope
+from etl.sync.privacy import require_known_keys
 from etl.warehouse import drift, leases, ledger, purging, retention, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
@@ -64,9 +65,11 @@ def erase(
     """Take out every trace of an identity; returns how many rows, by table.
 
     Raises:
+        ConfigurationError: the warehouse was hashed by a key that nobody has named.
         LeaseHeld: a run works on a service that holds a trace, and would write it again; nothing
             was done.
     """
+    require_known_keys(warehouse, settings)
     forms = _stored_forms(settings, identity)
 
     def count(conn: sa.Connection) -> dict[str, int]:
@@ -98,9 +101,8 @@ def _stored_forms(settings: Settings, identity: str) -> set[str]:
 
     What is stored may be older than today's privacy rules.
     """
-    keys = [key for key in (settings.privacy.key, *settings.privacy.old_keys) if key is not None]
-    rules = [NormalizationRules("", "", "", key=key.get_secret_value().encode()) for key in keys]
-    return {identity, *(one.treat("hmac", identity) or identity for one in rules)}
+    hashed = (treat("hmac", key, identity) for key in settings.privacy.known_keys)
+    return {identity, *filter(None, hashed)}
 
 
 def _lock_out_runs(

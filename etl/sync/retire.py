@@ -17,7 +17,7 @@ from etl.stopping import Stop
 from etl.sync.context import Context, Request
 from etl.sync.departures import Departure, ask_for, take_out
 from etl.sync.outcome import RunOutcome, ScanOutcome
-from etl.sync.run import conclude_run, start_run
+from etl.sync.run import begin_run, conclude_run
 from etl.twilio.client import Client
 from etl.twilio.conversations import discover_services
 from etl.warehouse import services
@@ -41,7 +41,7 @@ def retire(settings: Settings, sids: Sequence[str], stop: Stop, *, dry_run: bool
     with configured_warehouse(settings, stop) as warehouse:
         known = warehouse.read(lambda conn: services.find(conn, sids))
         _require_known(sids, known)
-        holder = None if dry_run else start_run(settings, request, warehouse)
+        holder = begin_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder)
         outcomes = [_retire(context, known[sid]) for sid in sids]
         return conclude_run(context, started_at, outcomes)

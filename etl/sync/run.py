@@ -19,6 +19,7 @@ from etl.sync.context import Context, Request
 from etl.sync.division import Division
 from etl.sync.heartbeat import heartbeat
 from etl.sync.outcome import RunOutcome, ScanOutcome, sentence
+from etl.sync.privacy import look_for_agreement, require_agreement, rules_of
 from etl.sync.run_state import RunState
 from etl.sync.updates import warn_of_unusual_updates
 from etl.sync.workers import Threads, Workers
@@ -55,8 +56,8 @@ def execute(
             opened.enter_context(closing(_client(account, settings, stop, workers)))
             for account in Division(request.shard, settings.accounts).own(accounts)
         ]
+        holder = begin_run(settings, request, warehouse)
         state.sizes = warehouse.read(ledger.recall_sizes)
-        holder = None if request.dry_run else start_run(settings, request, warehouse)
         context = Context(settings, request, warehouse, stop, holder, trace=trace)
         state.run_id = holder.run_id if holder else None
         try:
@@ -125,31 +126,50 @@ def _asked_of(account: config.Account, request: Request, listed: set[str]) -> bo
     return bool(set(request.services) & set(account.services))
 
 
-def start_run(settings: Settings, request: Request, warehouse: Warehouse) -> Holder:
-    """Open the run's line in the ledger, after closing those that killed runs left.
+def begin_run(settings: Settings, request: Request, warehouse: Warehouse) -> Holder | None:
+    """Open the run's line in the ledger, unless it is a dry run, which only reads.
 
     Return what the run's leases are held by.
-    """
-    host = socket.gethostname()[:255]
-    this = version("bindings-etl")
 
-    def start(conn: sa.Connection) -> int:
-        now = warehouse.engine.now(conn)
-        ledger.close_orphaned(conn, now, settings.run.lease_seconds)
+    Raises:
+        ConfigurationError, LeaseHeld: privacy forbids to write, or to compare; nothing was done.
+    """
+    rules, engine = rules_of(settings), warehouse.engine
+
+    def start(conn: sa.Connection) -> Holder:
+        require_agreement(conn, engine, rules)
         if settings.privacy.service_names == "drop":
             services.forget_names(conn)
-        begun = ledger.Beginning(
-            request.mode,
-            version=this,
-            host=host,
-            run_group=request.run_group,
-            shard=str(request.shard) if request.shard else None,
-        )
-        return ledger.start_run(conn, begun, now)
+        return open_line(conn, settings, request, warehouse)
 
-    run_id = warehouse.own_run = warehouse.transact(start)
-    log.info("run.started", run_id=run_id, mode=request.mode, version=this)
-    return Holder(leases.new_token(), run_id, host, settings.run.lease_seconds)
+    if request.dry_run:
+        warehouse.read(lambda conn: look_for_agreement(conn, engine, rules))
+        return None
+    holder = warehouse.transact(start)
+    warehouse.own_run = holder.run_id
+    log.info("run.started", run_id=holder.run_id, mode=request.mode, version=_version())
+    return holder
+
+
+def open_line(
+    conn: sa.Connection, settings: Settings, request: Request, warehouse: Warehouse
+) -> Holder:
+    """Open the run's line in the ledger, after closing those that killed runs left."""
+    now, host = warehouse.engine.now(conn), socket.gethostname()[:255]
+    lease_seconds = settings.run.lease_seconds
+    ledger.close_orphaned(conn, now, lease_seconds)
+    begun = ledger.Beginning(
+        request.mode,
+        version=_version(),
+        host=host,
+        run_group=request.run_group,
+        shard=str(request.shard) if request.shard else None,
+    )
+    return Holder(leases.new_token(), ledger.start_run(conn, begun, now), host, lease_seconds)
+
+
+def _version() -> str:
+    return version("bindings-etl")
 
 
 def conclude_run(

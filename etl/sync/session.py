@@ -7,9 +7,11 @@ import sqlalchemy as sa
 import structlog
 
 from etl import errors
+from etl.domain.privacy import PrivacyRules
 from etl.domain.scope import Scope
 from etl.domain.status import ScanStatus
 from etl.sync.outcome import sentence
+from etl.sync.privacy import require_agreement
 from etl.warehouse import leases, ledger, services, staging
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
@@ -27,8 +29,11 @@ class ScanSession:
     open their own.
     """
 
-    def __init__(self, warehouse: Warehouse, holder: Holder, scope: Scope) -> None:
+    def __init__(
+        self, warehouse: Warehouse, holder: Holder, scope: Scope, privacy: PrivacyRules
+    ) -> None:
         self.warehouse = warehouse
+        self._privacy = privacy
         self.holder = holder.for_scan()
         self.scope = scope
         self.scan_id = 0
@@ -55,8 +60,10 @@ class ScanSession:
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
+            ConfigurationError: rows are written by other privacy rules since the run began.
         """
         engine = self.warehouse.engine
+        require_agreement(conn, engine, self._privacy)
         lapsed = leases.acquire(conn, engine, self.holder, self.scope)
         now = engine.now(conn)
         killed = [one.run_id for one in lapsed if one.run_id != self.holder.run_id]

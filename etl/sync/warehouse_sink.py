@@ -54,7 +54,7 @@ class WarehouseSink:
         self._context = context
         self._warehouse = context.warehouse
         self._engine = context.warehouse.engine
-        self._session = ScanSession(context.warehouse, context.holder, scope)
+        self._session = ScanSession(context.warehouse, context.holder, scope, context.privacy)
         self._normalizer = normalizer
         self._scope = scope
         self._identities = normalizer.stored_identities(scope)

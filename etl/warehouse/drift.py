@@ -49,6 +49,16 @@ def raise_counts(
         _set_count(conn, chat_service_sid, Novelty(Kind.TIME_FORM, form), number, only_up=True)
 
 
+def forget_unmet(conn: sa.Connection, engine: Engine) -> None:
+    """Take out the names that no active row has any more: what rows hide, this must not tell."""
+    named = schema_drift.c.kind != Kind.TIME_FORM
+    for sid in conn.scalars(
+        sa.select(schema_drift.c.chat_service_sid).where(named).distinct()
+    ).all():
+        recount(conn, engine, sid)
+    conn.execute(sa.delete(schema_drift).where(named, schema_drift.c.row_count == 0))
+
+
 def read(conn: sa.Connection) -> list[dict[str, Any]]:
     """Return every line, the newest first."""
     columns = (

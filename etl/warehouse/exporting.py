@@ -15,13 +15,19 @@ import sqlalchemy as sa
 
 from etl.domain.status import RunStatus
 from etl.warehouse.ledger import WITHOUT_A_WORD
-from etl.warehouse.tables import CONTENT, binding_versions, bindings, sync_leases, sync_runs
+from etl.warehouse.tables import (
+    CONTENT,
+    binding_versions,
+    bindings,
+    json_as_text,
+    sync_leases,
+    sync_runs,
+)
 
 COLUMNS = (*CONTENT, "content_hash", "first_seen_at", "changed_at", "deleted_at", "run_id")
 """What is exported of a binding."""
 
 _AT_ONCE = 10_000
-_JSON = ("message_types", "extra")
 
 # No transaction is open for so long: a server ends those that idle, and a statement has an hour.
 _LONGEST_IN_HAND = timedelta(days=1)
@@ -85,17 +91,19 @@ def _first_missing(conn: sa.Connection, horizon: datetime) -> int | None:
 
 
 def _under_way(conn: sa.Connection, moment: datetime | None) -> list[int]:
-    """Return runs at work at this moment: rows stamped before it may be committed after it."""
+    """Return runs at work at this moment: rows stamped before it may be committed after it.
+
+    A re-keying rewrites rows without a stamp; whenever it came after, it is one of them.
+    """
     if moment is None:
         return []
     ended = sync_runs.c.finished_at.is_not(None) & (sync_runs.c.finished_at < moment)
-    return list(
-        conn.scalars(sa.select(sync_runs.c.id).where(sync_runs.c.started_at < moment, ~ended))
-    )
+    stamps_late = (sync_runs.c.started_at < moment) | (sync_runs.c.mode == "rekey")
+    return list(conn.scalars(sa.select(sync_runs.c.id).where(stamps_late, ~ended)))
 
 
 def _current(since: Since, runs: list[int]) -> sa.Select[Any]:
-    return sa.select(*(_column(bindings, name) for name in COLUMNS)).where(
+    return sa.select(*(json_as_text(bindings.c[name]) for name in COLUMNS)).where(
         *_changed(since, runs, bindings.c.run_id, bindings.c.changed_at)
     )
 
@@ -109,7 +117,8 @@ def _taken_out(since: Since, runs: list[int]) -> sa.Select[Any]:
         "deleted_at": ended.label("deleted_at"),
     }
     columns = [
-        instead[name] if name in instead else _column(binding_versions, name) for name in COLUMNS
+        instead[name] if name in instead else json_as_text(binding_versions.c[name])
+        for name in COLUMNS
     ]
     is_last = ~sa.exists().where(
         later.c.sid == binding_versions.c.sid, later.c.id > binding_versions.c.id
@@ -131,9 +140,3 @@ def _changed(
         return []
     late = changed_at >= since.moment
     return [late | run_id.in_(runs)] if runs else [late]
-
-
-def _column(table: sa.Table, name: str) -> sa.ColumnElement[Any]:
-    """Return a column as exported: JSON as the text that it is."""
-    column = table.c[name]
-    return sa.cast(column, sa.Text).label(name) if name in _JSON else column

@@ -156,6 +156,11 @@ def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
     )
 
 
+def drop_expired(conn: sa.Connection, engine: Engine) -> None:
+    """Take the leases of killed runs away; one that is only frozen finds out when it wakes up."""
+    conn.execute(sa.delete(sync_leases).where(sync_leases.c.expires_at <= engine.now(conn)))
+
+
 def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]]:
     """Return every lease that is held now."""
     held = sa.select(sync_leases).where(sync_leases.c.expires_at > engine.now(conn))

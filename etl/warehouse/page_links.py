@@ -35,6 +35,11 @@ def forget(conn: sa.Connection, chat_service_sid: str) -> None:
     conn.execute(sa.delete(page_links).where(page_links.c.chat_service_sid == chat_service_sid))
 
 
+def forget_all(conn: sa.Connection) -> None:
+    """Drop what is stored of every service."""
+    conn.execute(sa.delete(page_links))
+
+
 def _of(scope: Scope) -> sa.ColumnElement[bool]:
     return sa.and_(*(page_links.c[name] == value for name, value in _key(scope).items()))
 

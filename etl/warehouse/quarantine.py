@@ -106,6 +106,24 @@ def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: 
     return 0
 
 
+def replace_payload(conn: sa.Connection, line_id: int, payload: str) -> None:
+    """Put another payload into a line; of two that have become the same, the later one stays."""
+    mine = rejected_bindings.c.id == line_id
+    line = conn.execute(sa.select(rejected_bindings).where(mine)).first()
+    if line is None:  # it has left for its twin
+        return
+    fingerprint = _fingerprint(Reject(line.sid, line.reason, payload))
+    is_same = (rejected_bindings.c.chat_service_sid == line.chat_service_sid) & (
+        rejected_bindings.c.fingerprint == fingerprint
+    )
+    twin = conn.execute(sa.select(rejected_bindings).where(is_same, ~mine)).first()
+    if twin is not None:
+        earlier = line if line.last_seen_at <= twin.last_seen_at else twin
+        conn.execute(sa.delete(rejected_bindings).where(rejected_bindings.c.id == earlier.id))
+    values = {"payload": payload, "fingerprint": fingerprint}
+    conn.execute(sa.update(rejected_bindings).where(mine).values(values))
+
+
 def read_open(conn: sa.Connection, services: Collection[str] = ()) -> list[Line]:
     """Return the open rejects of these services, or of all."""
     query = sa.select(*(rejected_bindings.c[name] for name in Line._fields))

@@ -197,3 +197,9 @@ def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
     for some in portions(stage_ids):
         for table in STAGE:
             conn.execute(sa.delete(table).where(table.c.stage_id.in_(some)))
+
+
+def discard_all(conn: sa.Connection) -> None:
+    """Forget what every unfinished scan has staged."""
+    for table in STAGE:
+        conn.execute(sa.delete(table))

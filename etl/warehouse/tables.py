@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261127_03"
+HEAD = "20261127_04"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -186,7 +186,7 @@ sync_runs = sa.Table(
     "sync_runs",
     metadata,
     sa.Column("id", identifier(), sa.Sequence("sync_runs_id_seq", optional=True), primary_key=True, comment="Counted up."),
-    sa.Column("mode", code(16), nullable=False, comment="sync, backfill, retry or retire."),
+    sa.Column("mode", code(16), nullable=False, comment="sync, backfill, retry, retire or rekey."),
     sa.Column("status", code(16), nullable=False, comment="running, succeeded, partial, failed, refused, interrupted or locked."),
     sa.Column("started_at", UtcDateTime(), nullable=False, comment="UTC."),
     sa.Column("finished_at", UtcDateTime(), comment="UTC; NULL while it runs, or when it was killed."),
@@ -289,6 +289,19 @@ shard_assignments = sa.Table(
     sa.Column("assigned_at", UtcDateTime(), nullable=False, comment="When the group's first process wrote it down."),
     sa.Column("places", text(), nullable=False, comment="JSON object: SID of each service and the place of the shard that reads it, counted from the account's first one."),
     comment="Which process of a run group reads which service, so that all end at about the same time.",
+)  # fmt: skip
+
+privacy_rules = sa.Table(
+    "privacy_rules",
+    metadata,
+    sa.Column("state", code(16), primary_key=True, comment="current: what rows are written by; next: what they are being rewritten to."),
+    sa.Column("identity", code(16), nullable=False, comment="keep, hmac or drop."),
+    sa.Column("endpoint", code(16), nullable=False, comment="keep, hmac or drop."),
+    sa.Column("key_check", code(64), comment="Tells whether a key is the one that was used; the key cannot be had from it. NULL where nothing is hashed."),
+    sa.Column("past_key_checks", text(), comment="Of current: the same of earlier keys, whose hashes may still be stored; JSON array, NULL where there are none."),
+    sa.Column("at_table", name(64), comment="Of next: the table that is being rewritten."),
+    sa.Column("at_key", name(64), comment="Of next: the last key in it that is done; NULL before the first."),
+    comment="How rows are written as far as they name people; no key and no name.",
 )  # fmt: skip
 
 sync_leases = sa.Table(
@@ -408,3 +421,10 @@ CONTENT = Row._fields[:-2]
 
 CARRIED = Row._fields
 """What staging hands over to `bindings`: content and both hashes."""
+
+_JSON = ("message_types", "extra")
+
+
+def json_as_text(column: sa.Column[Any]) -> sa.ColumnElement[Any]:
+    """Return a column to be read: what is JSON as the text that it is."""
+    return sa.cast(column, sa.Text).label(column.name) if column.name in _JSON else column

@@ -2,8 +2,8 @@
 
     python -m tests.acceptance.crashing
 
-Each line on standard input is `{"arguments": […], "at": N or null}`, with `"batch_pages": N` for batches of so few pages; each answer
-is the exit code. One process serves all of a trial's crashes, so that the program is loaded once and not for every N.
+Each line on standard input is `{"arguments": […], "at": N or null}`, with `"batch_pages": N` for batches of so few pages and
+`"rows_at_once": N` for a re-keying in such portions; each answer is the exit code. One process serves all of a trial's crashes, so that the program is loaded once and not for every N.
 """
 
 import json
@@ -22,6 +22,7 @@ from etl.cli.app import run
 from etl.sync import prefetch
 from etl.sync import run as _loaded_beforehand  # noqa: F401
 from etl.warehouse import migration as _too  # noqa: F401
+from etl.warehouse import rewriting
 
 CRASHED = 9
 
@@ -70,6 +71,7 @@ def main() -> None:
     for line in sys.stdin:
         order = json.loads(line)
         prefetch.BATCH_PAGES = order.get("batch_pages", prefetch.BATCH_PAGES)
+        rewriting.AT_ONCE = order.get("rows_at_once", rewriting.AT_ONCE)
         print(crash(order["arguments"], order["at"]), flush=True)  # noqa: T201
 
 

@@ -384,7 +384,10 @@ def test_a_refusal_is_told_everywhere(make_trial: MakeTrial, dry: tuple[str, ...
     [
         (lambda _: None, ("--since", "2001-01-01"), "narrowed by time"),
         (
-            lambda trial: trial.settings.update(privacy={"identity": "drop"}),
+            lambda trial: (
+                trial.settings.update(privacy={"identity": "drop"}),
+                trial.run("rekey"),
+            ),
             ("--identity", "somebody"),
             "privacy.identity",
         ),

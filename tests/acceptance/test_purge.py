@@ -175,8 +175,8 @@ def test_a_cutoff_is_needed(trial: Trial) -> None:
     assert trial.run("purge", expect=2).out == ""
 
 
-def test_the_readme_s_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) -> None:
-    """Who switches privacy on believes that the people are gone from the warehouse."""
+def test_the_documented_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) -> None:
+    """Who switched privacy on with 0.1.0, which left the past as it was, believes that the people are gone."""
     trial.sync()
     for service in trial.services:
         service.touch(5)
@@ -185,6 +185,7 @@ def test_the_readme_s_way_to_be_rid_of_plain_values_leaves_none(trial: Trial) ->
     trial.services[0].change(sid, date_updated="never")
     trial.sync()
     trial.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
+    trial.execute("UPDATE privacy_rules SET identity = 'drop', endpoint = 'drop'")
     trial.sync()
     people = "SELECT count(*) AS n FROM {} WHERE identity IS NOT NULL OR endpoint IS NOT NULL"
     assert trial.query(people.format("binding_versions")) != [{"n": 0}]

@@ -219,6 +219,7 @@ def test_an_old_scan_is_not_gone_on_with(long: Trial) -> None:
 def test_other_rules_begin_anew(long: Trial) -> None:
     """Half a service with identities and half without would break the promise of `privacy`."""
     long.settings["privacy"] = {"identity": "drop"}
+    long.run("rekey")
     [told] = long.sync().json["services"]
     assert (told["resumed"], told["inserted"]) == (False, 130)
     assert {row["identity"] for row in long.stored().values()} == {None}

@@ -22,7 +22,7 @@ from etl.stopping import Stop
 from etl.sync.context import Context, Request
 from etl.sync.deletes import DeleteBarrier
 from etl.sync.outcome import ScanOutcome
-from etl.sync.run import start_run
+from etl.sync.run import begin_run
 from etl.sync.scan import Scan
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
@@ -118,7 +118,7 @@ class ChangingWorld:
         self.endpoints.clear()
         self._note(self.alive_throughout)
         stop, request = Stop(), Request()
-        holder = start_run(settings, request, self._warehouse)
+        holder = begin_run(settings, request, self._warehouse)
         context = Context(settings, request, self._warehouse, stop, holder)
         transport = InProcess(self._simulator, self._rng, self._change)
         scope = Scope("main", self.service.sid)

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import sqlalchemy as sa
 
+from etl.domain.privacy import PrivacyRules
 from etl.domain.scope import Scope
 from etl.errors import LeaseHeld, LeaseLost
 from etl.sync.session import ScanSession
@@ -247,7 +248,7 @@ def test_a_lease_that_is_given_back_as_it_is_taken_over_is_held(warehouse: Wareh
 
 def test_a_scan_whose_opening_was_undone_ends_no_line_of_the_ledger(warehouse: Warehouse) -> None:
     """The id that it was given may be that of another scan by then, whose line it would overwrite."""
-    session = ScanSession(warehouse, holder(1), WHOLE)
+    session = ScanSession(warehouse, holder(1), WHOLE, PrivacyRules())
 
     def undo(conn: sa.Connection) -> None:
         raise LeaseLost("undone")
@@ -256,7 +257,7 @@ def test_a_scan_whose_opening_was_undone_ends_no_line_of_the_ledger(warehouse: W
         session.open(undo)
     assert not session.is_open
     assert live(warehouse) == []
-    other = ScanSession(warehouse, holder(2), WHOLE)
+    other = ScanSession(warehouse, holder(2), WHOLE, PrivacyRules())
     other.open(lambda _: None)
     assert other.is_open
     assert live(warehouse) == [("service", 2)]

@@ -1,0 +1,138 @@
+"""Rows rewritten to other privacy rules on every engine, and who may write meanwhile (docs/promises.md §14)."""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from etl import config, errors
+from etl.config import Settings
+from etl.domain.privacy import PrivacyRules
+from etl.stopping import Stop
+from etl.sync import rekey as rekeying
+from etl.sync.privacy import require_agreement
+from etl.warehouse import privacy_rules, rewriting
+from etl.warehouse.connection import Warehouse
+from tests.acceptance.trial import Trial, changes
+
+HASHED = {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"}
+
+
+def test_rewritten_rows_are_what_a_sync_writes(
+    trial_on: Callable[..., Trial], warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each engine keeps JSON and times in a form of its own, and the hash of a row is of none of them."""
+    monkeypatch.setattr(rewriting, "AT_ONCE", 7)
+    trial = trial_on(warehouse_url, (30,))
+    service = trial.services[0]
+    names = {row[name] for row in service.bindings.values() for name in ("identity", "endpoint")}
+    for number, sid in enumerate(service.sids()[:4]):
+        service.change(sid, nested={"b": [1.50, {"z": 0, "aa": "ü\u2028"}], "a": None}, n=number)
+    trial.sync()
+    for _ in range(3):
+        service.touch(6)
+        names |= {row["endpoint"] for row in service.bindings.values()}
+        trial.sync()
+    service.delete(3)
+    trial.sync()
+    service.change(service.sids()[0], date_updated="never")
+    for number in (1, 2):
+        service.put({"sid": "no", "identity": f"odd{number}@x.example"}, key=f"odd{number}")
+        names.add(f"odd{number}@x.example")
+    trial.sync()
+    stamps = trial.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
+    images = trial.query("SELECT id, sid, valid_from, valid_to FROM binding_versions ORDER BY id")
+    trial.settings["privacy"] = HASHED
+    planned = trial.run("rekey", "--dry-run", "--json").json["tables"]
+    assert trial.run("rekey", "--json").json["tables"] == planned
+    assert planned["binding_versions"]["rewritten"] == len(images) > 18
+    assert stamps == trial.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
+    assert images == trial.query(
+        "SELECT id, sid, valid_from, valid_to FROM binding_versions ORDER BY id"
+    )
+    stored = json.dumps(
+        [
+            *trial.query("SELECT * FROM bindings"),
+            *trial.query("SELECT * FROM binding_versions"),
+            *trial.query("SELECT * FROM rejected_bindings"),
+        ],
+        default=str,
+        ensure_ascii=False,
+    )
+    assert [name for name in names if name in stored] == []
+    assert changes(trial.sync()) == {"rejected": 3}
+    assert len(trial.query("SELECT * FROM binding_versions")) == len(images)
+    trial.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
+    trial.run("rekey")
+    assert len(trial.query("SELECT * FROM rejected_bindings")) == 2
+    assert changes(trial.sync()) == {"rejected": 3}
+
+
+def rules(key: str) -> PrivacyRules:
+    return PrivacyRules("hmac", "keep", key)
+
+
+def agree(warehouse: Warehouse, mine: PrivacyRules) -> None:
+    warehouse.transact(lambda conn: require_agreement(conn, warehouse.engine, mine))
+
+
+def test_of_two_first_runs_by_other_rules_one_is_refused(warehouse: Warehouse) -> None:
+    """Both find an empty warehouse: were both to go on, its rows would be hashed by two keys."""
+    refused: list[Exception] = []
+
+    def begin(key: str) -> None:
+        try:
+            agree(warehouse, rules(key))
+        except errors.ConfigurationError as error:
+            refused.append(error)
+
+    runs = [threading.Thread(target=begin, args=(key,)) for key in ("one", "other")]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert len(refused) == 1
+    recorded = warehouse.read(privacy_rules.read)
+    assert recorded.current in (rules("one"), rules("other"))
+
+
+def settings_of(url: str, **privacy: Any) -> Settings:
+    account = config.Account(
+        name="main",
+        account_sid="AC" + "a" * 32,
+        api_key=SecretStr("SK1"),
+        api_secret=SecretStr("s"),
+    )
+    return Settings(
+        accounts=[account],
+        warehouse=config.Warehouse(url=SecretStr(url)),
+        privacy=config.Privacy(**privacy),
+    )
+
+
+def test_who_takes_a_lease_and_who_rewrites_wait_for_each_other(
+    warehouse: Warehouse, warehouse_url: str
+) -> None:
+    """A scan that looks while the rewriting begins would see neither, and publish by the rules of before."""
+    if warehouse.engine.single_writer:
+        pytest.skip("one connection: there is no such moment")
+    agree(warehouse, PrivacyRules())
+    settings = settings_of(warehouse_url, identity="drop")
+    begun = threading.Thread(
+        target=rekeying.rekey, args=(settings, warehouse, Stop()), kwargs={"dry_run": False}
+    )
+
+    def open_scan(conn: sa.Connection) -> None:
+        require_agreement(conn, warehouse.engine, PrivacyRules())
+        begun.start()
+        begun.join(timeout=0.5)  # it waits for this transaction
+        assert privacy_rules.read(conn).following is None
+
+    warehouse.transact(open_scan)
+    begun.join()
+    with pytest.raises(errors.ConfigurationError, match="drop → keep"):
+        agree(warehouse, PrivacyRules())
