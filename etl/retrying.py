@@ -28,6 +28,7 @@ class FailedTry(NamedTuple):
 
 
 def _nothing_requested(_error: BaseException) -> float | None:
+    """Return no wait, for services that never ask for one."""
     return None
 
 

@@ -118,7 +118,7 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
             if outcome.exit_code:
                 tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
                 return outcome.exit_code
-    _answer(common)
+    _ask_questions(common)
     say(_farewell(folder, database, _draw(common, folder / "report.html")))
     return 0
 
@@ -149,7 +149,7 @@ def _sync(common: Common) -> RunOutcome:
         return execute(settings, Request(), Stop(), state)
 
 
-def _answer(common: Common) -> None:
+def _ask_questions(common: Common) -> None:
     with configured_warehouse(common.settings()) as warehouse:
         for question, query in _QUESTIONS.items():
             headers, rows = warehouse.read(functools.partial(_ask, sql=query))

@@ -56,7 +56,9 @@ def showing_progress(state: RunState) -> Iterator[None]:
         task = progress.add_task(
             "reading", total=None, pages="0 pages", rows="0 rows", speed=0.0, left=""
         )
-        looker = threading.Thread(target=_look, args=(state, progress, task, ended), daemon=True)
+        looker = threading.Thread(
+            target=_update_bar, args=(state, progress, task, ended), daemon=True
+        )
         looker.start()
         try:
             yield
@@ -65,7 +67,10 @@ def showing_progress(state: RunState) -> Iterator[None]:
             looker.join()
 
 
-def _look(state: RunState, progress: "Progress", task: "TaskID", ended: threading.Event) -> None:
+def _update_bar(
+    state: RunState, progress: "Progress", task: "TaskID", ended: threading.Event
+) -> None:
+    """Update the progress bar every moment until `ended` is set, and once more then."""
     while True:
         over = ended.wait(_SECONDS_BETWEEN_LOOKS)
         scans = state.scans

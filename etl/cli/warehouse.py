@@ -158,7 +158,7 @@ def _in_warehouse(
 
 
 def _parse_cutoff(value: str) -> datetime:
-    """Return the age of what is removed; minutes are refused, since 6m here means months."""
+    """Return the moment before which is removed; minutes are refused: 6m here means months."""
     if not re.fullmatch(r"\d+[hdw]", value):
         return _parse_time(value)
     try:

@@ -155,6 +155,7 @@ class Normalizer:
     def _hash_carefully(
         self, sids: list[str | None], raws: list[bytes]
     ) -> tuple[dict[str, HashedRow], list[Reject]]:
+        """Return hashed rows, and rejects for those without a readable SID."""
         hashed: dict[str, HashedRow] = {}
         rejects: list[Reject] = []
         for sid, raw in zip(sids, raws, strict=True):

@@ -62,9 +62,9 @@ class Scope:
             digest = hashlib.sha256("\x00".join(sorted(self.identities)).encode()).hexdigest()[:12]
             parts.append(f"identity:#{digest}")
         if self.since:
-            parts.append(f"since:{_text(self.since, 'T')}Z")
+            parts.append(f"since:{_format(self.since, 'T')}Z")
         if self.until:
-            parts.append(f"until:{_text(self.until, 'T')}Z")
+            parts.append(f"until:{_format(self.until, 'T')}Z")
         return " ".join(parts) or WHOLE_SERVICE
 
     @property
@@ -79,8 +79,8 @@ class Scope:
             return True
         if date_updated is None:
             return False
-        return (self.since is None or date_updated >= _text(self.since)) and (
-            self.until is None or date_updated < _text(self.until)
+        return (self.since is None or date_updated >= _format(self.since)) and (
+            self.until is None or date_updated < _format(self.until)
         )
 
     def partitions(self) -> list["Scope"]:
@@ -117,7 +117,7 @@ def overlap(one: str, other: str) -> bool:
     return not (mine and theirs and mine.isdisjoint(theirs))
 
 
-def _text(moment: datetime, between: str = " ") -> str:
+def _format(moment: datetime, between: str = " ") -> str:
     """Return UTC in the form of the warehouse.
 
     `strftime` would write the year 300 with three digits, which sort after 2023.

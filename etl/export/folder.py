@@ -86,9 +86,9 @@ def made_whole(out: Path) -> Iterator[Path]:
     try:
         unfinished.mkdir()
         yield unfinished
-        _sync(unfinished)
+        _fsync_folder(unfinished)
         unfinished.rename(target)  # which takes the place of an empty folder, and of no other
-        _sync(target.parent)
+        _fsync_folder(target.parent)
     except OSError as cause:
         raise _unwritable(out, cause) from cause
     finally:
@@ -100,7 +100,7 @@ def _unwritable(out: Path, cause: OSError) -> ConfigurationError:
     return ConfigurationError(f"--out {out} cannot be written: {reason}; nothing was exported")
 
 
-def _sync(folder: Path) -> None:
+def _fsync_folder(folder: Path) -> None:
     number = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(number)

@@ -32,7 +32,7 @@ class Sheet(Protocol):
 
 
 def sheets(format_: Format) -> Callable[[MeasuredFile], Sheet]:
-    """Return what makes a file one of this format.
+    """Return the writer class of this format.
 
     Raises:
         ConfigurationError: its package is not installed.

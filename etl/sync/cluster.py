@@ -105,7 +105,7 @@ class DaskWorkers:
             )
 
     def _take_counters(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        """A worker tells how far a service is."""
+        """Update the counters of a service's scans from an event of its worker."""
         _, said = event
         planned = self._planned.get((said["account"], said["chat_service_sid"]), {})
         for outcome, counters in zip(planned.values(), said["counters"], strict=False):

@@ -5,7 +5,6 @@ take out (one transaction per service: lease, guard, deletes, ledger)
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
@@ -19,6 +18,7 @@ from etl.domain.service import Service
 from etl.domain.status import DONE, ScanStatus
 from etl.sync.context import Context
 from etl.sync.deletes import DeletePolicy
+from etl.sync.lookups import look_up_all
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.sync.session import ScanSession
 from etl.sync.steps import Absences
@@ -68,7 +68,12 @@ def ask_for(
     Raises:
         Interrupted: the run is to stop.
     """
-    answers = _look_up(client, sids, counters, context)
+    answers, _ = look_up_all(
+        lambda sid: (look_up_service(client, sid, counters), b""),
+        sids,
+        client.account.concurrency,
+        context.stop,
+    )
     if Absence.WORDLESS in answers.values():
         trusted = (
             listed_sid is not None
@@ -140,7 +145,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
 
 
 def _decide(context: Context, departure: Departure, active: int) -> None:
-    """Ask the guard, for which all rows of the service are absent."""
+    """Set the outcome by the guard, for which all rows of the service are absent."""
     rules, outcome = context.settings.deletes, departure.outcome
     policy = DeletePolicy(rules, context.request.allow_mass_delete or not departure.guarded)
     done = ScanStatus.PLANNED if context.holder is None else ScanStatus.PUBLISHED
@@ -172,19 +177,6 @@ def _delete(conn: sa.Connection, context: Context, departure: Departure, order: 
 def _ending(outcome: ScanOutcome, counters: Counters) -> Ending:
     error = sentence(outcome.error) if outcome.error else outcome.note
     return Ending(outcome.status, counters, error=error)
-
-
-def _look_up(
-    client: Client, sids: Sequence[str], counters: Counters, context: Context
-) -> dict[str, Absence]:
-    pool = ThreadPoolExecutor(client.account.concurrency, "departure")
-    try:
-        asked = [pool.submit(look_up_service, client, sid, counters) for sid in sids]
-        while wait(asked, timeout=0.25).not_done:
-            context.stop.check()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return {sid: answer.result() for sid, answer in zip(sids, asked, strict=True)}
 
 
 def missing(

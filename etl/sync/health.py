@@ -85,6 +85,7 @@ def _still_true(line: Line, failure: Line | None) -> Line | None:
 
 
 def _badness(line: Line) -> tuple[int, float, str, str]:
+    """Return a sort key: the worst services first, and of those the oldest."""
     age = line["age_seconds"]
     oldest_first = float("-inf") if age is None else -age
     return (

@@ -112,7 +112,7 @@ class ScanSession:
         self._try_to(write)
 
     def _record_answers(self, conn: sa.Connection, ending: Ending) -> None:
-        """A type that the server does not know is read with that; what answered a page exists."""
+        """Note that a service which answered exists; an unknown type counts as read completely."""
         skipped = ending.status == ScanStatus.SKIPPED
         if skipped or ending.counters.pages:
             now = self.warehouse.engine.now(conn)

@@ -28,7 +28,7 @@ def record(
 
 
 def recount(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
-    """Count anew the active rows that have it, after a change of the service's rows."""
+    """Count again, for all that has drifted in a service, the active rows that have it."""
     names = [
         one for one in _names(conn, chat_service_sid) if one.kind is not Kind.TIME_FORM
     ]  # a form of time is not kept with the row

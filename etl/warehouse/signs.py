@@ -37,9 +37,9 @@ class Signs:
         self._seen_at[threading.get_ident()] = time.monotonic()
 
     def cut_off(self, seconds: float) -> int:
-        """End the connections that gave no sign for so long; tells how many.
+        """Shut down connections without a sign of life for `seconds`; return how many.
 
-        Whoever waits for one of them hears of a lost connection.
+        A thread that waits on one of them gets an error of a lost connection.
         """
         latest = time.monotonic() - seconds
         with self._lock:

@@ -13,7 +13,7 @@ from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
-from etl.warehouse.engines.upserts import on_conflict_update
+from etl.warehouse.engines.upserts import OnConflictEngine
 from etl.warehouse.tables import CARRIED
 
 _UNPACKED = ", ".join(f"entry[{place}]" for place in range(1, len(CARRIED) + 1))
@@ -35,9 +35,10 @@ _BY_CLASS = {
 }
 
 
-class Duckdb(FileEngine):
+class Duckdb(OnConflictEngine, FileEngine):
     """See `Engine`."""
 
+    insert = staticmethod(insert)
     harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit"})
     keeps_zones: ClassVar[bool] = True
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
@@ -139,17 +140,6 @@ class Duckdb(FileEngine):
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         items = sa.func.from_json(document, '["VARCHAR"]')
         return sa.func.list_contains(items, item, type_=sa.Boolean)
-
-    def insert_missing(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        return insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
-
-    def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        statement = insert(table).from_select(list(columns), rows)
-        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, (stage_id, batch, msgspec.json.encode(rows).decode()))

@@ -14,7 +14,7 @@ from etl.domain.binding import HashedRow, Row
 from etl.errors import ConfigurationError
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
-from etl.warehouse.engines.upserts import on_conflict_update
+from etl.warehouse.engines.upserts import OnConflictEngine
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_CODE = {
@@ -36,9 +36,10 @@ _INSERT_STAGED = (
 )
 
 
-class Sqlite(FileEngine):
+class Sqlite(OnConflictEngine, FileEngine):
     """See `Engine`."""
 
+    insert = staticmethod(insert)
     drivers: ClassVar[frozenset[str]] = frozenset({"pysqlite"})
     harmless_options: ClassVar[frozenset[str]] = frozenset({"mode", "uri"})
     has_schemas: ClassVar[bool] = False
@@ -115,18 +116,6 @@ class Sqlite(FileEngine):
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         entries = sa.func.json_each(document).table_valued("value", name="entries")
         return sa.literal(item).in_(sa.select(entries.c.value))
-
-    def insert_missing(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        return insert(table).prefix_with("OR IGNORE").from_select(list(columns), rows)
-
-    def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        # WHERE TRUE: without a WHERE, SQLite's parser takes ON CONFLICT for a join's ON.
-        statement = insert(table).from_select(list(columns), rows.where(sa.true()))
-        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])

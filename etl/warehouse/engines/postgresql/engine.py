@@ -14,7 +14,7 @@ from etl.domain.binding import HashedRow, Row
 from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.servers import ServerEngine, pool_options
-from etl.warehouse.engines.upserts import on_conflict_update
+from etl.warehouse.engines.upserts import OnConflictEngine
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_STATE = {
@@ -57,9 +57,10 @@ _ROWS_A_WRITE = 500
 _COPY_STAGED = f"COPY scan_staged (stage_id, batch, {', '.join(CARRIED)}) FROM STDIN"
 
 
-class Postgresql(ServerEngine):
+class Postgresql(OnConflictEngine, ServerEngine):
     """See `Engine`."""
 
+    insert = staticmethod(insert)
     drivers: ClassVar[frozenset[str]] = frozenset({"psycopg"})
     harmless_options: ClassVar[frozenset[str]] = frozenset(
         {"sslmode", "connect_timeout", "application_name"}
@@ -213,17 +214,6 @@ class Postgresql(ServerEngine):
 
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         return document.bool_op("?")(sa.literal(item, sa.Text))
-
-    def insert_missing(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        return insert(table).from_select(list(columns), rows).on_conflict_do_nothing()
-
-    def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        statement = insert(table).from_select(list(columns), rows)
-        return on_conflict_update(statement, table, columns)
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         import psycopg

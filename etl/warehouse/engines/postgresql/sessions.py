@@ -48,6 +48,7 @@ class Session(psycopg.Connection[Any]):
         return super().wait(self._attended(gen), *rest, **options)
 
     def _attended(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Go through a wait of the driver; when it is silent for long, ask the server about it."""
         quiet_since = time.monotonic()
         try:
             state = next(gen)
@@ -69,9 +70,9 @@ class Session(psycopg.Connection[Any]):
             raise psycopg.OperationalError("the server fell silent")
 
     def _is_at_work(self) -> bool:
-        """Return whether the server says, over another connection, that it is still at work.
+        """Return whether the server, asked over another connection, still works for this one.
 
-        Else it ends there.
+        If not, its session is ended there.
         """
         if self.again is None:
             return False
