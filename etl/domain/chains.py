@@ -52,23 +52,40 @@ def spread(links: Iterable[PageLink], rows: int) -> list[PageLink]:
     return _nearest([one for one in links if 0 < one.rows_before < rows], targets)
 
 
-def choose_starts(links: Iterable[PageLink], chains: int, begin: int = 0) -> list[PageLink]:
-    """Return where all chains but the first one start, which starts after `begin` rows.
+class Cut:
+    """Where the chains of one reading start, and where more of them may."""
 
-    Fewer than asked for where parts would be hardly longer than the pages by which chains meet.
-    """
-    ahead = sorted(one for one in links if one.rows_before > begin)
-    if not ahead:
-        return []
-    end = ahead[-1].rows_before + (ahead[-1].rows_before - begin) / len(ahead)
-    targets = [begin + (end - begin) * part / chains for part in range(1, chains)]
-    starts: list[PageLink] = []
-    before = begin
-    for one in _nearest(ahead, targets):
-        if min(one.rows_before - before, end - one.rows_before) >= _FEWEST_PAGES * one.page_size:
-            starts.append(one)
-            before = one.rows_before
-    return starts
+    def __init__(self, links: Iterable[PageLink], chains: int, begin: int = 0) -> None:
+        """The first chain starts after `begin` rows; all together are `chains`, or fewer.
+
+        Parts that are hardly longer than the pages by which chains meet are not worth one.
+        """
+        ahead = sorted(one for one in links if one.rows_before > begin)
+        self.end = begin
+        """How many rows there were last time, as far as links tell."""
+        if ahead:
+            last = ahead[-1].rows_before
+            self.end = last + (last - begin) // len(ahead)
+        targets = [begin + (self.end - begin) * part / chains for part in range(1, chains)]
+        self.starts: list[PageLink] = []
+        before = begin
+        for one in _nearest(ahead, targets):
+            if _is_between(one, before, self.end):
+                self.starts.append(one)
+                before = one.rows_before
+        self._spare = [one for one in ahead if one not in self.starts]
+
+    def take_middle(self, begin: int, end: int) -> PageLink | None:
+        """Return, only once, the link that cuts a part best in two, if one does."""
+        inside = [one for one in self._spare if _is_between(one, begin, end)]
+        middle = _nearest(inside, [(begin + end) / 2])
+        self._spare = [one for one in self._spare if one not in middle]
+        return middle[0] if middle else None
+
+
+def _is_between(link: PageLink, begin: int, end: int) -> bool:
+    least = _FEWEST_PAGES * link.page_size
+    return link.rows_before - begin >= least and end - link.rows_before >= least
 
 
 def _nearest(links: Iterable[PageLink], targets: Sequence[float]) -> list[PageLink]:

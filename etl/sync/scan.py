@@ -9,14 +9,14 @@
 `sync`, `backfill` and a dry run are this same scan with another source or sink.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import structlog
 
 from etl import errors
-from etl.domain.chains import PageLink, choose_starts
+from etl.domain.chains import Cut
 from etl.domain.normalize import Normalizer
 from etl.domain.rejection import refuse_common_reason
 from etl.domain.scope import Scope
@@ -47,28 +47,25 @@ def read(source: Source, sink: Sink, opened: Opened, trace: Trace) -> Reading:
         WarehouseError: a batch cannot be kept.
         Interrupted: the run is to stop.
     """
-    starts = _find_starts(source, sink, opened)
-    if opened.link is not None or starts:
+    cut = _find_cut(source, sink, opened)
+    if opened.link is not None or cut.starts:
         try:
-            return _read_from(opened, starts, source, sink, trace)
+            return _read_from(opened, cut, source, sink, trace)
         except errors.PageTokenRefused as error:
             log.warning("scan.restarted", **source.scope.named, reason=sentence(error))
             sink.start_over()
-    return _read_from(Opened(), [], source, sink, trace)
+    return _read_from(Opened(), Cut([], 1), source, sink, trace)
 
 
-def _find_starts(source: Source, sink: Sink, opened: Opened) -> list[PageLink]:
-    if source.most_chains == 1:
-        return []
-    links = sink.find_links(source.client.account.page_size)
-    return choose_starts(links, source.most_chains, begin=opened.fetched)
+def _find_cut(source: Source, sink: Sink, opened: Opened) -> Cut:
+    page_size = source.client.account.page_size
+    links = sink.find_links(page_size) if source.most_chains > 1 else ()
+    return Cut(links, source.most_chains, begin=opened.fetched)
 
 
-def _read_from(
-    opened: Opened, starts: Sequence[PageLink], source: Source, sink: Sink, trace: Trace
-) -> Reading:
+def _read_from(opened: Opened, cut: Cut, source: Source, sink: Sink, trace: Trace) -> Reading:
     if source.most_chains > 1:
-        return read_side_by_side(opened, starts, source, sink, trace)
+        return read_side_by_side(opened, cut, source, sink, trace)
     found = Kept()
     with source.prefetch(opened.link, trace) as pages:
         for batch in pages.batches():

@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self
@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from etl import errors
-from etl.domain.chains import PageLink, spread
+from etl.domain.chains import Cut, PageLink, spread
 from etl.domain.counters import sum_up
 from etl.sync.chain import Chain, Pile
 from etl.sync.outcome import sentence
@@ -60,9 +60,9 @@ class _Ended(NamedTuple):
 
 
 def read_side_by_side(
-    opened: Opened, starts: Sequence[PageLink], source: Source, sink: Sink, trace: Trace
+    opened: Opened, cut: Cut, source: Source, sink: Sink, trace: Trace
 ) -> Reading:
-    """Read a listing to its end into `sink`; besides where it was opened, chains begin at `starts`.
+    """Read a listing to its end into `sink`, from where it was opened and where it is cut.
 
     Raises:
         PageTokenRefused: one of the links is no longer good; one chain has to read it all.
@@ -71,7 +71,7 @@ def read_side_by_side(
         Interrupted: the run is to stop.
     """
     kept: defaultdict[int, Kept] = defaultdict(Kept)
-    with SideBySide(source, trace, starts, opened) as chains:
+    with SideBySide(source, trace, cut, opened) as chains:
         for event in chains.events():
             if isinstance(event, Linked):
                 sink.link(*event)
@@ -91,34 +91,29 @@ def read_side_by_side(
 class SideBySide:
     """Reads one listing by several chains; it is entered, then its events are taken."""
 
-    def __init__(
-        self,
-        source: Source,
-        trace: Trace,
-        starts: Sequence[PageLink],
-        opened: Opened,
-    ) -> None:
-        """`starts` are where all chains but the first begin, in the order of the listing."""
+    def __init__(self, source: Source, trace: Trace, cut: Cut, opened: Opened) -> None:
+        """The first chain begins where it was opened, the others where it is cut."""
         self._source = source
         self._trace = trace
+        self._cut = cut
         self._counted_before = replace(source.counters)
         first = Chain(0, opened.link, opened.fetched)
-        later = (Chain(number, one.link, one.rows_before) for number, one in enumerate(starts, 1))
-        self._chains = [first, *later]
+        later = enumerate(cut.starts, 1)
+        self._chains = [first, *(Chain(number, one.link, one.rows_before) for number, one in later)]
+        self._side_by_side = len(self._chains)
         self._linked = [first]
         self._ended: set[Chain] = set()
-        self._next_links = {chain: chain.link or "" for chain in self._chains}
+        self._next_links: dict[Chain, str] = {}
         self._is_resumed = opened.link is not None
         self._lost_the_end = False
         self._dropped: list[str] = []
         self._abandoned = False
         self._log = log.bind(**source.scope.named)
-        self._events: queue.Queue[Batch | _Ended] = queue.Queue(len(self._chains))
+        self._events: queue.Queue[Batch | _Ended] = queue.Queue(self._side_by_side)
 
     def __enter__(self) -> Self:
         for chain in self._chains:
-            pages = self._source_of(chain).follow(chain.link, self._trace)
-            self._run(chain, chain.read(pages, partial(self._ahead_of, chain)))
+            self._start(chain)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -180,7 +175,8 @@ class SideBySide:
     def _hand_on(self, batch: Batch) -> Iterator[Batch]:
         chain = self._chains[batch.chain]
         if not chain.dropped:
-            self._next_links[chain] = batch.next_link or self._next_links[chain]
+            if batch.next_link is not None:
+                self._next_links[chain] = batch.next_link
             yield batch
 
     def _note_end(self, event: _Ended) -> Iterator[Linked | Dropped]:
@@ -193,6 +189,7 @@ class SideBySide:
             yield from self._drop([chain], sentence(error) if error else "it has no rows")
         elif error is None:
             yield from self._follow_meetings()
+            self._fill_free_place()
         elif isinstance(error, errors.SourceError) and is_later and not error.transient:
             raise ChainBroken(f"a chain from a remembered link broke off: {error}") from error
         else:
@@ -205,7 +202,24 @@ class SideBySide:
             yield from self._drop(passed, "it was never met")
             last = last.met
             self._linked.append(last)
-            yield Linked(last.number, self._next_links[last])
+            yield Linked(last.number, self._next_links.get(last) or last.link or "")
+
+    def _fill_free_place(self) -> None:
+        """Cut the longest part that is left in two; not where links turned out to be no good."""
+        running = [one for one in self._chains if not (one.dropped or one in self._ended)]
+        if self._dropped or not running:
+            return
+        longest = max(running, key=lambda one: self._end_of(one) - one.begin - one.rows)
+        start = self._cut.take_middle(longest.begin + longest.rows, self._end_of(longest))
+        if start is not None:
+            chain = Chain(len(self._chains), start.link, start.rows_before)
+            self._chains.append(chain)
+            self._start(chain)
+
+    def _end_of(self, chain: Chain) -> int:
+        """Return where the next chain begins."""
+        ahead = [one.begin for one in self._chains if one.begin > chain.begin and not one.dropped]
+        return min(ahead, default=self._cut.end)
 
     def _drop(self, chains: Iterable[Chain], reason: str) -> Iterator[Dropped]:
         for chain in chains:
@@ -272,6 +286,10 @@ class SideBySide:
     def _is_needless(self, chain: Chain) -> bool:
         return self._abandoned or chain.dropped
 
+    def _start(self, chain: Chain) -> None:
+        pages = self._source_of(chain).follow(chain.link, self._trace)
+        self._run(chain, chain.read(pages, partial(self._ahead_of, chain)))
+
     def _run(self, chain: Chain, pages: Iterator[FetchedPage]) -> None:
         def work() -> None:
             error = self._hand_over(chain, pages)
@@ -284,7 +302,7 @@ class SideBySide:
 
     def _hand_over(self, chain: Chain, pages: Iterator[FetchedPage]) -> Exception | None:
         """Put all pages into batches; return what went wrong."""
-        pile, error = Pile(chain.number, len(self._chains)), None
+        pile, error = Pile(chain.number, self._side_by_side), None
         try:
             for fetched in pages:
                 if self._is_needless(chain):

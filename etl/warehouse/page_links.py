@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import sqlalchemy as sa
 
-from etl.domain.chains import PageLink
+from etl.domain.chains import MOST_LINKS, PageLink
 from etl.domain.scope import Scope
 from etl.warehouse.tables import page_links
 
@@ -19,7 +19,8 @@ def find(conn: sa.Connection, scope: Scope, page_size: int) -> list[PageLink]:
     query = sa.select(*(page_links.c[name] for name in PageLink._fields)).where(
         _of(scope), page_links.c.account == scope.account, page_links.c.page_size == page_size
     )
-    return [PageLink(*line) for line in conn.execute(query.order_by(page_links.c.rows_before))]
+    ordered = query.order_by(page_links.c.rows_before).limit(MOST_LINKS)
+    return [PageLink(*line) for line in conn.execute(ordered)]
 
 
 def replace(conn: sa.Connection, scope: Scope, scan_id: int, links: Sequence[PageLink]) -> None:

@@ -139,6 +139,27 @@ def test_a_chain_that_breaks_leaves_it_to_one(make_cut: MakeTrial) -> None:
     trial.assert_equal_to_world()
 
 
+def test_a_free_place_goes_to_the_longest_part(make_cut: MakeTrial) -> None:
+    """Where one part is far longer than the others, it would be read by one chain alone."""
+    trial = make_cut(page_tokens="opaque")
+    trial.account["chains_per_service"] = 2
+    tokens = {link.rpartition("=")[2] for link in remembered(trial)}
+    started: list[str] = []
+
+    def watch(request: Request) -> None:
+        token = request.parameters.get("PageToken", [""])[0]
+        if token in tokens:
+            started.append(token)
+        if request.page == PAGES // 2 + 1:  # of the second chain, when the first one has met it
+            wait_until(lambda: len(started) > 1)
+
+    trial.front.watch = watch
+    [told] = trial.sync().json["services"]
+    assert len(started) > 1
+    assert (told["complete"], told["unchanged"]) == (True, 10 * PAGES)
+    trial.assert_equal_to_world()
+
+
 def test_one_chain_remembers_nothing(make_trial: MakeTrial) -> None:
     """Who does not ask for it must not pay for it."""
     trial = make_trial((60,), max_page_size=10)

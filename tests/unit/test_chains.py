@@ -5,10 +5,10 @@ import itertools
 import pytest
 
 from etl.domain.chains import (
+    Cut,
     LinkSample,
     Overlap,
     PageLink,
-    choose_starts,
     compare_with_start,
     has_read_enough,
     keys_of,
@@ -31,7 +31,7 @@ def test_a_listing_is_cut_into_equal_parts() -> None:
     every_page = links(*range(100, 40_000, 100))
     remembered = spread(every_page, 40_000)
     assert len(remembered) == 63
-    starts = positions(choose_starts(remembered, 8))
+    starts = positions(Cut(remembered, 8).starts)
     assert starts == [5000, 10_000, 15_000, 20_000, 25_000, 30_000, 35_000]
 
 
@@ -48,19 +48,29 @@ def test_one_page_is_not_cut(rows: int) -> None:
 
 def test_parts_are_not_shorter_than_two_pages() -> None:
     """Each meeting costs a page; a part of one page would be read twice for nothing."""
-    assert positions(choose_starts(links(100, 200, 300, 400), 5)) == [200]
+    assert positions(Cut(links(100, 200, 300, 400), 5).starts) == [200]
 
 
 def test_what_lies_behind_the_place_to_resume_at_is_cut() -> None:
     """A reading that goes on must not start a chain in what it has."""
-    found = positions(choose_starts(links(*range(100, 1000, 100)), 3, begin=400))
+    found = positions(Cut(links(*range(100, 1000, 100)), 3, begin=400).starts)
     assert found == [600, 800]
 
 
 def test_links_that_say_nonsense_cut_nothing() -> None:
     """Somebody may have changed the table by hand."""
-    assert choose_starts(links(-100, 0), 4) == []
-    assert choose_starts([], 4) == []
+    assert Cut(links(-100, 0), 4).starts == []
+    assert Cut([], 4).starts == []
+
+
+def test_what_is_left_of_a_part_is_cut_in_its_middle() -> None:
+    """A place that is free would stay so while the longest part is read by one chain."""
+    cut = Cut(links(*range(100, 2000, 100)), 2)
+    assert positions(cut.starts) == [1000]
+    taken = [cut.take_middle(1200, 2000) for _ in range(3)]
+    assert [one and one.rows_before for one in taken] == [1600, 1500, 1700]
+    assert cut.take_middle(0, 300) is None
+    assert cut.take_middle(950, 1300) is None
 
 
 def test_a_sample_stays_small_and_even() -> None:
