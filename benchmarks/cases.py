@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from benchmarks.world import World
+from benchmarks.world import CHANGED, EXPIRED, World
 
 FIRST, REPEAT, CHANGED_RUN = "first load", "repeat, no change", "repeat, 1 % changed"
 GROWN = "repeat, grown"
+EXPIRED_RUN = "repeat, links expired"
+VARIANTS = {CHANGED_RUN: CHANGED, EXPIRED_RUN: EXPIRED}
+"""What is served in a phase, where it is not the base."""
 COMMANDS = {
     "status": ("status", "--json"),
     "report": ("report", "--out", "report.html"),
@@ -32,6 +35,7 @@ class Case:
     phases: tuple[str, ...]
     store: str = "postgres"
     concurrency: int = 4
+    chains: int = 1
     most_rounds: int = 99
 
 
@@ -56,6 +60,16 @@ CASES = {
             ("floor-fetch", "ours"),
             (FIRST, REPEAT),
             concurrency=8,
+        ),
+        Case(
+            "chains",
+            "150 ms a page, one service of 400 pages, 8 chains",
+            World(services=1, rows_per_service=40_000, latency_ms=150),
+            ("ours",),
+            (FIRST, REPEAT, EXPIRED_RUN),
+            concurrency=8,
+            chains=8,
+            most_rounds=2,
         ),
         Case(
             "sqlite",

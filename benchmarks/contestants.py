@@ -28,6 +28,7 @@ class Job:
     services: list[str]
     page_size: int
     concurrency: int
+    chains: int
     database_url: str
     folder: Path
 
@@ -82,6 +83,7 @@ def write_our_config(job: Job) -> Path:
         "services": job.services,
         "page_size": job.page_size,
         "concurrency": job.concurrency,
+        "chains_per_service": job.chains,
     }
     path = job.folder / "config.yaml"
     path.write_text(

@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator
 
-from benchmarks.world import ACCOUNT_SID, CHANGED, World, make_row
+from benchmarks.world import ACCOUNT_SID, CHANGED, EXPIRED, World, make_row
 
 Pages = dict[str, dict[str, bytes]]  # listing path → page token ("" for the first page) → answer
 
@@ -28,16 +28,17 @@ def error(status: str, code: int, message: str) -> bytes:
 
 def render(world: World, base_url: str, variant: str) -> Pages:
     """Every page of every service."""
-    changed = world.changed_indexes() if variant == CHANGED else frozenset()
     return {
-        f"/v1/Services/{sid}/Bindings": dict(_render_service(world, base_url, number, changed))
+        f"/v1/Services/{sid}/Bindings": dict(_render_service(world, base_url, number, variant))
         for number, sid in enumerate(world.service_sids)
     }
 
 
 def _render_service(
-    world: World, base_url: str, number: int, changed: frozenset[int]
+    world: World, base_url: str, number: int, variant: str
 ) -> Iterator[tuple[str, bytes]]:
+    changed = world.changed_indexes() if variant == CHANGED else frozenset()
+    day = 5 if variant == EXPIRED else 4
     sid, first = world.service_sids[number], number * world.rows_per_service
     for page in range(world.pages_per_service):
         start = page * world.page_size
@@ -46,18 +47,18 @@ def _render_service(
             make_row(base_url, sid, index, changed=first + index in changed)
             for index in range(start, stop)
         ]
-        meta = _make_meta(world, base_url, sid, page)
+        meta = _make_meta(world, base_url, sid, page, day)
         yield (
-            _token(page),
+            _token(page, day),
             answer("200 OK", f'{{"meta": {json.dumps(meta)}, "bindings": [{", ".join(rows)}]}}'),
         )
 
 
-def _make_meta(world: World, base_url: str, sid: str, page: int) -> dict[str, object]:
+def _make_meta(world: World, base_url: str, sid: str, page: int, day: int) -> dict[str, object]:
     listing = f"{base_url}/v1/Services/{sid}/Bindings?PageSize={world.page_size}"
 
     def link(number: int) -> str:
-        return f"{listing}&Page={number}" + (f"&PageToken={_token(number)}" if number else "")
+        return f"{listing}&Page={number}" + (f"&PageToken={_token(number, day)}" if number else "")
 
     return {
         "page": page,
@@ -70,12 +71,12 @@ def _make_meta(world: World, base_url: str, sid: str, page: int) -> dict[str, ob
     }
 
 
-def _token(page: int) -> str:
+def _token(page: int, day: int) -> str:
     """Shaped like the service's own: dots, colons and unescaped base64 padding."""
     if not page:
         return ""
     padded = base64.b64encode(f"{page:07}".encode()).decode()
-    return f"PTactive_2025-05-04T03:17:17.005Z_{padded}"
+    return f"PTactive_2025-05-{day:02}T03:17:17.005Z_{padded}"
 
 
 def render_services(world: World, base_url: str) -> bytes:

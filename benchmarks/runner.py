@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.cases import CHANGED_RUN, COMMANDS, GROWN, GROWN_COMMANDS, Case
+from benchmarks.cases import CHANGED_RUN, COMMANDS, GROWN, GROWN_COMMANDS, VARIANTS, Case
 from benchmarks.contestants import CONTESTANTS, Contestant, Job, ask_ours
 from benchmarks.grown import grow
 from benchmarks.postgres import PostgresServer
@@ -17,7 +17,7 @@ from benchmarks.process import Usage, run
 from benchmarks.samples import Sample
 from benchmarks.serving import PageServer, start_pages
 from benchmarks.stores import Marks, Store, open_store
-from benchmarks.world import BASE, CHANGED
+from benchmarks.world import BASE
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Bench:
 
     def measure(self, case: Case, names: Sequence[str]) -> Iterator[Sample]:
         """All rounds of a case."""
-        variants = (BASE, CHANGED) if CHANGED_RUN in case.phases else (BASE,)
+        variants = (BASE, *(VARIANTS[phase] for phase in case.phases if phase in VARIANTS))
         with start_pages(case.world, variants) as server:
             for number in range(1, min(self.rounds, case.most_rounds) + 1):
                 yield from self._measure_round(case, names, server, number)
@@ -64,7 +64,7 @@ class Bench:
                 self._enter(stack, case, name, server) for name in (*names[turn:], *names[:turn])
             ]
             for phase in case.phases:
-                server.switch(CHANGED if phase == CHANGED_RUN else BASE)
+                server.switch(VARIANTS.get(phase, BASE))
                 if phase == GROWN:
                     self.tell(f"{case.name}: growing the warehouse takes minutes")
                     for entry in entries:
@@ -84,6 +84,7 @@ class Bench:
             world.service_sids,
             world.page_size,
             case.concurrency,
+            case.chains,
             store.url,
             folder,
         )

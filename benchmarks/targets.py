@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from benchmarks.cases import CASES, CHANGED_RUN, FIRST, GROWN, REPEAT
+from benchmarks.cases import CASES, CHANGED_RUN, EXPIRED_RUN, FIRST, GROWN, REPEAT
 from benchmarks.samples import Samples
 
 MAIN = "page-100"
 LATENCY = CASES["latency"]
+CHAINS = CASES["chains"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def judge(samples: Samples, startup: Sequence[float]) -> list[Target]:
     return [
         *_judge_speed(samples),
         *_judge_latency(samples),
+        *_judge_chains(samples),
         *_judge_memory(samples),
         *_judge_growth(samples),
         *_judge_grown(samples),
@@ -92,6 +94,37 @@ def _judge_latency(samples: Samples) -> list[Target]:
     )
     title = f"{LATENCY.title}: time against nothing but waiting ({world.rows * per_row:g} s)"
     return [Target(title, 1.15, False, " x", overhead)]
+
+
+def _judge_chains(samples: Samples) -> list[Target]:
+    world = CHAINS.world
+    per_row = world.latency_ms / 1000 / world.page_size
+
+    def overhead(phase: str, chains: int) -> float | None:
+        return samples.median(
+            CHAINS.name,
+            phase,
+            "ours",
+            lambda sample: sample.wall / (sample.rows * per_row / chains),
+        )
+
+    waiting = world.rows * per_row
+    return [
+        Target(
+            f"{CHAINS.title}: time against nothing but waiting ({waiting / CHAINS.chains:g} s)",
+            1.25,
+            False,
+            " x",
+            overhead(REPEAT, CHAINS.chains),
+        ),
+        Target(
+            f"the same with links that expired, against one chain's waiting ({waiting:g} s)",
+            1.1,
+            False,
+            " x",
+            overhead(EXPIRED_RUN, 1),
+        ),
+    ]
 
 
 def _judge_memory(samples: Samples) -> list[Target]:

@@ -9,7 +9,8 @@ import random
 from dataclasses import dataclass
 from itertools import permutations
 
-BASE, CHANGED = "base", "changed"
+BASE, CHANGED, EXPIRED = "base", "changed", "expired"
+"""What is served: these rows, some of them changed, the same under other page tokens."""
 CHANGED_SHARE = 100  # one row in a hundred
 CHANGED_SINCE = "2025-11-01T00:00:00Z"  # later than every date of the base variant
 

@@ -169,10 +169,15 @@ class Pile:
     """Pages of a chain, until they are worth a batch."""
 
     def __init__(self, chain: int, chains: int) -> None:
-        """All `chains` together hold no more than one would."""
+        """Of so many `chains` each holds less than one alone, and hands on less often.
+
+        A batch is a transaction, and memory and warehouse are the same for one chain and for many.
+        """
         self._chain = chain
-        self._most_rows = BATCH_ROWS // chains
-        self._most_bytes = BATCH_BYTES // chains
+        share = max(0.2, min(1, 2 / chains))
+        self._most_rows = BATCH_ROWS * share
+        self._most_bytes = BATCH_BYTES * share
+        self._longest_seconds = BATCH_SECONDS * max(1, chains // 4)
         self._pages: list[FetchedPage] = []
         self._rows = self._bytes = 0
         self._first_at = 0.0
@@ -196,7 +201,7 @@ class Pile:
             self._rows >= self._most_rows
             or self._bytes >= self._most_bytes
             or len(self._pages) >= BATCH_PAGES
-            or time.monotonic() - self._first_at >= BATCH_SECONDS
+            or time.monotonic() - self._first_at >= self._longest_seconds
         )
 
     def take(self) -> Batch:

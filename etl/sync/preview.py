@@ -91,7 +91,7 @@ class PreviewSink:
         taken_out = count_taken_out(conn, engine, [one for one in hashed if one.sid in new])
         return _Planned(found, taken_out, _count_fields(conn, engine, found, hashed))
 
-    def link(self, chain: int, next_link: str) -> None:
+    def link(self, chains: Sequence[int], next_link: str) -> None:
         """There is one chain."""
 
     def drop(self, chain: int) -> None:

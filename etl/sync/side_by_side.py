@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self
@@ -41,11 +41,12 @@ class ChainBroken(errors.PageTokenRefused):
 
 
 class Linked(NamedTuple):
-    """What this chain has read, and reads from now on, counts."""
+    """What these chains have read, and read from now on, counts."""
 
-    chain: int
+    chains: Sequence[int]
+    """In the order of the listing."""
     next_link: str
-    """Where it goes on after the batches that were taken."""
+    """Where the last of them goes on after the batches that were taken."""
 
 
 class Dropped(NamedTuple):
@@ -109,7 +110,7 @@ class SideBySide:
         self._dropped: list[str] = []
         self._abandoned = False
         self._log = log.bind(**source.scope.named)
-        self._events: queue.Queue[Batch | _Ended] = queue.Queue(self._side_by_side)
+        self._events: queue.Queue[Batch | _Ended] = queue.Queue(max(1, self._side_by_side // 2))
 
     def __enter__(self) -> Self:
         for chain in self._chains:
@@ -196,13 +197,15 @@ class SideBySide:
             raise error
 
     def _follow_meetings(self) -> Iterator[Linked | Dropped]:
-        last = self._linked[-1]
+        known, last = len(self._linked), self._linked[-1]
         while last in self._ended and last.met is not None:
             passed = [one for one in self._chains if last.begin < one.begin < last.met.begin]
             yield from self._drop(passed, "it was never met")
             last = last.met
             self._linked.append(last)
-            yield Linked(last.number, self._next_links.get(last) or last.link or "")
+        if len(self._linked) > known:
+            next_link = self._next_links.get(last) or last.link or ""
+            yield Linked(self.linked[known:], next_link)
 
     def _fill_free_place(self) -> None:
         """Cut the longest part that is left in two; not where links turned out to be no good."""

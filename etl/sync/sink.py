@@ -38,10 +38,11 @@ class Sink(Protocol):
     def keep(self, batch: Batch) -> Kept:
         """Compare a batch with the warehouse, and stage what publishing will need."""
 
-    def link(self, chain: int, next_link: str) -> None:
-        """Count what this chain reads as read: it is linked with the first one.
+    def link(self, chains: Sequence[int], next_link: str) -> None:
+        """Count what these chains read as read: they are linked with the first one.
 
-        What comes of a chain before that is kept apart. `next_link` tells where it goes on.
+        What comes of a chain before that is kept apart. `next_link` tells where the last of them
+        goes on.
         """
 
     def drop(self, chain: int) -> None:

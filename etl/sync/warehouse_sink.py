@@ -114,25 +114,21 @@ class WarehouseSink:
 
     # chains side by side
 
-    def link(self, chain: int, next_link: str) -> None:
-        held = self._apart_of(chain)
-        progress = replace(
-            self._progress,
-            next_link=next_link,
-            pages=self._pages,
-            fetched=self._progress.fetched + held.fetched,
-        )
+    def link(self, chains: Sequence[int], next_link: str) -> None:
+        apart = [self._apart[chain] for chain in chains if chain in self._apart]
+        fetched = self._progress.fetched + sum(one.fetched for one in apart)
+        progress = replace(self._progress, next_link=next_link, pages=self._pages, fetched=fetched)
 
         def take_over(conn: sa.Connection) -> None:
             self._session.renew(conn)
             ledger.require_progress(conn, progress.stage_id)
-            staging.move(conn, held.stage_id, into=progress.stage_id)
+            staging.move(conn, [one.stage_id for one in apart], into=progress.stage_id)
             ledger.move_progress(conn, progress, self._engine.now(conn))
 
         self._warehouse.transact(take_over)
         self._progress = progress
-        self._linked.add(chain)
-        self._apart.pop(chain, None)
+        self._linked.update(chains)
+        self._apart = {chain: one for chain, one in self._apart.items() if chain not in chains}
 
     def drop(self, chain: int) -> None:
         if chain in self._apart:

@@ -181,15 +181,15 @@ def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
     return conn.scalar(sa.select(sa.func.count()).select_from(bindings).where(active)) or 0
 
 
-def move(conn: sa.Connection, stage_id: int, into: int) -> None:
-    """Make what is staged under one id part of another stage; batches of both differ in number."""
+def move(conn: sa.Connection, stage_ids: Collection[int], into: int) -> None:
+    """Make what is staged under these ids part of one stage; no two batches have one number."""
     target = sa.literal(into, sa.BigInteger).label("stage_id")
     for table in (scan_seen, scan_staged):
         columns = [target if one.name == "stage_id" else one for one in table.columns]
-        rows = sa.select(*columns).where(table.c.stage_id == stage_id)
+        rows = sa.select(*columns).where(table.c.stage_id.in_(stage_ids))
         names = [one.name for one in table.columns]
         conn.execute(sa.insert(table).from_select(names, rows, include_defaults=False))
-    discard(conn, [stage_id])
+    discard(conn, stage_ids)
 
 
 def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
