@@ -38,8 +38,9 @@ lint: .venv/.installed-dev ## ruff, formatting, import rules
 types: .venv/.installed-dev ## mypy
 	@$(BIN)/mypy
 
-docs: .venv/.installed-dev ## write the data dictionary and the screens anew
+docs: .venv/.installed-dev ## write the data dictionary, dbt's sources and the screens anew
 	@$(BIN)/python -m docs.dictionary
+	@$(BIN)/python -m docs.sources
 	@$(BIN)/python -m docs.screens
 
 bench: .venv/.installed-dev ## the benchmarks (BENCH_ARGS="…")

@@ -11,7 +11,7 @@ import click
 import pytest
 import yaml
 
-from docs import dictionary, screens
+from docs import dictionary, screens, sources
 from etl.cli.app import app
 from etl.simulator import describe_faults
 
@@ -141,6 +141,11 @@ def test_the_data_dictionary_is_current() -> None:
     """The dictionary is what analysts trust; it has to say what the tables say."""
     page = dictionary.PAGE.read_text(encoding="utf-8")
     assert page == dictionary.put_into(page), "run `make docs`"
+
+
+def test_the_sources_of_dbt_are_current() -> None:
+    """A column that dbt is told of and that is not there, or the other way round, breaks what is built on it."""
+    assert sources.PAGE.read_text(encoding="utf-8") == sources.render(), "run `make docs`"
 
 
 def test_the_screens_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
