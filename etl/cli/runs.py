@@ -143,17 +143,10 @@ def backfill(
     nothing.
     Times are ISO 8601, e.g. 2026-11-01 or 2026-11-01T09:30:00Z; without a zone they are UTC.
     """
-    since, until = options["since"], options["until"]
-    if since and until and since >= until:
-        raise click.UsageError("--since is not before --until: no row could be read")
-    if len(",".join(options["binding_types"])) > _LONGEST_TYPES:
-        raise click.BadParameter(
-            f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
-            param_hint="--type",
-        )
-    if not any_type:
-        _refuse_slips(options["binding_types"])
     request = Request(mode="backfill", **options)
+    _refuse_empty_scope(request)
+    if not any_type:
+        _refuse_slips(request.binding_types)
     return _run(common, request, Aftermath(common, request, metrics_file), as_json=as_json)
 
 
@@ -249,6 +242,16 @@ def _binding_type(value: str) -> str:
             f"{value!r} is not a binding type such as apn; repeat the option for several"
         )
     return kind
+
+
+def _refuse_empty_scope(request: Request) -> None:
+    if request.since and request.until and request.since >= request.until:
+        raise click.UsageError("--since is not before --until: no row could be read")
+    if len(",".join(request.binding_types)) > _LONGEST_TYPES:
+        raise click.BadParameter(
+            f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
+            param_hint="--type",
+        )
 
 
 def _refuse_slips(kinds: tuple[str, ...]) -> None:

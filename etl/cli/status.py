@@ -88,12 +88,12 @@ def status(
         document, code = add_up(run_group, *lines)
         parts = _describe_group(document, code, overview.read_at)
     if max_age is not None:
-        document["max_age_seconds"] = int(max_age.total_seconds())
-        document["stale"] = stale_services(
+        stale = stale_services(
             overview.services, overview.runs, _listed(settings), overview.read_at, max_age
         )
-        parts += ["", *_part("older than asked for", _stale_table(document["stale"]), "none")]
-    code = code or (_EXIT_CODE_OF_AGE if document.get("stale") else 0)
+        document |= {"max_age_seconds": int(max_age.total_seconds()), "stale": stale}
+        parts += ["", *_part("older than asked for", _stale_table(stale), "none")]
+        code = code or (_EXIT_CODE_OF_AGE if stale else 0)
     if as_json:
         say_json(render.to_json(document), code)
     else:

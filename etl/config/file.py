@@ -149,17 +149,22 @@ def _claimed_twice(accounts: Any) -> list[Fault]:
     for index, account in enumerate(accounts if isinstance(accounts, list) else []):
         if not isinstance(account, dict):
             continue
-        path, name, services = f"accounts[{index}]", account.get("name"), account.get("services")
-        sids = services if isinstance(services, list) else []
-        listed = Counter(sid for sid in sids if isinstance(sid, str))
-        if doubled := [sid for sid, count in listed.items() if count > 1]:
+        path, claims = f"accounts[{index}]", _claims_of(account)
+        if doubled := [claim for claim, (_, count) in claims.items() if count > 1]:
             message = f"lists {', '.join(doubled)} more than once"
             faults.append(Fault(f"{path}.services", message))
-        claims = {f"the name {name}": "name"} if isinstance(name, str) else {}
-        claims |= dict.fromkeys(listed, "services")
         faults += [
-            Fault(f"{path}.{claims[claim]}", f"{claim} belongs to another account already")
+            Fault(f"{path}.{claims[claim][0]}", f"{claim} belongs to another account already")
             for claim in sorted(claims.keys() & claimed)
         ]
         claimed |= claims.keys()
     return faults
+
+
+def _claims_of(account: Mapping[str, Any]) -> dict[str, tuple[str, int]]:
+    """Return by what no other account may claim the setting that claims it, and how often."""
+    name, services = account.get("name"), account.get("services")
+    sids = services if isinstance(services, list) else []
+    listed = Counter(sid for sid in sids if isinstance(sid, str))
+    named = {f"the name {name}": ("name", 1)} if isinstance(name, str) else {}
+    return named | {sid: ("services", count) for sid, count in listed.items()}

@@ -8,6 +8,7 @@ leases by not renewing them.
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -58,23 +59,35 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     for other in in_the_way:
         # Our own is in the way when the commit that took it went through and its answer was lost.
         if other.expires_at > now and other.owner != holder.owner:
-            raise LeaseHeld(
-                f"service {scope.chat_service_sid} ({other.scope}) is being worked on by run "
-                f"{other.run_id} on {other.host}; "
-                f"its lease ends at {other.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
-            )
+            raise LeaseHeld(_describe(other))
     labels = {other.scope for other in in_the_way}
-    conn.execute(
-        sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(labels - {scope.label}))
+    outdated = mine & sync_leases.c.scope.in_(labels - {scope.label})
+    conn.execute(sa.delete(sync_leases).where(outdated))
+    _store(conn, holder, scope, now, is_there=scope.label in labels)
+    return [Lapsed(other.run_id) for other in in_the_way]
+
+
+def _describe(lease: sa.Row[Any]) -> str:
+    return (
+        f"service {lease.chat_service_sid} ({lease.scope}) is being worked on by run "
+        f"{lease.run_id} on {lease.host}; "
+        f"its lease ends at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
     )
-    same = mine & (sync_leases.c.scope == scope.label)
-    if scope.label in labels:
+
+
+def _store(
+    conn: sa.Connection, holder: Holder, scope: Scope, now: datetime, *, is_there: bool
+) -> None:
+    """Write the lease of `scope`, over an expired one of the same scope if it `is_there`."""
+    same = (sync_leases.c.chat_service_sid == scope.chat_service_sid) & (
+        sync_leases.c.scope == scope.label
+    )
+    if is_there:
         # Not deleted and inserted again: DuckDB takes no key twice in one transaction.
         conn.execute(sa.update(sync_leases).where(same).values(_row(holder, scope, now)))
     # Whoever let it expire may have given it back at this very moment.
     if conn.scalar(sa.select(sync_leases.c.owner).where(same)) is None:
         conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
-    return [Lapsed(other.run_id) for other in in_the_way]
 
 
 def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:

@@ -39,34 +39,30 @@ def record(
     }
     if not by_fingerprint:
         return
+    stamps = {"run_id": run_id, "account": scope.account, "last_seen_at": now, "resolved_at": None}
+    lines = {one: _values(reject, one) | stamps for one, reject in by_fingerprint.items()}
     mine = rejected_bindings.c.chat_service_sid == scope.chat_service_sid
+    known = _find_known(conn, mine, lines)
+    seen_again = [line | {"known": one} for one, line in lines.items() if one in known]
+    if seen_again:
+        is_same = rejected_bindings.c.fingerprint == sa.bindparam("known")
+        conn.execute(sa.update(rejected_bindings).where(mine, is_same), seen_again)
+    place = {"chat_service_sid": scope.chat_service_sid, "first_seen_at": now}
+    first_seen = [line | place for one, line in lines.items() if one not in known]
+    if first_seen:
+        conn.execute(sa.insert(rejected_bindings), first_seen)
+
+
+def _find_known(
+    conn: sa.Connection, mine: sa.ColumnElement[bool], fingerprints: Collection[str]
+) -> set[str]:
+    """Return those of the fingerprints that are in quarantine, also resolved ones."""
     lookup = sa.select(rejected_bindings.c.fingerprint).where(mine)
-    known = {
+    return {
         fingerprint
-        for some in portions(by_fingerprint)
+        for some in portions(fingerprints)
         for fingerprint in conn.scalars(lookup.where(rejected_bindings.c.fingerprint.in_(some)))
     }
-    seen_again = [_values(by_fingerprint[one], one) for one in known]
-    first_seen = [
-        _values(reject, one) for one, reject in by_fingerprint.items() if one not in known
-    ]
-    stamps = {"run_id": run_id, "account": scope.account, "last_seen_at": now, "resolved_at": None}
-    if seen_again:
-        update = sa.update(rejected_bindings).where(
-            mine, rejected_bindings.c.fingerprint == sa.bindparam("known_fingerprint")
-        )
-        conn.execute(
-            update,
-            [
-                {**values, **stamps, "known_fingerprint": values["fingerprint"]}
-                for values in seen_again
-            ],
-        )
-    if first_seen:
-        place = {"chat_service_sid": scope.chat_service_sid, "first_seen_at": now}
-        conn.execute(
-            sa.insert(rejected_bindings), [{**values, **stamps, **place} for values in first_seen]
-        )
 
 
 def resolve(

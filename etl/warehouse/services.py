@@ -172,19 +172,23 @@ def _freshness(conn: sa.Connection, reading: Reading, held_before: int) -> dict[
         return {}
     parts = {line.binding_type: line for line in conn.execute(sa.select(service_parts).where(mine))}
     kind = _TYPE_LABELS[label]
-    part = {"read_at": reading.now, "deletes_held": reading.held}
-    if kind in parts:
-        known = mine & (service_parts.c.binding_type == kind)
-        conn.execute(sa.update(service_parts).where(known).values(part))
-    else:
-        key = {"chat_service_sid": sid, "binding_type": kind}
-        conn.execute(sa.insert(service_parts).values(part | key))
+    _store_part(conn, reading, kind, is_there=kind in parts)
     others = [line for line in parts.values() if line.binding_type != kind]
     held = reading.held + sum(line.deletes_held for line in others)
     if len(others) + 1 < len(KNOWN_TYPES):
         return {"deletes_held": max(held, held_before)}
     oldest = min([reading.now, *(line.read_at for line in others)])
     return {"last_complete_at": oldest, "deletes_held": held}
+
+
+def _store_part(conn: sa.Connection, reading: Reading, kind: str, *, is_there: bool) -> None:
+    key = {"chat_service_sid": reading.scope.chat_service_sid, "binding_type": kind}
+    part = {"read_at": reading.now, "deletes_held": reading.held}
+    if is_there:
+        same = sa.and_(*(service_parts.c[name] == value for name, value in key.items()))
+        conn.execute(sa.update(service_parts).where(same).values(part))
+    else:
+        conn.execute(sa.insert(service_parts).values(part | key))
 
 
 def _count(conn: sa.Connection, sid: str) -> dict[str, int]:
