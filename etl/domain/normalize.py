@@ -29,6 +29,9 @@ RULES_VERSION = "1"
 # The same for rows of which something is hidden, when other texts than before are hidden.
 _HIDING_VERSION = "2"
 
+STALE = "0" * 32
+"""A source hash that no bytes have: a row under it is looked at again at the next reading."""
+
 _SID = {prefix: re.compile(prefix + r"[0-9a-fA-F]{32}") for prefix in ("BS", "AC", "IS", "CR")}
 _is_binding_sid = _SID["BS"].fullmatch
 _are_binding_sids = re.compile(r"(?:BS[0-9a-fA-F]{32},)*").fullmatch

@@ -1,6 +1,6 @@
 """Rows of a batch against what the warehouse holds: only what differs is looked into."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -25,6 +25,8 @@ class Difference(NamedTuple):
     """What the warehouse held of every row whose bytes are new to it."""
     rows_by_form: Mapping[str, int] = {}
     """How many of those have times of which unusual form."""
+    stale: Sequence[Row] = ()
+    """Rows that are stored as they are, and get a source hash again when they are published."""
 
     @property
     def rejected_active(self) -> list[str]:
@@ -61,9 +63,14 @@ def compare(
     )
     rows, bad = split(normalizer.normalize(one) for one in fitting if one.sid in stored)
     forms = normalizer.drift.take_rows_by_form()
-    changed = [row for row in rows if stored[row.sid] != (row.content_hash, True)]
+    changed = [row for row in rows if stored[row.sid][:2] != (row.content_hash, True)]
     if not scope.dated:
-        return Difference(changed, bad + rejects, frozenset(), stored, forms)
+        stale = _unchanged_stale(rows, stored)
+        return Difference(changed, bad + rejects, frozenset(), stored, forms, stale)
     asked_for = [row for row in changed if scope.holds(row.date_updated)]
     skipped = {row.sid for row in changed} - {row.sid for row in asked_for}
     return Difference(asked_for, bad + rejects, frozenset(skipped), stored, forms)
+
+
+def _unchanged_stale(rows: Sequence[Row], stored: Mapping[str, Stored]) -> list[Row]:
+    return [row for row in rows if stored[row.sid] == (row.content_hash, True, True)]

@@ -215,7 +215,9 @@ class WarehouseSink:
         if found.skipped:  # what a dated scan did not ask for does not count as seen
             sids = [sid for sid in sids if sid not in found.skipped]
         stage_id, number = progress.stage_id, progress.pages
-        staging.stage_batch(conn, self._engine, stage_id, number, sids, found.changed)
+        staging.stage_batch(
+            conn, self._engine, stage_id, number, sids, [*found.changed, *found.stale]
+        )
         rejects = [*unreadable, *found.rejects]
         quarantine.record(conn, self._session.holder.run_id, self._scope, rejects, now)
         self._drift.record(conn, found.rows_by_form, now)

@@ -48,6 +48,7 @@ def publish_staged(conn: sa.Connection, engine: Engine, order: Publication) -> P
     """Move staged rows into `bindings`, and the images they replace into `binding_versions`."""
     changes, returned, current = _count_changes(conn, engine, order)
     if current:
+        _renew_source_hashes(conn, engine, order)
         _drop_current(conn, order)
     if not any(changes):
         return Publishing(changes, {})
@@ -139,16 +140,29 @@ def _count_changes(
     return Changes(inserted, updated, restored), returned, current
 
 
-def _drop_current(conn: sa.Connection, order: Publication) -> None:
-    """Drop staged rows that another part of the service has published since.
+def _renew_source_hashes(conn: sa.Connection, engine: Engine, order: Publication) -> None:
+    """Let rows that are stored as they were staged be known by their bytes again."""
+    names = (*CARRIED, *_STAMPS)
+    columns = ((scan_staged if name == "source_hash" else bindings).c[name] for name in names)
+    rows = sa.select(*columns).join_from(scan_staged, bindings, _is_current())
+    differs = bindings.c.source_hash != scan_staged.c.source_hash
+    conn.execute(engine.insert_or_update(bindings, names, rows.where(_staged(order), differs)))
 
-    A binding that changes its type is seen by two of them.
+
+def _drop_current(conn: sa.Connection, order: Publication) -> None:
+    """Drop staged rows that are stored already.
+
+    They were stale, or another part of the service has published them since: a binding that
+    changes its type is seen by two of them.
     """
-    same = (bindings.c.sid == scan_staged.c.sid) & (
+    conn.execute(sa.delete(scan_staged).where(_staged(order), sa.exists().where(_is_current())))
+
+
+def _is_current() -> sa.ColumnElement[bool]:
+    is_same = (bindings.c.sid == scan_staged.c.sid) & (
         bindings.c.content_hash == scan_staged.c.content_hash
     )
-    is_current = sa.exists().where(same, bindings.c.deleted_at.is_(None))
-    conn.execute(sa.delete(scan_staged).where(_staged(order), is_current))
+    return is_same & bindings.c.deleted_at.is_(None)
 
 
 def _count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:

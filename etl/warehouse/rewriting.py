@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from etl.domain.binding import Row
-from etl.domain.normalize import hash_content, restore_json
+from etl.domain.normalize import STALE, hash_content, restore_json
 from etl.domain.privacy import Rewriting
 from etl.domain.timestamps import format_utc
 from etl.warehouse import quarantine, staging
@@ -42,9 +42,6 @@ _JSON = tuple(CONTENT.index(name) for name in ("message_types", "extra"))
 _MOMENTS = tuple(CONTENT.index(name) for name in ("date_created", "date_updated"))
 
 _STAGE_ID = 0  # no scan has it
-
-# No row's hash. That of before was made of plain names, and might tell them to who guesses.
-_STALE = "0" * 32
 
 
 @dataclass
@@ -122,7 +119,8 @@ def _rewrite_content(
         # Of images of one binding each stands in a batch of its own: a batch holds a SID once.
         met[line.sid] += 1
         if rewritten != content:
-            row = Row._make((*rewritten, hash_content(rewritten), _STALE))
+            # The source hash of before was made of plain names: it might tell them to who guesses.
+            row = Row._make((*rewritten, hash_content(rewritten), STALE))
             staged[met[line.sid]].append(row)
         tally.left += rewriting.leaves(line.identity, line.endpoint)
     tally.rewritten = sum(map(len, staged.values()))

@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from etl.domain.binding import HashedRow, Reject, Row
-from etl.domain.normalize import Normalizer
+from etl.domain.normalize import STALE, Normalizer
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
@@ -23,6 +23,8 @@ class Stored(NamedTuple):
 
     content_hash: str | None
     active: bool
+    stale: bool = False
+    """Whether it stands under a source hash that no bytes have."""
 
 
 def split_oversized(
@@ -94,7 +96,11 @@ def _differing(engine: Engine) -> sa.Select[Any]:
 
 
 def _read_stored(stored: str) -> Stored:
-    return Stored(stored[_HASH_WIDTH + 1 :], active=stored[_HASH_WIDTH] == "+")
+    return Stored(
+        stored[_HASH_WIDTH + 1 :],
+        active=stored[_HASH_WIDTH] == "+",
+        stale=stored[:_HASH_WIDTH] == STALE,
+    )
 
 
 def stage_batch(

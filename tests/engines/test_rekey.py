@@ -66,6 +66,8 @@ def test_rewritten_rows_are_what_a_sync_writes(
     assert [name for name in names if name in stored] == []
     assert changes(trial.sync()) == {"rejected": 3}
     assert len(trial.query("SELECT * FROM binding_versions")) == len(images)
+    stale = f"SELECT sid FROM bindings WHERE deleted_at IS NULL AND source_hash = '{'0' * 32}'"
+    assert len(trial.query(stale)) == 1  # in quarantine
     trial.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
     trial.run("rekey")
     assert len(trial.query("SELECT * FROM rejected_bindings")) == 2
