@@ -83,6 +83,11 @@ def test_every_command_and_option_stands_in_the_papers() -> None:
             assert option in page, (path, option)
 
 
+def test_the_readme_is_read_in_one_go() -> None:
+    """A newcomer who has to pass details before the first query gives up; they have their own pages."""
+    assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") < 150
+
+
 def test_every_fault_of_the_simulator_stands_in_its_page() -> None:
     """Who wants to try a fault looks for its name there, and must not find one that is gone."""
     page = (ROOT / "docs" / "simulator.md").read_text(encoding="utf-8")
