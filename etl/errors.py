@@ -201,11 +201,15 @@ class LeaseLost(EtlError):
 
 
 class Interrupted(EtlError):
-    """Asked to stop: what is committed is whole."""
+    """Asked to stop: what is committed is whole. By default it is the deadline that asks."""
+
+    def __init__(self, message: str, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = exit_code or 3
 
 
 def exit_code_of(error: BaseException) -> int:
     """Return the exit code of a command that ends with this error; 1 when it is not one of ours."""
-    if isinstance(error, OutputLost):
+    if isinstance(error, OutputLost | Interrupted):
         return error.code
     return error.exit_code if isinstance(error, EtlError) else EtlError.exit_code

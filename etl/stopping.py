@@ -48,7 +48,7 @@ class Stop:
 
     def interruption(self, what: str = "stopped") -> Interrupted:
         """Return the error for work that ends here because of the stop."""
-        return Interrupted(f"{what}: {self.reason}; {self._aftermath}")
+        return Interrupted(f"{what}: {self.reason}; {self._aftermath}", self.exit_code)
 
     def sleep(self, seconds: float) -> None:
         """Wait, but no longer than until it is time to stop; then raise `Interrupted`."""

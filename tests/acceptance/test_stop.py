@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from etl.simulator.replies import Reply
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, changes, wait_until
+from tests.servers.folder import free_port
 
 MakeTrial = Callable[..., Trial]
 
@@ -201,6 +202,33 @@ def test_a_signal_while_services_are_listed(
     result = trial.wait_for(process, expect=143)
     assert result.json["status"] == "interrupted"
     assert [run["status"] for run in trial.query("SELECT status FROM sync_runs")] == ["interrupted"]
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("command", ["sync", "backfill", "rejects retry"])
+def test_a_signal_before_the_warehouse_is_open(
+    make_trial: MakeTrial, number: signal.Signals, command: str
+) -> None:
+    """A stop while the warehouse is down was told as a fault of the program, exit 1."""
+    trial = make_trial((10,))
+    trial.settings["warehouse"]["url"] = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    trial.settings["retry"] |= {"max_wait_seconds": 30, "max_total_seconds": 300}
+    process = trial.start(*command.split(), "--json")
+    assert process.stderr is not None
+    assert any("transaction.retried" in line for line in process.stderr)
+    process.send_signal(number)
+    result = trial.wait_for(process, expect=CODES[number])
+    assert (result.json["status"], result.json["services"]) == ("interrupted", [])
+    assert result.json["error"]["type"] == "Interrupted"
+
+
+def test_a_deadline_before_the_warehouse_is_open(make_trial: MakeTrial) -> None:
+    """The deadline too asks to stop, and is no fault of the program."""
+    trial = make_trial((10,))
+    trial.settings["warehouse"]["url"] = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    trial.settings["retry"] |= {"max_wait_seconds": 30, "max_total_seconds": 300}
+    trial.settings["run"] = {"deadline_seconds": 0.01}
+    assert trial.sync(expect=3).json["status"] == "interrupted"
 
 
 def test_a_signal_while_absences_are_confirmed(make_trial: MakeTrial, gates: list[Gate]) -> None:
