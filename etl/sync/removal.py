@@ -1,7 +1,7 @@
 """What operators take out for good: what is old, and every trace of one identity."""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 import structlog
@@ -14,6 +14,7 @@ from etl.warehouse import drift, leases, ledger, purging, retention, services
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.purging import Cutoffs, Leaving
+from etl.warehouse.retention import Traces
 from etl.warehouse.tables import bindings
 
 log = structlog.get_logger()
@@ -72,17 +73,17 @@ def erase(
     require_known_keys(warehouse, settings)
     forms = _stored_forms(settings, identity)
 
+    def find(conn: sa.Connection) -> Traces:
+        return retention.find_traces(conn, warehouse.engine, identity, forms)
+
     def count(conn: sa.Connection) -> dict[str, int]:
-        return retention.count(
-            conn, retention.find_traces(conn, warehouse.engine, identity, forms).removal
-        )
+        return retention.count(conn, find(conn).removal)
 
     def take_out(conn: sa.Connection) -> dict[str, int]:
-        traces = retention.find_traces(conn, warehouse.engine, identity, forms)
         holder = Holder(
             leases.new_token(), 0, socket.gethostname()[:255], settings.run.lease_seconds
         )
-        _lock_out_runs(conn, warehouse, holder, traces.services)
+        traces = _find_locked(conn, warehouse, holder, lambda: find(conn))
         counted = retention.remove(conn, traces.removal)
         services.recount(conn, warehouse.engine, traces.services)
         for sid in traces.services:
@@ -103,6 +104,21 @@ def _stored_forms(settings: Settings, identity: str) -> set[str]:
     """
     hashed = (treat("hmac", key, identity) for key in settings.privacy.known_keys)
     return {identity, *filter(None, hashed)}
+
+
+def _find_locked(
+    conn: sa.Connection, warehouse: Warehouse, holder: Holder, find: Callable[[], Traces]
+) -> Traces:
+    """Return the traces that are there once no run works on a service that holds one.
+
+    A run may have published more of them before its lease was free.
+    """
+    traces, locked = find(), set[str]()
+    while more := [sid for sid in traces.services if sid not in locked]:
+        _lock_out_runs(conn, warehouse, holder, more)
+        locked.update(more)
+        traces = find()
+    return traces
 
 
 def _lock_out_runs(

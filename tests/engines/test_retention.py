@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -38,6 +39,7 @@ from etl.warehouse.tables import (
     sync_runs,
     sync_scans,
 )  # fmt: skip
+from tests.engines import fail_at
 
 SERVICE = "IS" + "1" * 32
 OTHER_SERVICE = "IS" + "2" * 32
@@ -328,6 +330,24 @@ def test_erase_looks_through_more_rejects_than_one_fetch_gives(warehouse: Wareho
     reject(warehouse, Reject(None, "bad", '{"identity": "y"}'))
     assert removal.erase(settings(), warehouse, "x", dry_run=False)["rejected_bindings"] == 1500
     assert len(warehouse.read(quarantine.read_open)) == 1
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18", "mariadb"], indirect=True)
+@pytest.mark.parametrize("service", [SERVICE, OTHER_SERVICE])
+def test_erase_takes_out_what_is_published_before_it_has_the_lease(
+    warehouse: Warehouse, service: str
+) -> None:
+    """A run that ended between looking and locking left a trace of whoever asked to be forgotten."""
+    fill(warehouse, bindings=[current(1, identity=NAME)])
+    late = current(2, identity=NAME, chat_service_sid=service)
+
+    def publish(_conn: sa.Connection) -> None:
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(fill, warehouse, bindings=[late]).result()
+
+    with fail_at.before("sync_gates", publish) as hits:
+        found = removal.erase(settings(), warehouse, NAME, dry_run=False)
+    assert (hits.count, found["bindings"], left(warehouse, bindings)) == (1, 2, [])
 
 
 @pytest.mark.slow
