@@ -66,6 +66,8 @@ _ADVICE = {
     "find out what kept it, and run again",
     DbErrorKind.FULL: "refused the work: its disk is full or failing; free some space and run "
     "again",
+    DbErrorKind.BROKEN: "has broken down: its disk is full or failing, or the file is damaged; "
+    "free some space and run again, and if that does not help, go back to a copy of the file",
     DbErrorKind.READ_ONLY: "refused the work: it is read-only; point warehouse.url to the "
     "primary, or lift the restriction",
     DbErrorKind.DENIED: "refused the work: the role lacks a privilege; see the GRANTs in "

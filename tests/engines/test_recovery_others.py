@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from etl import errors
 from etl.simulator.replies import Reply
+from etl.warehouse.connection import Warehouse
 from tests.acceptance.crashing import CRASHED
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial
@@ -297,6 +299,17 @@ def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
         other.stdin.write("\n")
         other.stdin.close()
     assert trial.sync().totals["inserted"] == 40
+
+
+@pytest.mark.parametrize("engine_name", ["duckdb"], indirect=True)
+def test_duckdb_that_breaks_down_is_not_told_as_a_full_disk_alone(warehouse: Warehouse) -> None:
+    """Who has room enough on the disk must learn that the file may be damaged, and that a copy helps."""
+    write = sa.text("INSERT INTO sync_gates (chat_service_sid) VALUES ('IS1')")
+    warehouse.transact(lambda conn: conn.execute(write))
+    warehouse.read(lambda conn: conn.execute(sa.text("SET debug_checkpoint_abort='before_header'")))
+    with pytest.raises(errors.WarehouseRefused, match="the file is damaged.* copy") as raised:
+        warehouse.transact(lambda conn: conn.execute(sa.text("CHECKPOINT")))
+    assert "FatalException" in str(raised.value)
 
 
 @pytest.mark.parametrize("at", [40, 50])

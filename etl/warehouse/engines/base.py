@@ -32,6 +32,7 @@ class DbErrorKind(Enum):
     STRANGER = "another kind of server answers"
     TLS = "no encryption was agreed on"
     FULL = "the disk is full, or does not take what is written"
+    BROKEN = "the engine has given itself up"
     READ_ONLY = "the warehouse is read-only"
     DENIED = "the role lacks a privilege"
     MISSING = "a table is missing"

@@ -24,15 +24,19 @@ _INSERT_STAGED = (
 )
 
 # There is no conflict: one process at a time, and in it one writer. A commit that fails is a disk
-# that does not take it.
+# that does not take it. A fatal error may be that too, or damage to the file: no code tells them
+# apart.
 _BY_CLASS = {
     "TransactionException": DbErrorKind.FULL,
-    "FatalException": DbErrorKind.FULL,
+    "FatalException": DbErrorKind.BROKEN,
     "IOException": DbErrorKind.FULL,
     "OutOfMemoryException": DbErrorKind.FULL,
     "PermissionException": DbErrorKind.DENIED,
     "CatalogException": DbErrorKind.MISSING,
 }
+
+
+_UNWRITTEN = (DbErrorKind.FULL, DbErrorKind.BROKEN)
 
 
 class Duckdb(OnConflictEngine, FileEngine):
@@ -81,7 +85,7 @@ class Duckdb(OnConflictEngine, FileEngine):
         def _remember(context: sa.engine.ExceptionContext) -> None:
             if (
                 context.connection is not None
-                and _BY_CLASS.get(type(context.original_exception).__name__) is DbErrorKind.FULL
+                and _BY_CLASS.get(type(context.original_exception).__name__) in _UNWRITTEN
             ):
                 failed.append(type(context.original_exception).__name__)
 
