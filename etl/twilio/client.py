@@ -203,6 +203,7 @@ class Client:
             "retry.scheduled",
             account=self.account.name,
             reason=type(failed.error).__name__,
+            message=str(failed.error),
             status=getattr(failed.error, "status", None),
             attempt=failed.number,
             wait_seconds=round(failed.wait_seconds, 3),

@@ -114,6 +114,25 @@ def test_each_retry_is_logged() -> None:
     assert told["wait_seconds"] == round(stop.waits[0], 3)
 
 
+@pytest.mark.parametrize(
+    ("mishap", "words"),
+    [
+        (refusal(429, 20429), "HTTP 429, code 20429: the account has too many requests in flight"),
+        (refusal(503), "HTTP 503: the API is temporarily unavailable"),
+        (httpx.ReadTimeout("s3cret"), "did not answer in time"),
+        (httpx.ConnectTimeout("s3cret"), "did not take the connection in time"),
+        (httpx.RemoteProtocolError("s3cret"), "broke off or was not HTTP"),
+    ],
+)
+def test_each_retry_says_what_happened(mishap: httpx.Response | Exception, words: str) -> None:
+    """`Unavailable` alone leaves open whether to look at Twilio, the network or the configuration."""
+    with capture_logs() as logs:
+        client_of(in_turn(mishap, GOOD)).fetch(URL, Counters())
+    (told,) = [line for line in logs if line["event"] == "retry.scheduled"]
+    assert words in told["message"]
+    assert "s3cret" not in told["message"]
+
+
 def test_a_stop_ends_the_retries() -> None:
     """A stopped run must not go on asking, nor count what it did not send."""
     stop, counters = Unhurried(), Counters()
