@@ -1,7 +1,9 @@
 """What only PostgreSQL has: dead rows, unlogged tables, schemas, roles and plans."""
 
+import gc
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +11,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from etl import errors
+from etl import config, errors
 from etl.warehouse import absences, migration, staging, tables
-from etl.warehouse.connection import Warehouse
+from etl.warehouse.connection import Warehouse, limits_of
+from etl.warehouse.engines.postgresql.sessions import connect
 from etl.warehouse.views import COMMENTS
-from tests.acceptance.trial import Trial
+from tests.acceptance.trial import Trial, wait_until
 from tests.engines.scan_harness import SERVICE, ScanHarness, sent
 from tests.servers.folder import lend_database
 from tests.servers.postgres import PostgresServer
@@ -453,6 +456,24 @@ def test_a_batch_is_looked_up_by_index(
                 depth = len(line) - len(line.lstrip())
                 below = [one for one in lines[place + 1 :] if len(one) - len(one.lstrip()) > depth]
                 assert not any("Seq Scan" in one for one in below), plan
+
+
+@every_postgresql
+def test_a_session_that_nobody_holds_is_closed_without_a_warning(empty_url: str) -> None:
+    """A thread that hangs at the end of a run is left behind, and the driver's warning would go to cron's mail."""
+    url = sa.make_url(empty_url)
+    place = {"host": url.host, "port": url.port, "user": url.username, "dbname": url.database}
+    limits = limits_of(config.Retry(), 60)
+    with warnings.catch_warnings(record=True) as told, connect(place, limits) as observer:
+        warnings.simplefilter("always")
+        session = connect(place, limits)
+        alive = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s"
+        pid = session.info.backend_pid
+        assert observer.execute(alive, [pid]).fetchone() == (1,)
+        del session
+        gc.collect()
+        wait_until(lambda: observer.execute(alive, [pid]).fetchone() == (0,))
+    assert told == []
 
 
 def test_the_mariadb_name_of_the_url_is_as_good_as_the_mysql_one(
