@@ -41,7 +41,7 @@ class Chain:
     """Rows that it read before the other one begins."""
     last_link: str | None = None
     """Where the last page that has rows began."""
-    last_rows: frozenset[bytes] = frozenset()
+    last_rows: Sequence[bytes] = ()
     asked_at: float = 0.0
     """When its last page was asked for."""
     ended_at: float = 0.0
@@ -78,7 +78,7 @@ class Chain:
 
     def read_on(self, pages: Iterator[FetchedPage]) -> Iterator[FetchedPage]:
         """Yield what there is from its last page on, without the rows that this page had before."""
-        known = self.last_rows
+        known = frozenset(self.last_rows)
         for fetched in pages:
             self._count(fetched)
             if rows := [row for row in fetched.page.rows if row not in known]:
@@ -102,7 +102,7 @@ class Chain:
             elif link is not None:  # the first one is left out: remembered again it would grow old
                 self.sample.add(self.rows, link)
             if rows:
-                self.last_link, self.last_rows = link, frozenset(rows)
+                self.last_link, self.last_rows = link, rows
             yield fetched
             self.rows += len(rows)
             link, asked_at = fetched.next_link, time.monotonic()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from etl.simulator.request_log import Logged
+from etl.simulator.views import Choice
 from tests.acceptance.front import Request
 from tests.acceptance.trial import Trial, changes, wait_until
 
@@ -157,6 +158,33 @@ def test_a_free_place_goes_to_the_longest_part(make_cut: MakeTrial) -> None:
     [told] = trial.sync().json["services"]
     assert len(started) > 1
     assert (told["complete"], told["unchanged"]) == (True, 10 * PAGES)
+    trial.assert_equal_to_world()
+
+
+def test_a_row_that_moves_behind_the_end_is_read(make_cut: MakeTrial) -> None:
+    """One chain reads the end last and comes upon it; several would leave a new binding out."""
+    trial = make_cut(order="updated")
+    trial.account["chains_per_service"] = 2
+    service = trial.services[0]
+    added = set(service.grow(20))
+    listed = [row.key for row in service.rows_after(Choice("updated"), None, 500)]
+    moves = next(sid for sid in listed[:200] if sid in added)
+    held = listed.index(moves) // 10  # the page that shows it
+    api: Any = trial.front._app
+
+    def end_was_read() -> bool:
+        asked = [one.parameters.get("Page") for one in listings(trial)]
+        return [str(PAGES + 1)] in asked and not api.in_flight
+
+    def watch(request: Request) -> None:
+        if request.is_listing and request.page == held and not end_was_read():
+            wait_until(end_was_read)
+            service.change(moves, date_updated="2026-01-01T00:00:00Z")
+
+    trial.front.watch = watch
+    [told] = trial.sync().json["services"]
+    assert (told["complete"], told["inserted"]) == (True, 20)
+    assert trial.stored()[moves]["date_updated"].startswith("2026-01-01")
     trial.assert_equal_to_world()
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from etl.config import Settings
 from etl.domain.scope import Scope
+from etl.domain.status import ScanStatus
 from etl.simulator import Simulator, World
 from etl.simulator.page_tokens import TokenStyle
 from etl.simulator.pages import BadToken
@@ -108,14 +109,16 @@ class ChangingWorld:
         self.alive_throughout: set[str] = set()
         self.touched: set[str] = set()
         self.endpoints: defaultdict[str, set[str]] = defaultdict(set)
-        """All that a binding had while the listing was read."""
+        """All that a binding had since the last reading that was published began."""
+        self._published = True
 
     def read(self, chains: int, *, chance: float) -> ScanOutcome:
         """Scan the service; ahead of each page something changes by this chance."""
         settings = self._settings(chains, confirm=chance > 0)
         self._chance, self.touched = chance, set()
         self.alive_throughout = set(self.service.sids())
-        self.endpoints.clear()
+        if self._published:  # else what was staged then may be gone on with
+            self.endpoints.clear()
         self._note(self.alive_throughout)
         stop, request = Stop(), Request()
         holder = begin_run(settings, request, self._warehouse)
@@ -128,6 +131,7 @@ class ChangingWorld:
             scan.read()
             self._chance = 0.0
             scan.finish()
+        self._published = outcome.status == ScanStatus.PUBLISHED
         return outcome
 
     def stir(self) -> None:
