@@ -68,9 +68,9 @@ def state(trial: Trial) -> dict[str, dict[str, Any]]:
     }
 
 
-def prepare(trial: Trial) -> None:
+def prepare(trial: Trial, concurrency: int = 1) -> None:
     """A warehouse with rows to insert, update, delete and restore, and one that has gone bad, in two services of two batches."""
-    trial.account["concurrency"] = 1
+    trial.account["concurrency"] = concurrency
     trial.sync()
     for service in trial.services:
         service.delete(2)
@@ -189,6 +189,20 @@ def test_a_crash_between_batches(make_trial: MakeTrial, forker: "subprocess.Pope
     prepare(trial)
     assert (
         try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=4) > 50
+    )
+
+
+@pytest.mark.slow
+def test_a_crash_while_chains_are_linked(
+    make_trial: MakeTrial, forker: "subprocess.Popen[str]"
+) -> None:
+    """What was staged apart must neither be published by half nor stay for ever."""
+    trial = make_trial((24, 5), max_page_size=1)
+    trial.account |= {"chains_per_service": 3, "page_size": 1}
+    prepare(trial, concurrency=3)
+    assert trial.query("SELECT link FROM page_links")
+    assert (
+        try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=7) > 50
     )
 
 
