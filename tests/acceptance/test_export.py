@@ -45,7 +45,7 @@ def test_a_place_that_cannot_be_written_is_refused(trial: Trial, tmp_path: Path)
     assert "make the folder" in refused(trial, tmp_path / "a" / "b", "--format", "jsonl")
     (tmp_path / "file").touch()
     refused(trial, tmp_path / "file" / "c", "--format", "jsonl")
-    assert "cannot be written" in refused(trial, Path("/proc/export"), "--format", "jsonl")
+    assert "cannot be written" in refused(trial, Path("/sys/export"), "--format", "jsonl")
 
 
 def test_a_warehouse_that_is_not_there_or_not_migrated_is_told(
@@ -53,6 +53,7 @@ def test_a_warehouse_that_is_not_there_or_not_migrated_is_told(
 ) -> None:
     """An export of nothing would be taken for one of everything."""
     trial.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'none.db'}"
+    trial.write_config()  # else it would be new in the folder, which is to stay as it was
     assert "migrate" in refused(trial, tmp_path / "out", "--format", "jsonl", code=7)
     (tmp_path / "none.db").touch()
     assert "migrate" in refused(trial, tmp_path / "out", "--format", "jsonl", code=7)

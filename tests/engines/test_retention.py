@@ -35,6 +35,7 @@ from etl.warehouse.tables import (
     rejected_bindings,
     scan_seen,
     scan_staged,
+    shard_assignments,
     sync_leases,
     sync_runs,
     sync_scans,
@@ -212,9 +213,13 @@ def test_purge_leaves_the_ledger_what_freshness_rests_on(warehouse: Warehouse) -
             "stage_id": 7, "account": "main", "chat_service_sid": OTHER_SERVICE, "scope": "service",
             "rules": "", "next_link": "", "pages": 1, "fetched": 1, "updated_at": OLD,
         }],
+        shard_assignments=[
+            {"run_group": group, "spread": "main", "shards": 2, "assigned_at": at, "places": "{}"}
+            for group, at in (("old", OLD), ("young", YOUNG))
+        ],
     )  # fmt: skip
     planned = removal.purge(warehouse, Cutoffs(runs=CUTOFF), dry_run=True)
-    assert planned == {"sync_scans": 3, "sync_runs": 1}
+    assert planned == {"sync_scans": 3, "sync_runs": 1, "shard_assignments": 1}
     assert removal.purge(warehouse, Cutoffs(runs=CUTOFF), dry_run=False) == planned
 
     def ids(table: sa.Table) -> list[int]:
@@ -222,6 +227,8 @@ def test_purge_leaves_the_ledger_what_freshness_rests_on(warehouse: Warehouse) -
 
     assert ids(sync_scans) == [2, 4, 5, 7]
     assert ids(sync_runs) == [2, 3, 4, 5, 6]
+    kept = warehouse.read(lambda conn: conn.scalars(sa.select(shard_assignments.c.run_group)).all())
+    assert kept == ["young"]
 
 
 def test_purge_takes_out_rejects_that_were_resolved_long_ago(warehouse: Warehouse) -> None:
