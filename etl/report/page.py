@@ -11,7 +11,7 @@ from markupsafe import Markup
 from etl.report import findings
 from etl.report.figures import Figures, Service
 from etl.report.findings import number, plural
-from etl.report.sections import MOST, label, make_sections, moment
+from etl.report.sections import MOST, make_labels, make_sections, moment
 
 _SOON = timedelta(days=7)
 _MOODS = {"succeeded": "good"} | dict.fromkeys(
@@ -62,20 +62,22 @@ def _tiles(figures: Figures) -> dict[str, str]:
 def _withheld(figures: Figures) -> list[str]:
     """Return what the counts do not show as it is, and why."""
     told = []
+    labels = make_labels(figures.services)
     for one in figures.services:
+        label = labels[one.chat_service_sid]
         if one.deletes_held:
             told.append(
-                f"{label(one)}: {plural(one.deletes_held, 'binding')} still count that the last "
+                f"{label}: {plural(one.deletes_held, 'binding')} still count that the last "
                 "reading did not meet: the guard kept so many. If they are really gone, run sync "
                 "once with --allow-mass-delete."
             )
         if one.rejected_open:
             rows = plural(one.rejected_open, "row")
-            told.append(f"{label(one)}: {rows} could not be loaded and stand in no count.")
+            told.append(f"{label}: {rows} could not be loaded and stand in no count.")
         if one.failure:
-            told.append(f"{label(one)}: {one.failure}")
+            told.append(f"{label}: {one.failure}")
         if one.last_complete_at is None:
-            told.append(f"{label(one)}: never read completely, so nothing of it was ever deleted.")
+            told.append(f"{label}: never read completely, so nothing of it was ever deleted.")
     more = len(told) - MOST
     return told[:MOST] + ([f"{number(more)} more: see bindings-etl status."] if more > 0 else [])
 

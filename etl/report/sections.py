@@ -1,5 +1,6 @@
 """The cards of the page: of each its topic, what it comes down to, a chart and the numbers."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -69,8 +70,9 @@ class Section:
 
 def make_sections(figures: Figures) -> list[Section]:
     """Return all cards, in the order of the page."""
+    labels = make_labels(figures.services)
     return [
-        _by_service(figures),
+        _by_service(figures, labels),
         _changes(figures.days),
         _growth(figures.days),
         _ages(figures),
@@ -82,18 +84,25 @@ def make_sections(figures: Figures) -> list[Section]:
             _ON_IDENTITIES,
         ),
         _counted("Devices per identity", findings.devices(figures.devices), figures.devices),
-        _message_types(figures),
+        _message_types(figures, labels),
         _credentials(figures.credentials),
         _shared(figures),
         _counted("Rejected rows by reason", findings.rejects(figures.rejects), figures.rejects),
-        _drift(figures),
+        _drift(figures, labels),
     ]
 
 
-def label(service: Service) -> str:
-    """Return its name, and as much of its SID as tells it from another of that name."""
-    sid = service.chat_service_sid
-    return f"{service.friendly_name} ({sid[-4:]})" if service.friendly_name else _short(sid)
+def make_labels(services: Sequence[Service]) -> dict[str, str]:
+    """Return what each service is called, by SID: its name where no other has it."""
+    bearers = Counter(one.friendly_name for one in services)
+    labels: dict[str, str] = {}
+    for one in services:
+        sid, name = one.chat_service_sid, one.friendly_name
+        label = _short(sid)
+        if name:
+            label = name if bearers[name] == 1 else f"{name} ({sid[-6:]})"
+        labels[sid] = sid if label in labels.values() else label
+    return labels
 
 
 def moment(at: datetime) -> str:
@@ -101,10 +110,9 @@ def moment(at: datetime) -> str:
     return f"{at:%Y-%m-%d %H:%M}"
 
 
-def _by_service(figures: Figures) -> Section:
-    by_type = {label(service): service.by_type for service in figures.services if service.by_type}
-    biggest = label(figures.services[0]) if figures.services else ""
-    finding = findings.by_service(figures, biggest)
+def _by_service(figures: Figures, labels: Mapping[str, str]) -> Section:
+    by_type = {labels[one.chat_service_sid]: one.by_type for one in figures.services if one.by_type}
+    finding = findings.by_service(figures, next(iter(labels.values()), ""))
     return _by_type("Active bindings by service and type", finding, _biggest(by_type))
 
 
@@ -191,12 +199,12 @@ def _counted(
     return Section(topic, finding, chart, note=note, table=table)
 
 
-def _message_types(figures: Figures) -> Section:
+def _message_types(figures: Figures, labels: Mapping[str, str]) -> Section:
     usual = _counted("Bindings by message type", findings.coverage(figures), figures.coverage)
     if not figures.unusual:
         return usual
     lines = [
-        (_service(figures, one.chat_service_sid), _types(one.message_types), number(one.number))
+        (_service(labels, one.chat_service_sid), _types(one.message_types), number(one.number))
         for one in figures.unusual[:MOST]
     ]
     totals = [("all services", place, value) for place, value in usual.table.lines]
@@ -219,10 +227,10 @@ def _shared(figures: Figures) -> Section:
     return Section(topic, finding, chart, note=_ON_SHARED, table=table)
 
 
-def _drift(figures: Figures) -> Section:
+def _drift(figures: Figures, labels: Mapping[str, str]) -> Section:
     lines = [
         (
-            _service(figures, one["chat_service_sid"]),
+            _service(labels, one["chat_service_sid"]),
             one["kind"],
             to_label(one["name"]),
             moment(one["first_seen_at"]),
@@ -257,9 +265,8 @@ def _types(names: Iterable[str] | None) -> str:
     return "null" if names is None else ", ".join(names) or "none"
 
 
-def _service(figures: Figures, sid: str) -> str:
-    found = (label(one) for one in figures.services if one.chat_service_sid == sid)
-    return next(found, _short(sid))
+def _service(labels: Mapping[str, str], sid: str) -> str:
+    return labels.get(sid) or _short(sid)
 
 
 def _short(sid: str) -> str:

@@ -144,7 +144,7 @@ def test_many_services_are_the_biggest_and_a_sum(trial: Trial, tmp_path: Path) -
             "INSERT INTO services (chat_service_sid, account, friendly_name, state, first_seen_at, last_seen_at, active) "
             "VALUES (:service, 'main', :name, 'active', '2026-01-01 00:00:00.000000', '2026-01-01 00:00:00.000000', 1)",
             service=service,
-            name=f"Shop {number}",
+            name=f"Shop {number // 2}",
         )
         trial.execute(
             "INSERT INTO bindings SELECT :sid, account, account_sid, :service, credential_sid, binding_type, identity, :sid, "
@@ -156,6 +156,9 @@ def test_many_services_are_the_biggest_and_a_sum(trial: Trial, tmp_path: Path) -
     text = " ".join(Page(report(trial, tmp_path)).text.split())
     number_of_services = len(trial.world.services) + 200
     assert f"services {number_of_services} " in text
+    assert re.search(
+        r"Shop 0 \(000000\) [0 ]*1[0 ]* 1 Shop 0 \(000001\) [0 ]*1[0 ]* 1 Shop 1 ", text
+    )
     assert f"{number_of_services - 20} others" in text
     assert f"{200 - 20} more: see bindings-etl status" in text
     (line,) = trial.query("SELECT count(*) AS n FROM active_bindings")
