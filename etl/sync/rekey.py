@@ -209,7 +209,8 @@ def _note_on(name: Field, change: RulesChange) -> str:
     before, after = change.before.treats(name), change.after.treats(name)
     way = "with another key" if before == after else f"{before} → {after}"
     past = "were dropped" if before == "drop" else "keep their hashes"
-    advice = "" if before == "drop" else "; keep the key of before in privacy.old_keys, for erase"
+    is_searched = name == "identity" and before == "hmac"
+    advice = "; keep the key of before in privacy.old_keys, for erase" if is_searched else ""
     return (
         f"{name} ({way}): what is stored cannot be rewritten; the next complete sync does it for "
         f"the rows that exist at Twilio, and in deleted rows and past images they {past}{advice}"

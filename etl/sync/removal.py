@@ -100,10 +100,13 @@ def erase(
 def _stored_forms(settings: Settings, identity: str) -> set[str]:
     """Return the identity as it is, and hashed by every key of today and of the past.
 
-    What is stored may be older than today's privacy rules.
+    What is stored may be older than today's privacy rules; and what was hashed, kept by later ones
+    and hashed again with what they kept, was hashed twice.
     """
-    hashed = (treat("hmac", key, identity) for key in settings.privacy.known_keys)
-    return {identity, *filter(None, hashed)}
+    keys = settings.privacy.known_keys
+    once = {treat("hmac", key, identity) or "" for key in keys}
+    twice = {treat("hmac", key, form) or "" for key in keys for form in once}
+    return {identity} | once | twice
 
 
 def _find_locked(

@@ -439,6 +439,25 @@ def test_a_person_is_found_whatever_the_re_keying_has_left(trial: Trial) -> None
     assert trial.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 3
 
 
+def test_a_person_who_was_hashed_twice_is_found(make_trial: MakeTrial) -> None:
+    """Deleted rows keep their hashes when identities are kept again, and are hashed with the rest when they are not."""
+    trial = make_trial((30,))
+    service = trial.services[0]
+    [gone, stays] = service.sids()[:2]
+    who = service.bindings[gone]["identity"]
+    service.change(stays, identity=who)
+    configure(trial, HASHED)
+    trial.sync()
+    service.remove([gone])
+    trial.sync()
+    for privacy in ({**KEEP, "old_keys": ["the first key"]}, HASHED):
+        configure(trial, privacy)
+        rekey(trial)
+        trial.sync()
+    trial.execute("DELETE FROM binding_versions")
+    assert trial.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 2
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [

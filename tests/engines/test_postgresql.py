@@ -35,20 +35,20 @@ GRANTS: dict[str, dict[str, tuple[str, ...]]] = {
         "TABLE": (
             "bindings_etl_version", "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
             "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
-            "page_links",
+            "page_links", "privacy_rules",
         )
     },
     "INSERT": {
         "TABLE": (
             "bindings", "binding_versions", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases",
             "sync_gates", "scan_progress", "scan_seen", "scan_staged", "scan_absent", "services", "service_parts", "schema_drift",
-            "page_links",
+            "page_links", "privacy_rules",
         )
     },
     "UPDATE": {
         "TABLE": (
             "bindings", "sync_runs", "sync_scans", "rejected_bindings", "sync_leases", "sync_gates", "scan_progress", "services",
-            "service_parts", "schema_drift",
+            "service_parts", "schema_drift", "privacy_rules",
         )
     },
     "DELETE": {

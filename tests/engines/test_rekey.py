@@ -11,13 +11,16 @@ from pydantic import SecretStr
 
 from etl import config, errors
 from etl.config import Settings
+from etl.domain.hiding import treat
 from etl.domain.privacy import PrivacyRules
 from etl.stopping import Stop
 from etl.sync import rekey as rekeying
-from etl.sync.privacy import require_agreement
-from etl.warehouse import privacy_rules, rewriting
+from etl.sync.privacy import require_agreement, rules_of
+from etl.warehouse import leases, privacy_rules, rewriting
 from etl.warehouse.connection import Warehouse
+from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.trial import Trial, changes
+from tests.engines.scan_harness import ScanHarness, sent
 
 HASHED = {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"}
 
@@ -72,6 +75,67 @@ def test_rewritten_rows_are_what_a_sync_writes(
     trial.run("rekey")
     assert len(trial.query("SELECT * FROM rejected_bindings")) == 2
     assert changes(trial.sync()) == {"rejected": 3}
+
+
+def test_a_killed_re_keying_goes_on_on_every_engine(
+    trial_on: Callable[..., Trial], warehouse_url: str
+) -> None:
+    """What is rewritten twice is the hash of a hash, and what is passed over stays: in rows as in their past."""
+    trial = trial_on(warehouse_url, (30,))
+    service = trial.services[0]
+    trial.sync()
+    past = {row["endpoint"] for row in service.bindings.values()}
+    service.touch(12)
+    trial.sync()
+    assert len(trial.query("SELECT * FROM binding_versions")) == 12
+    trial.settings["privacy"] = HASHED
+    with forking() as forker:
+        assert forker.stdin
+        assert forker.stdout
+        for at in (2, 17, 29, 41, 53):
+            order = {"arguments": ["rekey", "--config", str(trial.write_config())], "at": at}
+            print(json.dumps({**order, "rows_at_once": 7}), file=forker.stdin, flush=True)
+            assert int(forker.stdout.readline()) in (CRASHED, 0)
+            trial.expire_leases()
+    trial.run("rekey")
+    hashed = {treat("hmac", HASHED["key"].encode(), one) for one in past}
+    versions = trial.query("SELECT endpoint FROM binding_versions")
+    assert {row["endpoint"] for row in versions} <= hashed
+    assert changes(trial.sync()) == {}
+
+
+class StopAfterPortions(Stop):
+    """Asks to stop once so many portions are done."""
+
+    def __init__(self, portions: int) -> None:
+        super().__init__()
+        self._portions = portions
+
+    def check(self) -> None:
+        self._portions -= 1
+        if self._portions == 0:
+            self.request("SIGTERM was received", 143)
+        super().check()
+
+
+def test_a_stopped_re_keying_is_gone_on_with(
+    harness: ScanHarness, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pod that is evicted from a large warehouse would begin anew each time, and never be done."""
+    monkeypatch.setattr(rewriting, "AT_ONCE", 2)
+    warehouse = harness.warehouse
+    harness.scan([sent(number) for number in range(7)])
+    settings = settings_of(warehouse_url, identity="drop")
+    agree(warehouse, PrivacyRules())
+    with pytest.raises(errors.Interrupted):
+        rekeying.rekey(settings, warehouse, StopAfterPortions(2), dry_run=False)
+    assert warehouse.read(lambda conn: leases.live(conn, warehouse.engine)) == []
+    assert [identity for (identity,) in harness.bindings("identity")].count(None) == 4
+    planned = rekeying.rekey(settings, warehouse, Stop(), dry_run=True)
+    done = rekeying.rekey(settings, warehouse, Stop(), dry_run=False)
+    assert planned.tables["bindings"].rewritten == done.tables["bindings"].rewritten == 3
+    assert {identity for (identity,) in harness.bindings("identity")} == {None}
+    agree(warehouse, rules_of(settings))
 
 
 def rules(key: str) -> PrivacyRules:
