@@ -83,7 +83,9 @@ def readable_tree(major: int, run_folder: Path) -> Path:
     with exclusively(run_folder / "wheel.lock"):
         if not copied.exists():
             libraries = package.with_name(f"{PACKAGE}.libs")
-            shutil.copytree(libraries, run_folder / "wheel" / libraries.name, dirs_exist_ok=True)
+            shared = run_folder / "wheel" / libraries.name
+            if not shared.exists():  # a server of the other version may be running on them
+                shutil.copytree(libraries, shared)
             unfinished = copied.with_suffix(".copying")
             shutil.copytree(package / TREES[major], unfinished, symlinks=True)
             subprocess.run(["chmod", "-R", "a+rX", run_folder / "wheel"], check=True)
