@@ -13,6 +13,7 @@ from etl.report.figures import DAYS, Counts, Day, Figures, Service
 from etl.report.findings import number
 
 MOST = 20
+_LONGEST_NAME = 40
 
 _TYPES = {"apn": "apn", "fcm": "fcm", "gcm": "gcm", "twilsock": "twilsock", "other": "other types"}
 _REACH = {
@@ -94,10 +95,11 @@ def make_sections(figures: Figures) -> list[Section]:
 
 def make_labels(services: Sequence[Service]) -> dict[str, str]:
     """Return what each service is called, by SID: its name where no other has it."""
-    bearers = Counter(one.friendly_name for one in services)
+    names = [_shorten(one.friendly_name or "") for one in services]
+    bearers = Counter(names)
     labels: dict[str, str] = {}
-    for one in services:
-        sid, name = one.chat_service_sid, one.friendly_name
+    for one, name in zip(services, names, strict=True):
+        sid = one.chat_service_sid
         label = _short(sid)
         if name:
             label = name if bearers[name] == 1 else f"{name} ({sid[-6:]})"
@@ -267,6 +269,10 @@ def _types(names: Iterable[str] | None) -> str:
 
 def _service(labels: Mapping[str, str], sid: str) -> str:
     return labels.get(sid) or _short(sid)
+
+
+def _shorten(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
 
 
 def _short(sid: str) -> str:

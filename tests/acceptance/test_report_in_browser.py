@@ -121,6 +121,32 @@ def test_every_chart_is_drawn_and_readable(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_two_hundred_services_of_long_names_fit(
+    trial: Trial, open_page: Open, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """A name that is as long as Twilio allows pushes the page off the screen, or the bars out of the picture."""
+    trial.sync()
+    trial.execute(
+        "INSERT INTO services (chat_service_sid, account, friendly_name, state, first_seen_at, last_seen_at) "
+        "WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 200) "
+        "SELECT printf('IS%032d', n), 'main', printf('%d', n) || :name, 'active', :then, :then FROM counted",
+        name="W" * 252,
+        then="2026-01-01 00:00:00.000000",
+    )
+    trial.execute("UPDATE services SET friendly_name = friendly_name || :name", name="M" * 200)
+    trial.execute(
+        "UPDATE bindings SET chat_service_sid = printf('IS%032d', rowid % 200 + 1) WHERE rowid % 2"
+    )
+    out = tmp_path / "report.html"
+    trial.run("report", "--out", str(out))
+    page = open_page(out, size)
+    charts = shown(page)
+    assert charts
+    assert [chart for chart in charts if chart["outside"] or not chart["marks"]] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_reader(report: Path, open_page: Open, scheme: str) -> None:
     """Dark letters on a dark page, or white bars on a white one, are not there."""
