@@ -1,142 +1,150 @@
-"""Writes docs/screens.md, what the screens look like at 80 columns, from made-up figures: `make docs`."""
+"""Writes docs/screens.md: what the commands show, captured from runs against the simulator (`make docs`)."""
 
 import re
-from datetime import UTC, datetime, timedelta
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from etl import errors
-from etl.cli import check, render, status
-from etl.cli.screen import Part, draw
-from etl.domain.counters import Counters
-from etl.domain.scope import Scope
-from etl.domain.status import RunStatus, ScanStatus
-from etl.sync.health import OLD, judge
-from etl.sync.outcome import RunOutcome, ScanOutcome
-from etl.sync.preflight import Finding
-from etl.warehouse.overview import Overview
+import yaml
+
+from etl.simulator import Fault, Simulator, World
+from etl.simulator.world import Service
+from tests.acceptance.terminal import show_result
 
 PAGE = Path(__file__).with_name("screens.md")
-_NOW = datetime(2026, 11, 25, 9, 45, tzinfo=UTC)
 _WIDTH, _NARROW = 80, 60
-_REFUSED = (
-    "600 of 1230 active bindings were absent, more than deletes.max_fraction and deletes.min_rows "
-    "allow: nothing was deleted; if that many are really gone, run once with --allow-mass-delete"
-)
+# The last run ended four minutes and 5 seconds ago: a screen that is out in 50 seconds says "4 minutes ago".
+_SLACK_SECONDS = 50
+_FIVE_MINUTES_APART = """
+UPDATE sync_runs SET finished_at = strftime('%Y-%m-%d %H:%M:%S.000000', 'now',
+    format('-%d seconds', 245 + 300 * ((SELECT max(id) FROM sync_runs) - id)));
+UPDATE sync_runs SET started_at = strftime('%Y-%m-%d %H:%M:%S.000000', finished_at, '-1 second');
+UPDATE sync_scans SET finished_at = (SELECT finished_at FROM sync_runs WHERE id = run_id);
+UPDATE rejected_bindings SET last_seen_at = (SELECT finished_at FROM sync_runs WHERE id = run_id);
+UPDATE services SET last_complete_at = (SELECT max(finished_at) FROM sync_scans
+    WHERE complete AND sync_scans.chat_service_sid = services.chat_service_sid);
+"""
 
 _HEAD = """\
 # Screens
 
-What the commands show on a terminal, from made-up figures. Columns without a figure are left out, SIDs are
-shortened where that keeps them apart and there is no room for whole ones, and below 80 columns each row stands
-upright. States have colours, unless `NO_COLOR` is set. A pipe or a file gets plain lines instead, one a row, with
-every column and whole SIDs, for `grep` and `awk`; programs take `--json`. This page is written by `make docs`."""
+What the commands show on a terminal, captured from runs against the simulator. Columns without a figure are left
+out, SIDs are shortened where that keeps them apart and there is no room for whole ones, and below 80 columns each
+row stands upright. States have colours, unless `NO_COLOR` is set. A pipe or a file gets plain lines instead, one a
+row, with every column and whole SIDs, for `grep` and `awk`; programs take `--json`. This page is written by
+`make docs`."""
 
 
 def render_page() -> str:
-    """The whole page as Markdown."""
-    sync = render.run_summary(_outcome())
-    screens = [
-        ("`sync`", _WIDTH, sync),
-        ("`sync` at 60 columns", _NARROW, sync),
-        ("`status`", _WIDTH, _status(_services(4, 2))),
-        ("`status` with 60 services, five of them in trouble", _WIDTH, _status(_services(60, 5))),
-        ("`check`", _WIDTH, check.describe(_findings())),
-    ]
-    return "\n\n".join([_HEAD, *(_screen(*one) for one in screens)]) + "\n"
+    """Return the whole page as Markdown, captured anew."""
+    return "\n\n".join([_HEAD, *_few_services(), *_many_services()]) + "\n"
 
 
-def _screen(title: str, width: int, parts: list[Part]) -> str:
-    text = re.sub(r"\x1b\[[0-9;]*m", "", draw(parts, width))
-    lines = "\n".join(line.rstrip() for line in text.splitlines())
-    return f"## {title}\n\n```text\n{lines}\n```"
+def masked(page: str) -> str:
+    """Return a page without what differs from capture to capture: figures of time, ports, request ids."""
+    page = re.sub(r"\bRQ[0-9a-f]{32}\b", "RQ…", page)
+    page = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", page)
+    page = re.sub(r"\d\d\d\d-\d\d-\d\d \d\d:\d\d:\d\d", "TIME", page)
+    return re.sub(r"in [\d,.]+ s,", "in SECONDS,", page)
 
 
-def _sid(number: int) -> str:
-    return f"IS{(number * 0x9E3779B97F4A7C15F39CC0605CEDC834 + 0xA1) % 16**32:032x}"
+def _few_services() -> Iterator[str]:
+    """A run of which little went well, and what `status` and `check` say after it."""
+    world = World(seed=11)
+    busy, held, broken, slow = (world.add_service(bindings=n) for n in (2_580, 1_230, 400, 200))
+    with _Stage(world).set() as stage:
+        stage.run("migrate")
+        stage.run("sync")
+        busy.touch(31)
+        busy.grow(12)
+        busy.delete(7)
+        busy.put({**busy.bindings[busy.sids()[0]], "date_updated": "yesterday"})
+        held.delete(600)
+        stage.fail("error-503", broken, only_pages=[1])
+        stage.fail("error-503", slow)
+        yield stage.capture("`sync`", "sync", code=3)
+        yield stage.capture("`status`", "status")
+        yield stage.capture("`status` at 60 columns", "status", width=_NARROW)
+        stage.calm()
+        stage.fail("forbidden", slow)
+        yield stage.capture("`check`", "check", code=3)
 
 
-def _outcome() -> RunOutcome:
-    def scan(
-        number: int, state: ScanStatus, error: Exception | None, **counted: int
-    ) -> ScanOutcome:
-        counters = Counters(**counted)
-        return ScanOutcome(Scope("main", _sid(number)), state, counters=counters, error=error)
-
-    gone = errors.Unavailable("HTTP 503 after 6 tries", request_id="RQ" + "5" * 32)
-    refused = errors.DeletesRefused(_REFUSED)
-    scans = [
-        scan(1, ScanStatus.PUBLISHED, None, pages=126, requests=127, fetched=12_580, updated=31, unchanged=12_548, rejected=1),
-        scan(2, ScanStatus.REFUSED, refused, pages=7, requests=7, fetched=630, unchanged=630),
-        scan(3, ScanStatus.FAILED, gone, pages=2, requests=14, retries=10, fetched=200),
-        scan(4, ScanStatus.FAILED, gone, requests=6, retries=5),
-    ]  # fmt: skip
-    began = _NOW - timedelta(seconds=41)
-    return RunOutcome(7, "sync", began, _NOW, dry_run=False, scans=scans)
+def _many_services() -> Iterator[str]:
+    world = World(seed=12)
+    services = [world.add_service(bindings=40 + 7 * number) for number in range(60)]
+    with _Stage(world).set() as stage:
+        stage.run("migrate")
+        stage.run("sync")
+        for service in services[8:10]:
+            service.delete(len(service) // 2)
+        stage.fail("error-503", services[3])
+        stage.fail("forbidden", services[21])
+        stage.fail("error-500", services[40])
+        stage.run("sync", code=3)
+        title = "`status` with 60 services, five of them in trouble"
+        yield stage.capture(title, "status", "--limit", "20")
 
 
-def _services(number: int, troubled: int) -> list[dict[str, Any]]:
-    def line(at: int) -> dict[str, Any]:
-        age = timedelta(minutes=4) if at >= troubled or at % 2 else timedelta(hours=31 * (at + 1))
+class _Stage:
+    """A folder with a configuration and a SQLite warehouse, and the simulator that it names."""
+
+    def __init__(self, world: World) -> None:
+        self._simulator = Simulator(world)
+        self._world = world
+
+    @contextmanager
+    def set(self) -> Iterator["_Stage"]:
+        with tempfile.TemporaryDirectory() as folder, self._simulator.serve() as url:
+            self._folder = Path(folder)
+            (self._folder / "config.yaml").write_text(yaml.safe_dump(self._configuration(url)))
+            yield self
+
+    def _configuration(self, url: str) -> dict[str, object]:
+        account = {
+            "name": "main",
+            "account_sid": self._world.account_sid,
+            "api_key": self._world.api_key,
+            "api_secret": self._world.api_secret,
+            "base_url": url,
+        }
         return {
-            "account": "main",
-            "chat_service_sid": _sid(at),
-            "last_complete_at": _NOW - age,
-            "active": 1_230 + at * at * 211,
-            "deleted": 17 * at,
-            "rejected_open": 0,
-            "friendly_name": f"Shop {at + 1}",
-            "state": "active",
-            "deletes_held": 600 if at < troubled and at % 2 else 0,
+            "accounts": [account],
+            "warehouse": {"url": "sqlite:///bindings.db"},
+            "retry": {"max_wait_seconds": 0.01},
         }
 
-    return [line(at) for at in range(number)]
+    def fail(self, fault: str, service: Service, only_pages: list[int] | None = None) -> None:
+        self._simulator.faults.add(Fault(fault, service=service.sid, only_pages=only_pages))
 
+    def calm(self) -> None:
+        self._simulator.faults.clear()
 
-def _status(services: list[dict[str, Any]]) -> list[Part]:
-    failures = {
-        _sid(0): _failure(ScanStatus.FAILED, "HTTP 503 after 6 tries"),
-        _sid(1): _failure(ScanStatus.REFUSED, _REFUSED),
-    }
-    runs = [
-        _run(7, RunStatus.PARTIAL, 0, f"{_sid(0)}: HTTP 503 after 6 tries (and 1 more)"),
-        _run(6, RunStatus.INTERRUPTED, 30, "the process ended without a word"),
-        _run(5, RunStatus.SUCCEEDED, 60, None),
-    ]
-    overview = Overview(services, runs, [], [], [], failures, _NOW)
-    judged = judge(services, failures, _NOW, OLD)
-    shown = status.describe_services(judged, None, show_all=False)
-    return status.describe(overview, runs, shown)
+    def run(self, *arguments: str, width: int = _WIDTH, code: int = 0) -> str:
+        ended, text = show_result(width, *arguments, folder=self._folder)
+        if ended != code:
+            raise RuntimeError(f"{arguments} ended with {ended}, not with {code}:\n{text}")
+        return text
 
+    def capture(self, title: str, *arguments: str, width: int = _WIDTH, code: int = 0) -> str:
+        """Return a screen as a section; one that took so long that its ages moved on is captured again."""
+        text = None
+        while text is None:
+            began = time.monotonic()
+            self._set_back()
+            shown = self.run(*arguments, width=width, code=code)
+            text = shown if time.monotonic() - began < _SLACK_SECONDS else None
+        lines = "\n".join(line.rstrip() for line in text.splitlines())
+        command = " ".join(["bindings-etl", *arguments])
+        return f"## {title}\n\n```text\n$ {command}\n{lines}\n```"
 
-def _failure(state: ScanStatus, error: str) -> dict[str, Any]:
-    return {"status": state, "error": error, "finished_at": _NOW}
-
-
-def _run(number: int, state: RunStatus, minutes: int, error: str | None) -> dict[str, Any]:
-    began = _NOW - timedelta(minutes=minutes, seconds=41)
-    counted = {"fetched": 13_410, "inserted": 0, "updated": 31, "deleted": 0, "restored": 0}
-    return {
-        "id": number,
-        "mode": "sync",
-        "status": state,
-        "started_at": began,
-        "finished_at": began + timedelta(seconds=41),
-        **counted,
-        "rejected": 0,
-        "error": error,
-    }
-
-
-def _findings() -> list[Finding]:
-    warehouse = "postgresql://etl:***@db/analytics"
-    return [
-        Finding("configuration", "config.yaml", True, "is valid"),
-        Finding("account", "main", True, "2 services at https://conversations.twilio.com"),
-        Finding("service", _sid(1), True, "can be read"),
-        Finding("service", _sid(2), False, "HTTP 403, code 20006: access denied", 3),
-        Finding("warehouse", warehouse, True, "reachable and at the newest revision"),
-    ]
+    def _set_back(self) -> None:
+        """Let the runs have been five minutes apart: what is just over says nothing about ages."""
+        with sqlite3.connect(self._folder / "bindings.db") as database:
+            database.executescript(_FIVE_MINUTES_APART)
 
 
 if __name__ == "__main__":

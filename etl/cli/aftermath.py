@@ -219,7 +219,7 @@ def _write(path: Path, figures: "Future[list[metrics.Metric]]") -> None:
 def _reason(error: Exception) -> str:
     """Return why it failed; of a foreign error only the class, since its text may hold a secret."""
     if isinstance(error, TimeoutError):
-        return "it took too long and was left behind"
+        return "it took too long"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     is_ours = isinstance(error, EtlError | limits.Overdue | limits.Undelivered)

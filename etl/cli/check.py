@@ -57,11 +57,11 @@ def describe(findings: Sequence[Finding]) -> list[Part]:
     ]
     faults = sum(not finding.ok for finding in findings)
     summary = (
-        Styled(f"{count(faults, 'fault')}: mend what is said above", "bold red")
+        Styled(f"{count(faults, 'fault')}: mend what is listed above", "bold red")
         if faults
         else Styled("all is well: `bindings-etl sync` can run", "green")
     )
-    return [Table(("what", "is", "which", "finding"), rows, prose=("finding",)), "", summary]
+    return [Table(("subject", "result", "name", "finding"), rows, prose=("finding",)), "", summary]
 
 
 commands: dict[str, click.Command] = {"check": check}

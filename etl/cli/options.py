@@ -156,7 +156,7 @@ def parse_age(value: str, units: str = "smhdw") -> timedelta:
     try:
         return timedelta(**{_UNITS[age[2]]: int(age[1])})
     except OverflowError:
-        raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
+        raise click.BadParameter(f"{value!r} is too long an age") from None
 
 
 def parse_identity(value: str) -> str:

@@ -96,9 +96,7 @@ def sync(common: Common, /, as_json: bool, metrics_file: Path | None, **options:
     callback=lambda _c, _p, values: tuple(sorted({_binding_type(value) for value in values})),
     help="Only this binding type, e.g. apn (repeat).",
 )
-@click.option(
-    "--any-type", is_flag=True, help="Take a --type that looks like a slip of the pen as it is."
-)
+@click.option("--any-type", is_flag=True, help="Accept a --type that looks misspelt.")
 @click.option(
     "--identity",
     "identities",
@@ -249,7 +247,7 @@ def _refuse_empty_scope(request: Request) -> None:
         raise click.UsageError("--since is not before --until: no row could be read")
     if len(",".join(request.binding_types)) > _LONGEST_TYPES:
         raise click.BadParameter(
-            f"more than {_LONGEST_TYPES} characters of types; load them in several goes",
+            f"more than {_LONGEST_TYPES} characters of types; load them by several backfills",
             param_hint="--type",
         )
 
@@ -260,7 +258,7 @@ def _refuse_slips(kinds: tuple[str, ...]) -> None:
         for near in difflib.get_close_matches(kind, KNOWN_TYPES, 1):
             raise click.BadParameter(
                 f"{kind!r} is no binding type known today; did you mean {near}? "
-                "If not, --any-type takes it as it is",
+                "If not, add --any-type",
                 param_hint="--type",
             )
 

@@ -20,9 +20,11 @@ _GAP = 2
 _UPRIGHT_BELOW = 80
 _FEW_COLUMNS = 3
 _LEAST_PROSE = 20
+_ROOMY_PROSE = 40
 _LEAST_SID = 8
 _NOTHING = (0, "", "-", None)
 _SID = re.compile(r"[A-Z]{2}[0-9a-fA-F]{32}").fullmatch
+_SERVICE_SID = re.compile(r"\bIS[0-9a-fA-F]{32}\b")
 
 
 class Styled(NamedTuple):
@@ -149,14 +151,15 @@ def _fit(table: Table, width: int) -> Table | None:
     short = _with_short_sids(table)
     dispensable = [name for name in table.optional if name in table.headers]
     narrower = (_without(short, dispensable[:number]) for number in range(len(dispensable) + 1))
-    candidates = (table, *narrower)
-    return next((one for one in candidates if _least_width(one) <= width), None)
+    if _least_width(table, _ROOMY_PROSE) <= width:
+        return table
+    return next((one for one in narrower if _least_width(one, _LEAST_PROSE) <= width), None)
 
 
-def _least_width(table: Table) -> int:
+def _least_width(table: Table, prose: int) -> int:
     widths = _widths(table.headers, [[cell_text(value) for value in row] for row in table.rows])
     least = [
-        min(width, _LEAST_PROSE) if name in table.prose else width
+        min(width, prose) if name in table.prose else width
         for name, width in zip(table.headers, widths, strict=True)
     ]
     return sum(least) + _GAP * (len(least) - 1)
@@ -189,14 +192,17 @@ def _without(table: Table, names: Collection[str]) -> Table:
 
 
 def _with_short_sids(table: Table) -> Table:
-    found = {cell_text(value) for row in table.rows for value in row if _SID(cell_text(value))}
-    short = shorten(found)
+    """Return the table with its SIDs cut; in sentences only those of services, as support asks for whole request ids."""
+    texts = [cell_text(value) for row in table.rows for value in row]
+    named = [sid for text in texts for sid in _SERVICE_SID.findall(text)]
+    short = shorten({*filter(_SID, texts), *named})
 
     def cut(value: object) -> object:
-        text = short.get(cell_text(value))
-        if text is None:
+        text = cell_text(value)
+        shortened = short.get(text) or _SERVICE_SID.sub(lambda found: short[found[0]], text)
+        if shortened == text:
             return value
-        return Styled(text, value.style) if isinstance(value, Styled) else text
+        return Styled(shortened, value.style) if isinstance(value, Styled) else shortened
 
     rows = [[cut(value) for value in row] for row in table.rows]
     return Table(table.headers, rows, table.prose, table.optional, table.defaults)

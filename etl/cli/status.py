@@ -166,7 +166,7 @@ def describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Part
         "",
         *services,
         "",
-        *_part("last runs", _runs_table(runs, now), "there was no run yet"),
+        *_part("last runs", _runs_table(runs, now), "none yet"),
         "",
         *_part(
             "open rejects",
@@ -182,7 +182,7 @@ def describe(overview: Overview, runs: Lines, services: list[Part]) -> list[Part
         *_part(
             "leases",
             Table(("service", "scope", "run", "host", "until (UTC)"), leases, optional=("host",)),
-            "nobody is working",
+            "none held",
         ),
         "",
         *_describe_drift(overview.drift, now),
@@ -202,7 +202,7 @@ def _describe_drift(drift: Lines, now: datetime) -> list[Part]:
     ]
     columns = ("service", "kind", "name", "rows", "first seen (UTC)", "age")
     table = Table(columns, lines, optional=("first seen (UTC)",))
-    return _part("drifted from what is known", table, "nothing")
+    return _part("sent by the API, unknown to this version", table, "nothing")
 
 
 def describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> list[Part]:
@@ -216,7 +216,7 @@ def describe_services(judged: Lines, limit: int | None, *, show_all: bool) -> li
         counts = [(Styled(one, _STYLES[one]), counted[one]) for one in Health if counted[one]]
         parts = [*_part(f"{len(judged):,} services", Table(("state", "services"), counts), ""), ""]
     left_out = len(shown[limit:]) if limit else 0
-    nothing = "none" if judged else "no service was read yet"
+    nothing = "none" if judged else "none read yet"
     parts += _part(title, _services_table(shown[:limit]), nothing)
     if left_out:
         parts.append(f"… and {left_out:,} more; --all lists every service")
@@ -251,7 +251,7 @@ def _services_table(lines: Sequence[Line]) -> Table:
         headers,
         rows,
         prose=("last error",),
-        optional=("at (UTC)", "name", "account", "deleted"),
+        optional=("at (UTC)", "name", "account", "deleted", "rejected"),
         defaults={"account": accounts.pop()} if len(accounts) == 1 else {},
     )
 
@@ -274,7 +274,7 @@ def _runs_table(runs: Sequence[Line], now: datetime) -> Table:
         headers,
         rows,
         prose=("error",),
-        optional=("began (UTC)", "took", "fetched", "mode", "restored"),
+        optional=("began (UTC)", "took", "fetched", "mode", "restored", "rejected"),
     )
 
 

@@ -141,6 +141,11 @@ def erase(common: Common, identity: str, dry_run: bool, as_json: bool) -> None:
     if as_json:
         say_json(render.to_json({"dry_run": dry_run, "removed": counted}))
         return
+    if not any(counted.values()):
+        say(
+            "the warehouse has no trace of the identity; check that it is spelled exactly as at Twilio"
+        )
+        return
     done = "would be removed" if dry_run else "removed"
     say(f"every trace of the identity, {done}:\n{_describe(counted)}")
     tell("the next sync loads it again, unless the user and its bindings are deleted at Twilio too")
@@ -164,7 +169,7 @@ def _parse_cutoff(value: str) -> datetime:
     try:
         return datetime.now(UTC) - parse_age(value, "hdw")
     except OverflowError:
-        raise click.BadParameter(f"{value!r} is longer than there is time to count") from None
+        raise click.BadParameter(f"{value!r} is too long an age") from None
 
 
 def _parse_time(value: str) -> datetime:

@@ -24,7 +24,7 @@ class Absence(Enum):
     """What the API answered when asked for one absent binding by its SID."""
 
     GONE = "gone"
-    WORDLESS = "answered 404 without a word"
+    WORDLESS = "answered 404 with an empty body"
     ALIVE = "alive"
     UNKNOWN = "unknown"
 

@@ -133,7 +133,7 @@ def _refuse_other_styles(body: bytes) -> None:
         if _leads_on(name) and bytes(value).strip() not in _NOTHING:
             raise MalformedPage(
                 "the answer pages by tokens or other links than next_page_url, which this "
-                "program does not know; nothing was concluded"
+                "program does not know; upgrade it, or report it"
             )
 
 

@@ -175,7 +175,7 @@ def _examine_privileges(warehouse: Warehouse) -> Iterator[Finding]:
             "privileges", warehouse.name, ok=True, message="the role may read and write all tables"
         )
     for privilege in missing:
-        message = f"the role may not {privilege}; see the GRANTs in docs/warehouse.md"
+        message = f"the role lacks the privilege {privilege}; see the GRANTs in docs/warehouse.md"
         yield Finding(
             "privileges",
             warehouse.name,

@@ -61,12 +61,12 @@ _BY_CODE: Mapping[int, _Cause] = {
     20006: _Cause(
         errors.PermissionMissing,
         "access is denied: the key may not read this service; "
-        "use a standard key of the account that owns it",
+        "use a key of the account that owns it",
     ),
     70051: _Cause(
         errors.PermissionMissing,
         "the key lacks a permission: "
-        "give a restricted key the right to read Conversations services and bindings",
+        "give a restricted key the rights to list services, and to list and fetch bindings, of Conversations",
     ),
     20404: _Cause(
         errors.ServiceNotFound,

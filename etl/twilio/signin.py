@@ -159,8 +159,7 @@ class ClientCredentials:
             granted = None
         if granted is None or not _is_token(granted.access_token):
             raise errors.NotTheApi(
-                f"what {self._origin} answered holds no token; "
-                "check what stands between, or base_url"
+                f"what {self._origin} answered holds no token; check base_url and any proxy between"
             )
         return granted
 

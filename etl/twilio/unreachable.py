@@ -55,7 +55,7 @@ def _no_connection(chain: list[BaseException], peer: str, setting: str) -> str |
     if _find(chain, ssl.SSLError):
         return (
             f"no TLS with {peer}: something else seems to answer there; "
-            f"check {setting}, its port, and what stands between"
+            f"check {setting}, its port, and any proxy between"
         )
     if _find(chain, ConnectionRefusedError):
         return (

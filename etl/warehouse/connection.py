@@ -52,7 +52,7 @@ _ADVICE = {
     DbErrorKind.LOGIN: "does not take the user or the password; check both in warehouse.url",
     DbErrorKind.ACCOUNT: "does not take this login: the account is locked, its password has "
     "expired, "
-    "or it may not come from this host; whoever runs the server can tell",
+    "or it may not come from this host; ask its administrator",
     DbErrorKind.METHOD: "asks for a way to log in that the driver does not know; identify the "
     "account by "
     "ed25519, caching_sha2_password or mysql_native_password",

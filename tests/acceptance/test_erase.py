@@ -257,6 +257,14 @@ def test_the_next_sync_is_said_to_bring_it_back(trial: Trial) -> None:
     assert trial.sync().totals["inserted"] == 3
 
 
+def test_an_identity_that_is_nowhere_is_told(trial: Trial) -> None:
+    """Whoever misspells a name must not believe that its owner's request has been met."""
+    trial.sync()
+    result = erase(trial, identity="nobody of this name")
+    assert "no trace of the identity; check that it is spelled" in result.out
+    assert "next sync" not in result.err
+
+
 def test_an_empty_identity_is_refused(trial: Trial) -> None:
     """An unset variable in a script must not be taken for a person."""
     assert trial.run("erase", "--identity", "", expect=2).out == ""

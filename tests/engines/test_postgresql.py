@@ -379,7 +379,7 @@ def test_check_names_every_privilege_that_is_missing(
             "SELECT service_freshness",
             *(f"USE {one}" for one in sequences),
         )
-        assert told == {f"the role may not {one}" for one in may_not}
+        assert told == {f"the role lacks the privilege {one}" for one in may_not}
     finally:
         drop_role(trial, role)
 

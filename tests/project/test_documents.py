@@ -148,6 +148,7 @@ def test_the_data_dictionary_is_current() -> None:
     assert page == dictionary.put_into(page), "run `make docs`"
 
 
+<<<<<<< HEAD
 def test_the_sources_of_dbt_are_current() -> None:
     """A column that dbt is told of and that is not there, or the other way round, breaks what is built on it."""
     assert sources.PAGE.read_text(encoding="utf-8") == sources.render(), "run `make docs`"
@@ -157,6 +158,13 @@ def test_the_screens_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture of a screen that looks otherwise today misleads; and what is drawn must not change unseen."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert screens.PAGE.read_text(encoding="utf-8") == screens.render_page(), "run `make docs`"
+=======
+@pytest.mark.slow
+def test_the_screens_are_current() -> None:
+    """A picture of a screen that looks otherwise today misleads; and what is shown must not change unseen."""
+    page = screens.PAGE.read_text(encoding="utf-8")
+    assert screens.masked(page) == screens.masked(screens.render_page()), "run `make docs`"
+>>>>>>> 5f46a5b (Screens in the docs are captured from real runs, and fit; messages in plainer words)
 
 
 @pytest.mark.parametrize(

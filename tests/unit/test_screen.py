@@ -115,3 +115,23 @@ def test_a_table_lines_up() -> None:
         "long name  1,200",
     ]
     assert plain_table(("name", "rows"), []) == "name  rows"
+
+
+def test_a_sentence_has_room_before_sids_are_whole() -> None:
+    """Errors in a column as narrow as a word are read by nobody, while a SID is told apart by its beginning."""
+    why = "HTTP 503, code 20503: the API is temporarily unavailable: try again later"
+    told = Table(("service", "finding"), [(sid, why) for sid in SIDS], prose=("finding",))
+    assert SIDS[0] in drawn(80, told)[1]
+    wider = Table(("service", "name", "finding"), [(SIDS[0], "n" * 12, why)], prose=("finding",))
+    assert drawn(80, wider)[1].startswith("ISaaaaaa…  nnn")
+
+
+def test_a_sentence_names_services_as_the_columns_do() -> None:
+    """Whole SIDs in a narrow column fill three lines; support needs the request's id whole."""
+    request = "RQ" + "5" * 32
+    rows = [(sid, "n" * 30, f"{sid}: it failed (request {request})") for sid in SIDS]
+    table = Table(("service", "name", "error"), rows, prose=("error",))
+    text = "\n".join(drawn(84, table))
+    assert "ISaaaaaa…: it failed" in text
+    assert SIDS[0] not in text
+    assert request in text
