@@ -98,7 +98,7 @@ def tell_once(told: Iterable[tuple[str, str]]) -> list[str]:
     for group in groups.values():
         name, text = next(iter(group.items()))
         if len(group) == 1:
-            lines.append(f"{name}: {text}")
+            lines.append(f"{name}: {_without_sid(text, name)}")
         else:
             kind = "service" if _is_service(name) else "account"
             lines.append(f"{count(len(group), kind)}: {_without_sid(text, name)}")

@@ -192,7 +192,10 @@ def _without(table: Table, names: Collection[str]) -> Table:
 
 
 def _with_short_sids(table: Table) -> Table:
-    """Return the table with its SIDs cut; in sentences only those of services, as support asks for whole request ids."""
+    """Return the table with its SIDs cut; in sentences only those of services.
+
+    Support asks for whole request ids.
+    """
     texts = [cell_text(value) for row in table.rows for value in row]
     named = [sid for text in texts for sid in _SERVICE_SID.findall(text)]
     short = shorten({*filter(_SID, texts), *named})

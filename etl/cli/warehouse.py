@@ -143,7 +143,8 @@ def erase(common: Common, identity: str, dry_run: bool, as_json: bool) -> None:
         return
     if not any(counted.values()):
         say(
-            "the warehouse has no trace of the identity; check that it is spelled exactly as at Twilio"
+            "the warehouse has no trace of the identity; "
+            "check that it is spelled exactly as at Twilio"
         )
         return
     done = "would be removed" if dry_run else "removed"

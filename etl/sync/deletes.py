@@ -155,7 +155,8 @@ def conclude(
         )
         if not trusted:
             note += (
-                "; it answered 404 with an empty body, which counts only where a binding that was just "
-                "listed answers 200 by the same path: check base_url and any proxy between"
+                "; it answered 404 with an empty body, which counts only where a binding "
+                "that was just listed answers 200 by the same path: check base_url and any "
+                "proxy between"
             )
     return DeleteDecision(verdict.deletes_allowed, refused, note, tuple(rows), unknown)

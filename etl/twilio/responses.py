@@ -66,7 +66,8 @@ _BY_CODE: Mapping[int, _Cause] = {
     70051: _Cause(
         errors.PermissionMissing,
         "the key lacks a permission: "
-        "give a restricted key the rights to list services, and to list and fetch bindings, of Conversations",
+        "give a restricted key the rights of Conversations to list services, and to list and "
+        "fetch bindings",
     ),
     20404: _Cause(
         errors.ServiceNotFound,

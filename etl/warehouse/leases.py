@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.domain.scope import Scope, overlap
+from etl.domain.scope import WHOLE_SERVICE, Scope, overlap
 from etl.errors import LeaseHeld, LeaseLost
 from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import sync_gates, sync_leases
@@ -68,8 +68,9 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
 
 
 def _describe(lease: sa.Row[Any]) -> str:
+    part = "" if lease.scope == WHOLE_SERVICE else f" ({lease.scope})"
     return (
-        f"service {lease.chat_service_sid} ({lease.scope}) is being worked on by run "
+        f"service {lease.chat_service_sid}{part} is being worked on by run "
         f"{lease.run_id} on {lease.host}; "
         f"its lease ends at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed"
     )

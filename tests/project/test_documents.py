@@ -1,5 +1,6 @@
 """The project's own papers are true."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -12,7 +13,10 @@ import pytest
 import yaml
 
 from docs import dictionary, screens, sources
+from etl import errors
 from etl.cli.app import app
+from etl.domain.status import ScanStatus
+from etl.logs import LEVELS
 from etl.simulator import describe_faults
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +152,6 @@ def test_the_data_dictionary_is_current() -> None:
     assert page == dictionary.put_into(page), "run `make docs`"
 
 
-<<<<<<< HEAD
 def test_the_sources_of_dbt_are_current() -> None:
     """A column that dbt is told of and that is not there, or the other way round, breaks what is built on it."""
     assert sources.PAGE.read_text(encoding="utf-8") == sources.render(), "run `make docs`"
@@ -158,13 +161,6 @@ def test_the_screens_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture of a screen that looks otherwise today misleads; and what is drawn must not change unseen."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert screens.PAGE.read_text(encoding="utf-8") == screens.render_page(), "run `make docs`"
-=======
-@pytest.mark.slow
-def test_the_screens_are_current() -> None:
-    """A picture of a screen that looks otherwise today misleads; and what is shown must not change unseen."""
-    page = screens.PAGE.read_text(encoding="utf-8")
-    assert screens.masked(page) == screens.masked(screens.render_page()), "run `make docs`"
->>>>>>> 5f46a5b (Screens in the docs are captured from real runs, and fit; messages in plainer words)
 
 
 @pytest.mark.parametrize(
@@ -215,3 +211,70 @@ def test_each_promise_names_the_tests_that_hold_it() -> None:
         assert named, promise.splitlines()[0]
         for name in named:
             assert f"def {name}(" in tests, name
+
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def rows_of_table(name: str) -> dict[str, list[str]]:
+    """The rows of a marked table in docs/operations.md, by the name that stands first."""
+    table = OPERATIONS.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    return {row[0].strip("`"): row[1:] for row in rows if row[0].startswith("`")}
+
+
+def test_every_exit_code_is_answered() -> None:
+    """Who is woken by an exit code must find it on the page, with what to do."""
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    listed = page.partition("## Exit codes")[2].partition("\n## ")[0]
+    codes = re.findall(r"\d+", " ".join(re.findall(r"^\| (\d[\d, ]*) \|", listed, re.MULTILINE)))
+    answers = dict(
+        re.findall(r"^### Exit code (\d+)\n\n(.*?)(?=\n#)", OPERATIONS, re.MULTILINE | re.DOTALL)
+    )
+    assert list(answers) == codes
+    for code, answer in answers.items():
+        assert code == "0" or ("**Do:**" in answer and "**Data" in answer), code
+
+
+def test_every_type_of_error_is_answered() -> None:
+    """A type that `--json` shows and nobody explains is looked up in the code, at night."""
+    described = rows_of_table("types")
+    types = {
+        name: kind
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and issubclass(kind, errors.EtlError)
+    }
+    assert sorted(described) == sorted(types)
+    for name, kind in types.items():
+        code = described[name][0]
+        stopped = kind in {errors.Interrupted, errors.TypeUnknown}  # no fault, or a signal's code
+        assert stopped or str(kind.exit_code) in re.findall(r"\d+", code), name
+
+
+def logged_events() -> dict[str, str]:
+    """Every event that the program logs, with its level."""
+    found: dict[str, str] = {}
+    for path in sorted((ROOT / "etl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=level), args=[first, *_]) if level in LEVELS:
+                    found |= dict.fromkeys(names_of_event(first), level)
+    return found
+
+
+def names_of_event(node: ast.expr) -> list[str]:
+    """What the first argument of a logging call can be."""
+    match node:
+        case ast.Constant(value=str(name)):
+            return [name]
+        case ast.IfExp(body=one, orelse=other):
+            return names_of_event(one) + names_of_event(other)
+        case ast.JoinedStr(values=[ast.Constant(value="scan."), _]):
+            return [f"scan.{one}" for one in ScanStatus if one != ScanStatus.RUNNING]
+    raise AssertionError(f"line {node.lineno}: an event whose name cannot be read from the code")
+
+
+def test_every_event_of_the_log_is_listed() -> None:
+    """Alerts and searches are built on the names of events; a list that lies makes them blind."""
+    listed = {name: row[0] for name, row in rows_of_table("events").items()}
+    assert listed == logged_events()
