@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-all lint types docs bench clean
+.PHONY: help demo test coverage test-all lint types docs lock bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,11 @@ docs: .venv/.installed-dev ## write the data dictionary, dbt's sources and the s
 	@$(BIN)/python -m docs.dictionary
 	@$(BIN)/python -m docs.sources
 	@$(BIN)/python -m docs.screens
+
+lock: .venv/.installed-dev ## write requirements.lock anew: what the image installs, with hashes
+	@$(PIP_INSTALL) uv
+	@echo 'hatchling>=1.27' | $(BIN)/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+		--custom-compile-command "make lock" --extra postgres --extra mysql --extra otel pyproject.toml - --output-file requirements.lock
 
 bench: .venv/.installed-dev ## the benchmarks (BENCH_ARGS="…")
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)

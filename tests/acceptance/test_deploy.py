@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.acceptance.trial import Trial
+from tests.manifests import KUBERNETES, KUSTOMIZATIONS, Pod, pods, render
 from tests.programs import find_program
 
 MakeTrial = Callable[..., Trial]
 
-UNIT = Path(__file__).parents[2] / "deploy/systemd/bindings-etl.service"
+ROOT = Path(__file__).parents[2]
+UNIT = ROOT / "deploy/systemd/bindings-etl.service"
 
 
 def system_calls(group: str) -> set[str]:
@@ -53,3 +56,56 @@ def test_the_unit_allows_what_the_program_asks_of_the_system(
     # Head and foot of the table; SQLite makes `fchown` as root only, which the unit's user is not.
     beside = {"syscall", "total", "fchown"}
     assert not set(names) - allowed_system_calls() - beside
+
+
+def as_pod(pod: Pod, root: Path, **environment: str) -> None:
+    """Run the command of a pod's container with the files that its volumes would bring; it has to succeed."""
+    given = {one["name"]: environment[one["name"]] for one in pod.container.get("env", ())}
+    known = environment | given
+
+    def fill_in(text: str) -> str:
+        text = re.sub(r"\$\((\w+)\)", lambda found: known[found[1]], text)
+        return text.replace("/etc/bindings-etl", str(root))
+
+    command = [sys.executable, "-m", "etl", *map(fill_in, pod.container["args"])]
+    variables = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "TMPDIR": str(root)} | given
+    told = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, (pod.name, told.stdout, told.stderr)
+
+
+def mount(trial: Trial, root: Path, warehouse_url: str) -> None:
+    """Write the files of the ConfigMap and of the Secret; only names of hosts and of the account are other ones."""
+    (found,) = (one for one in render(KUBERNETES / "base") if one["kind"] == "ConfigMap")
+    secrets = "/run/secrets/bindings-etl"
+    settings = yaml.safe_load(found["data"]["config.yaml"].replace(secrets, str(root)))
+    settings["accounts"][0] |= {
+        "account_sid": trial.world.account_sid,
+        "base_url": trial.simulator.base_url,
+    }
+    place, _, host = warehouse_url.partition("@")
+    assert f"${{file:{root}/DB_PASSWORD}}@" in settings["warehouse"]["url"]
+    settings["warehouse"]["url"] = f"{place}:${{file:{root}/DB_PASSWORD}}@{host}"
+    (root / "config.yaml").write_text(yaml.safe_dump(settings))
+    (root / "TWILIO_API_KEY").write_text(trial.world.api_key + "\n")
+    (root / "TWILIO_API_SECRET").write_text(trial.world.api_secret + "\n")
+    (root / "DB_PASSWORD").write_text("any")
+
+
+def test_every_pod_runs_its_command(
+    make_trial: MakeTrial, postgres18_url: str, tmp_path: Path
+) -> None:
+    """A manifest whose command, option, mount or variable is wrong fails in the cluster only, with the data getting old."""
+    trial = make_trial((30, 12, 7))
+    mount(trial, tmp_path, postgres18_url)
+    by_name = {(name, pod.name): pod for name in KUSTOMIZATIONS for pod in pods(name)}
+    as_pod(by_name.pop(("migrate", "bindings-etl-migrate")), tmp_path)
+    sharded = by_name.pop(("sharded", "bindings-etl"))
+    for index in range(sharded.job["completions"]):
+        as_pod(sharded, tmp_path, JOB_COMPLETION_INDEX=str(index), RUN_GROUP="bindings-etl-29384")
+    trial.warehouse_url = postgres18_url
+    [loaded] = trial.query(
+        "SELECT count(*) AS n, count(DISTINCT run_id) AS runs FROM twilio.bindings"
+    )
+    assert loaded["n"] == 49
+    for pod in by_name.values():
+        as_pod(pod, tmp_path)

@@ -4,17 +4,22 @@ import grp
 import os
 import pwd
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from etl.config import Settings, load
 from etl.warehouse.engines import read_url
+from tests.manifests import KUBERNETES, KUSTOMIZATIONS, pods, render
 from tests.programs import find_program
 
 ROOT = Path(__file__).parents[2]
@@ -25,10 +30,6 @@ SECRETS = dict(
     for line in (DEPLOY / "secrets.env").read_text(encoding="utf-8").splitlines()
     if line[0] != "#"
 )
-MANIFESTS = {
-    path.name: path.read_text(encoding="utf-8")
-    for path in sorted(DEPLOY.rglob("kubernetes/*.yaml"))
-}
 
 
 def block(language: str, beginning: str) -> str:
@@ -203,24 +204,141 @@ def test_systemd_understands_each_unit(path: Path, tmp_path: Path) -> None:
     assert not path.name.endswith(".timer") or path.with_suffix(".service") in SERVICES
 
 
-@pytest.mark.parametrize("text", MANIFESTS.values(), ids=MANIFESTS)
-def test_the_manifests_bring_secrets_and_configuration(text: str) -> None:
-    """A variable or a mount that is missing ends each pod with exit code 2."""
-    document: dict[str, Any] = yaml.safe_load(text)
-    pod = document["spec"].get("jobTemplate", document)["spec"]["template"]["spec"]
-    container = pod["containers"][0]
-    assert container["envFrom"] == [{"secretRef": {"name": "bindings-etl"}}]
-    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-    configs = {volume["name"]: volume.get("configMap") for volume in pod["volumes"]}
-    assert mounts["config"] == str(
-        Path(container["args"][container["args"].index("--config") + 1]).parent
-    )
-    assert configs["config"] == {"name": "bindings-etl"}
+EACH_KUSTOMIZATION = pytest.mark.parametrize("name", KUSTOMIZATIONS)
 
 
-def test_a_killed_shard_is_tried_for_longer_than_its_lease() -> None:
-    """Each try ends with 6 until the killed process's lease is over; a shard that gave up would leave its services unloaded."""
-    tries = yaml.safe_load(MANIFESTS["first-load.yaml"])["spec"]["backoffLimitPerIndex"]
-    assert (
-        sum(10 * 2**number for number in range(tries)) > 4 * load_example(SECRETS).run.lease_seconds
+@EACH_KUSTOMIZATION
+def test_manifests_are_what_kubernetes_takes(name: str) -> None:
+    """A field that is misspelt, or of a version not out yet, is refused or ignored by the cluster, and only there."""
+    for document in render(KUBERNETES / name):
+        kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+
+
+def config_map() -> dict[str, str]:
+    (found,) = (one for one in render(KUBERNETES / "base") if one["kind"] == "ConfigMap")
+    assert found["metadata"]["name"] == "bindings-etl"
+    return dict(found["data"])
+
+
+@EACH_KUSTOMIZATION
+def test_a_pod_finds_configuration_and_secrets(name: str) -> None:
+    """A mount that is missing ends each pod with exit code 2."""
+    named = re.findall(r"\$\{file:(.+?)/(\w+)\}", config_map()["config.yaml"])
+    assert {key for _, key in named} == SECRETS.keys()
+    for pod in pods(name):
+        mounts = {one["name"]: one["mountPath"] for one in pod.container["volumeMounts"]}
+        volumes = {one["name"]: one for one in pod.spec["volumes"]}
+        given = pod.container["args"]
+        assert given[given.index("--config") + 1] == f"{mounts['config']}/config.yaml"
+        assert volumes["config"]["configMap"]["name"] == "bindings-etl"
+        assert volumes["secrets"]["secret"]["secretName"] == "bindings-etl"
+        assert {folder for folder, _ in named} == {mounts["secrets"]}
+
+
+@EACH_KUSTOMIZATION
+def test_a_pod_may_do_little(name: str) -> None:
+    """A cluster that holds to the standard `restricted` starts no other pod."""
+    for pod in pods(name):
+        assert pod.spec["securityContext"]["runAsNonRoot"] is True
+        assert pod.spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        context = pod.container["securityContext"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert pod.spec["automountServiceAccountToken"] is False
+        assert pod.container["resources"]["limits"]["memory"]
+
+
+@EACH_KUSTOMIZATION
+def test_a_pod_has_time_to_stop_cleanly(name: str) -> None:
+    """Killed by Kubernetes, a run leaves its leases locked for two minutes."""
+    deadline = yaml.safe_load(config_map()["config.yaml"])["run"]["deadline_seconds"]
+    for pod in pods(name):
+        assert pod.spec["terminationGracePeriodSeconds"] >= 10
+        assert pod.job.get("activeDeadlineSeconds", 2 * deadline) > deadline
+
+
+@EACH_KUSTOMIZATION
+def test_the_network_policy_is_about_every_pod(name: str) -> None:
+    """One whose labels differ would be reached, and reach, as it likes."""
+    (policy,) = (one for one in render(KUBERNETES / "base") if one["kind"] == "NetworkPolicy")
+    for pod in pods(name):
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= pod.labels.items()
+
+
+@pytest.mark.parametrize("name", ["migrate", "backfill", "sharded"])
+def test_a_killed_pod_is_tried_for_longer_than_its_lease(name: str) -> None:
+    """Each try ends with 6 until the killed process's lease is over; who gives up before that leaves services unloaded."""
+    job = next(pods(name)).job
+    tries = job.get("backoffLimitPerIndex") or job["backoffLimit"]
+    lease = load_example(SECRETS).run.lease_seconds
+    assert sum(10 * 2**number for number in range(tries)) > 2 * lease
+
+
+def test_the_shards_of_a_job_are_all_there_are() -> None:
+    """A part that no pod reads is never loaded."""
+    pod = next(pods("sharded"))
+    assert pod.job["parallelism"] == pod.job["completions"]
+    assert f"--shard=$(JOB_COMPLETION_INDEX)/{pod.job['completions']}" in pod.container["args"]
+
+
+def test_metrics_reach_a_collector_by_the_component(tmp_path: Path) -> None:
+    """An overlay that names the component must send what it promises, through the network policy."""
+    overlay = KUBERNETES / f"overlay-{tmp_path.name}"  # kustomize takes no absolute path
+    overlay.mkdir()
+    try:
+        text = "resources: [../base]\ncomponents: [../otlp]\n"
+        (overlay / "kustomization.yaml").write_text(text)
+        documents = render(overlay)
+    finally:
+        shutil.rmtree(overlay)
+    by_name = {
+        (one["kind"], one["metadata"]["name"]): one["spec"] for one in documents if "spec" in one
+    }
+    template = by_name["CronJob", "bindings-etl"]["jobTemplate"]["spec"]["template"]
+    (variable,) = template["spec"]["containers"][0]["env"]
+    assert variable["name"] == "OTEL_EXPORTER_OTLP_ENDPOINT"
+    port = int(variable["value"].rpartition(":")[2])
+    egress = by_name["NetworkPolicy", "bindings-etl"]["egress"]
+    assert port in {one["port"] for rule in egress for one in rule["ports"]}
+
+
+def test_the_container_file_passes_its_linter() -> None:
+    """A slip in it shows in somebody's build only."""
+    command = [find_program("hadolint"), str(DEPLOY / "Containerfile")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stdout) == (0, "")
+
+
+def test_image_and_manifests_are_of_this_version() -> None:
+    """A tag of an older version runs older code under a newer description."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f'image.version="{version}"' in (DEPLOY / "Containerfile").read_text("utf-8")
+    for name in KUSTOMIZATIONS:
+        for pod in pods(name):
+            assert pod.container["image"].endswith(f"bindings-etl:{version}")
+
+
+LOCKED = dict(
+    re.findall(
+        r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text("utf-8"), re.MULTILINE
     )
+)
+
+
+def test_the_lock_file_holds_what_the_image_needs() -> None:
+    """A requirement that is not in the lock file, or not of its version, ends the build of the image."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["postgres"], *extras["mysql"], *extras["otel"]]
+    for one in map(Requirement, needed):
+        assert one.specifier.contains(LOCKED[canonicalize_name(one.name)]), one
+
+
+def test_the_lock_file_has_hashes_and_names_no_index() -> None:
+    """Without a hash an index could hand out something else; with its address, nobody behind another one can install."""
+    lock = (ROOT / "requirements.lock").read_text("utf-8")
+    assert "://" not in lock
+    assert "--index" not in lock
+    for block_of_one in re.split(r"^(?=[a-z0-9-]+==)", lock, flags=re.MULTILINE)[1:]:
+        assert "--hash=sha256:" in block_of_one, block_of_one

@@ -60,3 +60,16 @@ def test_hooks_download_nothing() -> None:
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     assert {repository["repo"] for repository in hooks["repos"]} == {"local"}
     assert {hook["language"] for one in hooks["repos"] for hook in one["hooks"]} == {"system"}
+
+
+def test_every_module_is_imported_without_a_warning() -> None:
+    """A use that a library has deprecated is told by a warning first, and breaks with its next version."""
+    script = (
+        "import importlib, pkgutil, etl\n"
+        "for one in pkgutil.walk_packages(etl.__path__, 'etl.'):\n"
+        "    if one.name not in ('etl.__main__',) and not one.name.startswith('etl.migrations'):\n"
+        "        importlib.import_module(one.name)\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", script]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (told.returncode, told.stderr) == (0, "")
