@@ -24,6 +24,7 @@ ANN = "ann@example.com"
 TYPES = ("new_message", "added_to_conversation", "removed_from_conversation")
 SETS = [list(TYPES)] * 6 + [["new_message"], [], None]
 DAYS = 12
+SHARED_CREDENTIAL = "CR" + "1" * 32
 Line = tuple[Any, ...]
 
 
@@ -114,6 +115,17 @@ class World:
         return next(one.account for one in self.histories if one.sid == service)
 
 
+def own_credential(kind: str) -> str:
+    return f"CR{len(kind) + ord(kind[0]):032x}"
+
+
+LISTED_CREDENTIALS = [
+    (SHARED_CREDENTIAL, "apn", "False"),
+    (own_credential("fcm"), "fcm", "True"),
+    (own_credential("gcm"), "gcm", "False"),
+]
+
+
 def make_row(rng: Random, service: str, number: int) -> Sent:
     kind = rng.choice(("apn", "apn", "fcm", "fcm", "gcm", "twilsock"))
     stale = timedelta(days=rng.choice((0, 1, 31, 91, 271, 366)), hours=12)
@@ -124,7 +136,7 @@ def make_row(rng: Random, service: str, number: int) -> Sent:
         binding_type=kind,
         identity=rng.choice((ANN, "ben", "Ben", "kim", f"person-{number}")),
         endpoint=f"endpoint-{rng.choice((number, number, 7))}",
-        credential_sid=rng.choice((None, "CR" + "1" * 32, f"CR{len(kind) + ord(kind[0]):032x}")),
+        credential_sid=rng.choice((None, SHARED_CREDENTIAL, own_credential(kind))),
         message_types=rng.choice(SETS),
         date_created=f"2025-{rng.randint(1, 12):02}-{rng.randint(1, 28):02}T09:42:00Z",
         date_updated=updated.isoformat(),
@@ -444,6 +456,18 @@ def mixed_credentials(world: World) -> Iterable[Line]:
             yield credential, len(set(kinds)), len(kinds)
 
 
+def wrong_credentials(world: World) -> Iterable[Line]:
+    listed = {sid: (kind, sandbox) for sid, kind, sandbox in LISTED_CREDENTIALS}
+    used = Counter((row["credential_sid"], row["binding_type"]) for row in world.active)
+    reasons = set()
+    for (credential, kind), number in used.items():
+        its, sandbox = listed.get(credential, (None, None))
+        if credential and (its != kind or sandbox == "True"):
+            reasons.add((its is None, its == kind))
+            yield credential, kind, its, sandbox, number
+    assert len(reasons) == 3, "the world has to show each of them"
+
+
 def types_ever(world: World) -> Iterable[Line]:
     rows = [row for one in world.histories for row in one.rows.values()]
     for kind in {row["binding_type"] for row in rows}:
@@ -480,6 +504,7 @@ ANSWERS: dict[str, Callable[[World], Iterable[Line]]] = {
     "Which sets of message types are not the usual one?": unusual_sets,
     "Which credentials are in use, and by which type?": credentials,
     "Which credentials have bindings of several types?": mixed_credentials,
+    "Which bindings hang on a credential that is gone, of another type, or for development?": wrong_credentials,
     "When was each binding type first and last heard of?": types_ever,
 }
 
@@ -514,16 +539,22 @@ def publish(warehouse: Warehouse, world: World) -> None:
             harness.scan(list(listed.values()))
     fill(warehouse, **world.lines)
 
-    def make_users(conn: sa.Connection) -> None:
-        # Of the warehouse's own types: names are compared byte by byte there.
-        conn.exec_driver_sql(
-            "CREATE TABLE app_users AS SELECT chat_service_sid, identity FROM bindings WHERE 1 = 0"
-        )
-        users = sa.table("app_users", sa.column("chat_service_sid"), sa.column("identity"))
-        for service, identity in world.users:
-            conn.execute(sa.insert(users).values(chat_service_sid=service, identity=identity))
+    def make(conn: sa.Connection, name: str, columns: dict[str, str], lines: list[Line]) -> None:
+        """Of the warehouse's own types: names are compared byte by byte there."""
+        like = ", ".join(f"{theirs} AS {ours}" for ours, theirs in columns.items())
+        conn.exec_driver_sql(f"CREATE TABLE {name} AS SELECT {like} FROM bindings WHERE 1 = 0")
+        table = sa.table(name, *map(sa.column, columns))
+        for line in lines:
+            conn.execute(sa.insert(table).values(dict(zip(columns, line, strict=True))))
 
-    warehouse.transact(make_users)
+    users = {"chat_service_sid": "chat_service_sid", "identity": "identity"}
+    credentials = {
+        "sid": "credential_sid",
+        "credential_type": "binding_type",
+        "sandbox": "binding_type",
+    }
+    warehouse.transact(lambda conn: make(conn, "app_users", users, world.users))
+    warehouse.transact(lambda conn: make(conn, "app_credentials", credentials, LISTED_CREDENTIALS))
 
 
 UTC_SESSIONS = dict(re.findall(r"^\| (\w+) \| `(SET [^`]+)` \|$", PAGE, re.MULTILINE))
