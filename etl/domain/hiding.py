@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from etl.domain.binding import Row
 from etl.domain.message_types import KNOWN_MESSAGE_TYPES
 from etl.domain.naming import Members, Name, texts
 from etl.domain.scope import KNOWN_TYPES
@@ -26,6 +27,10 @@ _is_plain_link = re.compile(
 ).fullmatch
 _is_sid = re.compile(r"(?:AC|BS|CR|IS)[0-9a-fA-F]{32}").fullmatch
 _is_digest = re.compile(r"[0-9a-f]{64}").fullmatch
+
+
+# Somebody may be called `iden`: that is no reason to take `identity` out.
+_COLUMNS = frozenset(Row._fields)
 
 
 class _Number(str):
@@ -141,7 +146,9 @@ class Hiding:
             return None if name.casefold() in self.fields else self._hide(value, names)
 
         return Members(
-            (name, hide(name, value)) for name, value in sent if not _is_held(name, names)
+            (name, hide(name, value))
+            for name, value in sent
+            if name in _COLUMNS or not _is_held(name, names)
         )
 
     def _hide(self, node: Any, names: Sequence[Name]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from etl.domain.binding import Reject, Row
@@ -162,6 +162,7 @@ def test_hiding_twice_is_hiding_once(sent: dict[str, Any]) -> None:
 
 
 @given(st.text(min_size=4).filter(lambda text: text.strip()), json_values)
+@example("IDEN", None)  # which stands in the name of the field
 def test_no_payload_holds_the_identity(name: str, other: Any) -> None:
     """Whatever stands beside it."""
     payload = json.dumps({"identity": name, "x": [name, {"y": f"<{name}>"}], "other": 1, "z": None})
