@@ -255,7 +255,8 @@ def test_a_dry_run_reads_by_one_chain(make_cut: MakeTrial) -> None:
     assert (trial.image(), remembered(trial)) == before
 
 
-def test_what_was_linked_is_not_read_again_after_a_kill(make_cut: MakeTrial) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_linked_is_not_read_again(make_cut: MakeTrial, ending: signal.Signals) -> None:
     """A reading that is killed goes on behind what its first chain had read; the rest is cut again."""
     trial = make_cut()
     stir(trial)
@@ -268,12 +269,14 @@ def test_what_was_linked_is_not_read_again_after_a_kill(make_cut: MakeTrial) -> 
     def watch(request: Request) -> None:
         if request.is_listing and request.page == 7:
             wait_until(kept)
-            process[0].send_signal(signal.SIGKILL)
+            process[0].send_signal(ending)
 
     trial.front.watch = watch
     trial.simulator.limits.latency_ms = 250  # so that what is read is handed on before page 7
     process.append(trial.start("sync"))
-    trial.wait_for(process[0], expect=-signal.SIGKILL)
+    trial.wait_for(process[0], expect=143 if ending == signal.SIGTERM else -ending)
+    if ending == signal.SIGTERM:
+        assert trial.query("SELECT * FROM scan_progress WHERE stage_id < 0") == []
     trial.front.watch, trial.simulator.limits.latency_ms = None, 0
     trial.expire_leases()
     [told] = trial.sync().json["services"]
