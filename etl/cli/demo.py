@@ -25,7 +25,7 @@ from etl.warehouse import migration
 from etl.warehouse.opening import configured_warehouse
 
 if TYPE_CHECKING:
-    from etl.simulator.world import Service
+    from etl.simulator.world import Service, World
 
 _WRITTEN_BY = "# Written by `bindings-etl demo`"
 
@@ -110,16 +110,23 @@ def demo(common: Common, folder: Path, bindings: int) -> int:
             f"is simulated at {url}.\n"
         )
         _migrate(common)
-        for title, change in _SYNCS.items():
-            for service in world.services.values():
-                change(service)
-            outcome = _sync(common)
-            show([Styled(f"── {title}", "bold"), *render.run_summary(outcome), ""])
-            if outcome.exit_code:
-                tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
-                return outcome.exit_code
+        if code := _sync_after_changes(common, world):
+            return code
     _ask_questions(common)
     say(_farewell(folder, database, _draw(common, folder / "report.html")))
+    return 0
+
+
+def _sync_after_changes(common: Common, world: "World") -> int:
+    """Sync after each of the changes of `_SYNCS`; return the exit code of the first that fails."""
+    for title, change in _SYNCS.items():
+        for service in world.services.values():
+            change(service)
+        outcome = _sync(common)
+        show([Styled(f"── {title}", "bold"), *render.run_summary(outcome), ""])
+        if outcome.exit_code:
+            tell("Error: this sync did not succeed, so the demo ends here; its reason is above")
+            return outcome.exit_code
     return 0
 
 

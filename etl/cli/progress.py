@@ -12,7 +12,7 @@ from etl.sync.outcome import ScanOutcome, count
 from etl.sync.run_state import RunState
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 _SECONDS_BETWEEN_LOOKS = 0.25
 _NARROW = 90
@@ -28,30 +28,12 @@ def showing_progress(state: RunState) -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.progress import (
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import Progress
 
-    whole = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TextColumn("{task.fields[pages]}"),
-        TextColumn("{task.fields[rows]}"),
-        TextColumn("{task.fields[speed]:,.0f} rows/s"),
-        TextColumn("services"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
     ended = threading.Event()
     terminal = sys.stderr
     console = Console(file=cast(TextIO, BestEffortStream(lambda: terminal)))
-    narrow = tuple(whole[at] for at in (0, 3, 5, 6, 7, 8))
-    columns = whole if console.width > _NARROW else narrow
+    columns = _columns(console.width)
     with Progress(*columns, console=console, redirect_stdout=False, transient=True) as progress:
         task = progress.add_task(
             "reading", total=None, pages="0 pages", rows="0 rows", speed=0.0, left=""
@@ -65,6 +47,23 @@ def showing_progress(state: RunState) -> Iterator[None]:
         finally:
             ended.set()
             looker.join()
+
+
+def _columns(width: int) -> "list[ProgressColumn]":
+    from rich.progress import MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    whole = [
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TextColumn("{task.fields[pages]}"),
+        TextColumn("{task.fields[rows]}"),
+        TextColumn("{task.fields[speed]:,.0f} rows/s"),
+        TextColumn("services"),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+    ]
+    return whole if width > _NARROW else [whole[at] for at in (0, 3, 5, 6, 7, 8)]
 
 
 def _update_bar(

@@ -207,13 +207,21 @@ class _RejectRetry:
             rejected=sum(result.result == "rejected" for result in results),
             **changes._asdict(),
         )
+        published = _Published(counted, results, fields)
+        self._close_scan(conn, published, now, changed=any(changes))
+        return published
+
+    def _close_scan(
+        self, conn: sa.Connection, published: _Published, now: datetime, *, changed: bool
+    ) -> None:
+        """Write the scan's line, give its lease back, and update the figures of the service."""
+        counted, results, fields = published
         note = _note_on_unanswered(results)
         ending = Ending(ScanStatus.PUBLISHED, counted, error=note, changed_fields=fields)
         self._session.finish(conn, ending)
         reading = service_table.Reading(self._scope, now)
-        service_table.record_reading(conn, reading, changed=any(changes))
-        self._drift.measure(conn, changed=any(changes))
-        return _Published(counted, results, fields)
+        service_table.record_reading(conn, reading, changed=changed)
+        self._drift.measure(conn, changed=changed)
 
     def _stage(self, conn: sa.Connection, alive: Sequence[bytes], now: datetime) -> list[Reject]:
         rejects: list[Reject] = []

@@ -64,17 +64,10 @@ def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> W
     chosen = choose_accounts(settings, Request(accounts=tuple(accounts)))
     with configured_warehouse(settings, stop) as warehouse:
         known, readers = _read_known(warehouse)
-    found: dict[str, dict[str, Service]] = {}
-    failures: list[errors.EtlError] = []
-    for account in (one for one in settings.accounts if one.services == "all"):
-        try:
-            found[account.name] = _discover(settings, account, stop)
-        except (errors.SourceError, errors.ConfigurationError) as error:
-            if account in chosen:
-                failures.append(error)
-                log.error(  # noqa: TRY400 - a sentence is enough
-                    "account.failed", account=account.name, message=sentence(error)
-                )
+    found, failed = _discover_all(settings, stop)
+    failures = [failed[account.name] for account in chosen if account.name in failed]
+    for name in (account.name for account in chosen if account.name in failed):
+        log.error("account.failed", account=name, message=sentence(failed[name]))
     claims = Claims(settings.accounts, readers)
     items = [
         Item(account.name, sid, *known.get(sid, (0, None)))
@@ -83,6 +76,20 @@ def read_work_list(settings: Settings, accounts: Sequence[str], stop: Stop) -> W
     ]
     items.sort(key=lambda item: (-item.rows, item.account, item.chat_service_sid))
     return WorkList(items, failures, len(chosen))
+
+
+def _discover_all(
+    settings: Settings, stop: Stop
+) -> tuple[dict[str, dict[str, Service]], dict[str, errors.EtlError]]:
+    """Return the services of each account that lists its own, and why others could not be asked."""
+    found: dict[str, dict[str, Service]] = {}
+    failed: dict[str, errors.EtlError] = {}
+    for account in (one for one in settings.accounts if one.services == "all"):
+        try:
+            found[account.name] = _discover(settings, account, stop)
+        except (errors.SourceError, errors.ConfigurationError) as error:
+            failed[account.name] = error
+    return found, failed
 
 
 def _read_known(warehouse: Warehouse) -> tuple[dict[str, tuple[int, Any]], dict[str, str]]:
