@@ -18,7 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -141,7 +141,8 @@ class Warehouse:
                 )
             ).scalars()
             for session in sessions.all():
-                conn.execute(sa.text(f"KILL {session}"))
+                with suppress(sa.exc.OperationalError):  # it ended by itself meanwhile
+                    conn.execute(sa.text(f"KILL {session}"))
 
 
 class Soak:
@@ -169,11 +170,12 @@ class Soak:
             self._write_configuration(url)
             self._command("migrate")
             self._sync_in_peace()
-            for number in range(1, syncs + 1):
-                self._sync_amid_accidents()
-                if number % PEACE_EVERY == 0 or number == syncs:
-                    self._sync_in_peace()
-                _progress(f"{self._result.engine}: {number} of {syncs}")
+            with suppress(KeyboardInterrupt):  # who stops it sees what came of it so far
+                for number in range(1, syncs + 1):
+                    self._sync_amid_accidents()
+                    if number % PEACE_EVERY == 0 or number == syncs:
+                        self._sync_in_peace()
+                    _progress(f"{self._result.engine}: {number} of {syncs}")
         self._result.seconds = time.monotonic() - began
         return self._result
 
