@@ -28,8 +28,8 @@ import sqlalchemy as sa
 import yaml
 
 from etl.simulator import Fault, Simulator, World
-from tests.acceptance.front import Front, Request
-from tests.acceptance.trial import CONTENT, expected_row, plain
+from tests.acceptance.interceptor import Interceptor, Request
+from tests.acceptance.scenario import CONTENT, expected_row, plain
 from tests.servers.folder import join_run, make_run_folder, post_warden
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -153,8 +153,8 @@ class Soak:
         self._world = World(seed=seed)
         self._services = [self._world.add_service(bindings=size) for size in SIZES]
         self._simulator = Simulator(self._world)
-        self._front = Front(self._simulator.app)
-        self._simulator.app = self._front  # type: ignore[assignment]
+        self._interceptor = Interceptor(self._simulator.app)
+        self._simulator.app = self._interceptor  # type: ignore[assignment]
         self._warehouse = warehouse
         self._folder = folder
         self._secrets = {self._world.api_secret, self._world.auth_token, PASSWORD}
@@ -301,14 +301,14 @@ class Soak:
                     self._befall(process, accident)
 
         self._ended = False
-        self._front.watch = watch
+        self._interceptor.watch = watch
         thread = threading.Thread(target=strike)
         thread.start()
         yield
         with self._striker:  # an accident that has begun is waited for
             self._ended = True
         thread.join()
-        self._front.watch = None
+        self._interceptor.watch = None
 
     def _befall(self, process: subprocess.Popen[str], accident: str) -> None:
         if accident == "killed process":

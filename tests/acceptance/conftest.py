@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance trials."""
+"""Fixtures of the acceptance scenarios."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from etl.simulator import Simulator, World
-from tests.acceptance.front import Front
-from tests.acceptance.trial import Trial
+from tests.acceptance.interceptor import Interceptor
+from tests.acceptance.scenario import Scenario
 
 
 @pytest.fixture
-def make_trial(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Trial]]:
-    """A migrated SQLite warehouse beside a served world of some services: `make_trial(bindings=(250, 30), max_page_size=50)`."""
+def make_scenario(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Scenario]]:
+    """A migrated SQLite warehouse beside a served world of some services: `make_scenario(bindings=(250, 30), max_page_size=50)`."""
     with ExitStack() as stack:
 
         def make(
@@ -23,20 +23,20 @@ def make_trial(tmp_path: Path, sqlite_url: str) -> Iterator[Callable[..., Trial]
             url: str = sqlite_url,
             seed: int = 1,
             **options: Any,
-        ) -> Trial:
+        ) -> Scenario:
             world = World(seed=seed)
             for number in bindings:
                 world.add_service(bindings=number)
             simulator = Simulator(world, gzip=False, **options)
-            front = Front(simulator.app)
-            simulator.app = front  # type: ignore[assignment]
+            interceptor = Interceptor(simulator.app)
+            simulator.app = interceptor  # type: ignore[assignment]
             stack.enter_context(simulator.serve())
-            return Trial(tmp_path, simulator, url, front)
+            return Scenario(tmp_path, simulator, url, interceptor)
 
         yield make
 
 
 @pytest.fixture
-def trial(make_trial: Callable[..., Trial]) -> Trial:
+def scenario(make_scenario: Callable[..., Scenario]) -> Scenario:
     """Two services of 230 and 120 bindings, 100 a page."""
-    return make_trial()
+    return make_scenario()

@@ -3,7 +3,7 @@
     python -m tests.acceptance.crashing
 
 Each line on standard input is `{"arguments": […], "at": N or null}`, with `"batch_pages": N` for batches of so few pages and
-`"rows_at_once": N` for a re-keying in such portions; each answer is the exit code. One process serves all of a trial's crashes, so that the program is loaded once and not for every N.
+`"rows_at_once": N` for a re-keying in such portions; each answer is the exit code. One process serves all of a scenario's crashes, so that the program is loaded once and not for every N.
 """
 
 import json

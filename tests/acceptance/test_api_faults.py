@@ -8,8 +8,7 @@ import pytest
 from etl.simulator import Fault, describe_faults
 from etl.simulator.effects import Asked
 from etl.simulator.replies import Reply
-from tests.acceptance.trial import Result, Trial
-from tests.acceptance.witness import (
+from tests.acceptance.run_records import (
     assert_complete,
     assert_failed,
     events,
@@ -18,8 +17,9 @@ from tests.acceptance.witness import (
     last_scan,
     report_on,
 )
+from tests.acceptance.scenario import Result, Scenario
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 
 class Broken(NamedTuple):
@@ -105,7 +105,7 @@ CUT_SHORT = {"empty-service", "token-empty"}
 OTHERS = {"unknown-field", "empty-errors", "hidden-row"}
 
 
-def test_every_fault_has_a_trial() -> None:
+def test_every_fault_has_a_scenario() -> None:
     """A fault that is added to the simulator and tried nowhere would be a promise that nobody checks."""
     groups: list[set[str]] = [
         HARMLESS,
@@ -121,23 +121,25 @@ def test_every_fault_has_a_trial() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(HARMLESS))
-def test_what_is_odd_and_right_changes_nothing(make_trial: MakeTrial, name: str) -> None:
+def test_what_is_odd_and_right_changes_nothing(make_scenario: MakeScenario, name: str) -> None:
     """The API pages in several ways that are all right; a client that knows only one would lose rows or fail."""
-    trial = make_trial(bindings=(230, 200), faults=[name])
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario = make_scenario(bindings=(230, 200), faults=[name])
+    result = scenario.sync()
+    assert_complete(scenario, result)
     assert result.totals["retries"] == 0
     # Nothing is written when the same comes again in the same odd way.
-    assert trial.sync().totals["unchanged"] == 430
+    assert scenario.sync().totals["unchanged"] == 430
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_passes_is_asked_again(make_trial: MakeTrial, name: str) -> None:
+def test_what_passes_is_asked_again(make_scenario: MakeScenario, name: str) -> None:
     """A fault that is over in a moment must cost a moment, not a run."""
-    trial = make_trial(bindings=(230,))
-    add_passing(trial, name, times=1 if name in ("slow", "trickle", "throttle-retry-date") else 2)
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario = make_scenario(bindings=(230,))
+    add_passing(
+        scenario, name, times=1 if name in ("slow", "trickle", "throttle-retry-date") else 2
+    )
+    result = scenario.sync()
+    assert_complete(scenario, result)
     kind, status = PASSING[name]
     scheduled = events(result, "retry.scheduled")
     assert [(event["reason"], event["status"]) for event in scheduled] == [(kind, status)] * len(
@@ -146,7 +148,7 @@ def test_what_passes_is_asked_again(make_trial: MakeTrial, name: str) -> None:
     assert (
         len(scheduled)
         == result.totals["retries"]
-        == sum(fault.struck for fault in faults_of(trial))
+        == sum(fault.struck for fault in faults_of(scenario))
         > 0
     )
     answered = name != "slow"  # its headers come as late as its body
@@ -156,83 +158,85 @@ def test_what_passes_is_asked_again(make_trial: MakeTrial, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PASSING)
-def test_what_does_not_pass_is_given_up(make_trial: MakeTrial, name: str) -> None:
+def test_what_does_not_pass_is_given_up(make_scenario: MakeScenario, name: str) -> None:
     """A fault that lasts must end the one service that it is about, after so many tries as are configured and no more."""
-    trial = make_trial(bindings=(230, 40))
-    trial.settings["retry"]["attempts"] = 2
-    struck, other = trial.world.services
-    add_passing(trial, name, service=struck)
-    result = trial.sync(expect=3)
+    scenario = make_scenario(bindings=(230, 40))
+    scenario.settings["retry"]["attempts"] = 2
+    struck, other = scenario.world.services
+    add_passing(scenario, name, service=struck)
+    result = scenario.sync(expect=3)
     kind, status = PASSING[name]
-    said = assert_failed(trial, result, struck, kind, request_id=name != "slow")
+    said = assert_failed(scenario, result, struck, kind, request_id=name != "slow")
     assert (said["requests"], said["retries"], said["fetched"]) == (2, 1, 0)
     assert f"HTTP {status}" in said["error"]["message"] or status is None
-    assert_published_beside(trial, result, other)
+    assert_published_beside(scenario, result, other)
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_what_will_not_change_is_asked_once(make_trial: MakeTrial, name: str) -> None:
+def test_what_will_not_change_is_asked_once(make_scenario: MakeScenario, name: str) -> None:
     """Asking again what is refused for good wastes the customer's limit, and what leads away must not be followed."""
-    trial = make_trial(bindings=(230, 40))
-    struck, other = trial.world.services
-    trial.simulator.faults.add(name, service=struck)
-    result = trial.sync(expect=3)
+    scenario = make_scenario(bindings=(230, 40))
+    struck, other = scenario.world.services
+    scenario.simulator.faults.add(name, service=struck)
+    result = scenario.sync(expect=3)
     broken = LASTING[name]
-    said = assert_failed(trial, result, struck, broken.kind)
+    said = assert_failed(scenario, result, struck, broken.kind)
     assert (said["error"]["twilio_code"], said["requests"], said["retries"]) == (
         broken.code,
         broken.requests,
         0,
     )
-    assert requests_for(trial, struck) == broken.requests
-    assert_published_beside(trial, result, other)
+    assert requests_for(scenario, struck) == broken.requests
+    assert_published_beside(scenario, result, other)
 
 
 @pytest.mark.parametrize(
     "name",
     ["unauthorized", "suspended", "permission", "forbidden", "error-500", "html-200", "redirect"],
 )
-def test_a_fault_of_everything_ends_with_4(make_trial: MakeTrial, name: str) -> None:
+def test_a_fault_of_everything_ends_with_4(make_scenario: MakeScenario, name: str) -> None:
     """Cron has to hear of it when nothing at all could be read, and what was loaded before must stay as it was."""
-    trial = make_trial(bindings=(60, 40))
-    trial.sync()
-    before = trial.query("SELECT * FROM bindings ORDER BY sid")
-    trial.settings["retry"]["attempts"] = 2
-    trial.simulator.faults.add(name)
-    result = trial.sync(expect=4)
-    run = last_run(trial)
+    scenario = make_scenario(bindings=(60, 40))
+    scenario.sync()
+    before = scenario.query("SELECT * FROM bindings ORDER BY sid")
+    scenario.settings["retry"]["attempts"] = 2
+    scenario.simulator.faults.add(name)
+    result = scenario.sync(expect=4)
+    run = last_run(scenario)
     assert result.json["status"] == run["status"] == "failed"
     assert run["error"]
     assert all(one["status"] == "failed" for one in result.json["services"])
-    assert trial.query("SELECT * FROM bindings ORDER BY sid") == before
+    assert scenario.query("SELECT * FROM bindings ORDER BY sid") == before
 
 
 @pytest.mark.parametrize("name", ["unauthorized", "html-200", "reset", "loop"])
-def test_a_fault_of_discovery_ends_with_4(make_trial: MakeTrial, name: str) -> None:
+def test_a_fault_of_discovery_ends_with_4(make_scenario: MakeScenario, name: str) -> None:
     """Half a list of services would leave the others unread for ever, so discovery is read to its end or not at all."""
-    trial = make_trial(bindings=(60, 40))
-    trial.settings["retry"]["attempts"] = 2
-    trial.simulator.faults.add(name, on="services")
-    result = trial.sync(expect=4)
+    scenario = make_scenario(bindings=(60, 40))
+    scenario.settings["retry"]["attempts"] = 2
+    scenario.simulator.faults.add(name, on="services")
+    result = scenario.sync(expect=4)
     (said,) = result.json["services"]
     assert (said["account"], said["chat_service_sid"], said["status"]) == ("main", None, "failed")
     assert is_request_id(said["error"]["request_id"])
-    assert said["error"]["message"] in last_run(trial)["error"]
-    assert trial.stored() == {}
+    assert said["error"]["message"] in last_run(scenario)["error"]
+    assert scenario.stored() == {}
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_one_odd_refusal_in_the_middle_is_asked_again(make_trial: MakeTrial, name: str) -> None:
+def test_one_odd_refusal_in_the_middle_is_asked_again(
+    make_scenario: MakeScenario, name: str
+) -> None:
     """A single 401 or 404 amid pages that were given is the API's slip, and must not cost the service."""
-    trial = make_trial(bindings=(230, 40), faults=[name])
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario = make_scenario(bindings=(230, 40), faults=[name])
+    result = scenario.sync()
+    assert_complete(scenario, result)
     kind, _, status = ODD[name]
     (event,) = events(result, "retry.scheduled")
     assert (event["reason"], event["status"], result.totals["retries"]) == (kind, status, 1)
 
 
-def slip_once_on(trial: Trial, name: str, pages: set[int], service_sid: str) -> None:
+def slip_once_on(scenario: Scenario, name: str, pages: set[int], service_sid: str) -> None:
     """Each of these pages is refused the first time that it is asked for."""
     left = set(pages)
 
@@ -241,52 +245,52 @@ def slip_once_on(trial: Trial, name: str, pages: set[int], service_sid: str) -> 
         left.discard(asked.page)
         return first
 
-    trial.simulator.faults.add(
+    scenario.simulator.faults.add(
         name, service=service_sid, only_pages=pages, when=is_first_time, times=len(pages)
     )
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_refusals_far_apart_are_asked_again(make_trial: MakeTrial, name: str) -> None:
+def test_odd_refusals_far_apart_are_asked_again(make_scenario: MakeScenario, name: str) -> None:
     """A listing of 10,000 pages meets more than one slip, and would never be read to its end."""
-    trial = make_trial(bindings=(230,), max_page_size=1)
-    slip_once_on(trial, ODD[name][1], {1, 101, 210}, next(iter(trial.world.services)))
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario = make_scenario(bindings=(230,), max_page_size=1)
+    slip_once_on(scenario, ODD[name][1], {1, 101, 210}, next(iter(scenario.world.services)))
+    result = scenario.sync()
+    assert_complete(scenario, result)
     assert result.totals["retries"] == 3
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_refusals_close_together_are_believed(make_trial: MakeTrial, name: str) -> None:
+def test_odd_refusals_close_together_are_believed(make_scenario: MakeScenario, name: str) -> None:
     """Refusals that come more often than one in 100 pages are the API's word, and not slips."""
-    trial = make_trial(bindings=(230, 40), max_page_size=1)
-    struck, _ = trial.world.services
+    scenario = make_scenario(bindings=(230, 40), max_page_size=1)
+    struck, _ = scenario.world.services
     kind, refusal, _ = ODD[name]
-    slip_once_on(trial, refusal, {1, 100}, struck)
-    said = assert_failed(trial, trial.sync(expect=3), struck, kind)
+    slip_once_on(scenario, refusal, {1, 100}, struck)
+    said = assert_failed(scenario, scenario.sync(expect=3), struck, kind)
     assert (said["pages"], said["retries"]) == (100, 1)
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_a_second_refusal_in_the_middle_is_believed(make_trial: MakeTrial, name: str) -> None:
+def test_a_second_refusal_in_the_middle_is_believed(make_scenario: MakeScenario, name: str) -> None:
     """A key that was revoked in mid-run would otherwise be tried as often as a fault that passes."""
-    trial = make_trial(bindings=(230, 40))
-    struck, other = trial.world.services
+    scenario = make_scenario(bindings=(230, 40))
+    struck, other = scenario.world.services
     kind, refusal, _ = ODD[name]
-    trial.simulator.faults.add(refusal, service=struck, only_pages={1})
-    result = trial.sync(expect=3)
-    said = assert_failed(trial, result, struck, kind)
+    scenario.simulator.faults.add(refusal, service=struck, only_pages={1})
+    result = scenario.sync(expect=3)
+    said = assert_failed(scenario, result, struck, kind)
     assert (said["pages"], said["requests"], said["retries"]) == (1, 3, 1)
-    assert_published_beside(trial, result, other)
+    assert_published_beside(scenario, result, other)
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_a_bad_row_costs_one_row(make_trial: MakeTrial, name: str) -> None:
+def test_a_bad_row_costs_one_row(make_scenario: MakeScenario, name: str) -> None:
     """One row that cannot be held must neither stop the others nor vanish without a trace."""
-    trial = make_trial(bindings=(230, 40))
-    struck, _ = trial.world.services
-    trial.simulator.faults.add(name, service=struck)
-    result = trial.sync()
+    scenario = make_scenario(bindings=(230, 40))
+    struck, _ = scenario.world.services
+    scenario.simulator.faults.add(name, service=struck)
+    result = scenario.sync()
     said = report_on(result, struck)
     assert (said["status"], said["fetched"], said["inserted"], said["rejected"]) == (
         "published",
@@ -294,110 +298,116 @@ def test_a_bad_row_costs_one_row(make_trial: MakeTrial, name: str) -> None:
         227,
         3,
     )
-    assert last_scan(trial, struck)["rejected"] == 3
-    expected, stored = trial.expected(), trial.stored()
+    assert last_scan(scenario, struck)["rejected"] == 3
+    expected, stored = scenario.expected(), scenario.stored()
     assert len(stored) == 267
     assert stored.items() <= expected.items()
-    rejected = trial.query("SELECT * FROM rejected_bindings")
+    rejected = scenario.query("SELECT * FROM rejected_bindings")
     assert {row["reason"] for row in rejected} == {BAD_ROWS[name]}
     assert {row["sid"] for row in rejected} <= {None, *(expected.keys() - stored.keys())}
     assert all(row["payload"] for row in rejected)
 
 
 @pytest.mark.parametrize("name", BAD_ROWS)
-def test_a_row_that_goes_bad_is_not_deleted(make_trial: MakeTrial, name: str) -> None:
+def test_a_row_that_goes_bad_is_not_deleted(make_scenario: MakeScenario, name: str) -> None:
     """A rejected row is not absent; deleting it would take a living binding from the warehouse."""
-    trial = make_trial(bindings=(230,))
-    trial.sync()
-    trial.simulator.faults.add(name)
-    result = trial.sync()
+    scenario = make_scenario(bindings=(230,))
+    scenario.sync()
+    scenario.simulator.faults.add(name)
+    result = scenario.sync()
     assert (result.totals["rejected"], result.totals["deleted"]) == (3, 0)
-    assert trial.stored() == trial.expected()
+    assert scenario.stored() == scenario.expected()
 
 
 @pytest.mark.parametrize("name", sorted(CUT_SHORT))
-def test_a_listing_that_ends_too_early_deletes_nothing(make_trial: MakeTrial, name: str) -> None:
+def test_a_listing_that_ends_too_early_deletes_nothing(
+    make_scenario: MakeScenario, name: str
+) -> None:
     """A damaged token gives an empty page with 200; believed, it would wipe out most of a service."""
-    trial = make_trial(bindings=(230, 40))
-    trial.sync()
-    struck, _ = trial.world.services
-    trial.simulator.faults.add(name, service=struck)
-    result = trial.sync(expect=5)
-    assert report_on(result, struck)["status"] == last_scan(trial, struck)["status"] == "refused"
-    assert "--allow-mass-delete" in last_scan(trial, struck)["error"]
-    assert trial.stored() == trial.expected()
+    scenario = make_scenario(bindings=(230, 40))
+    scenario.sync()
+    struck, _ = scenario.world.services
+    scenario.simulator.faults.add(name, service=struck)
+    result = scenario.sync(expect=5)
+    assert report_on(result, struck)["status"] == last_scan(scenario, struck)["status"] == "refused"
+    assert "--allow-mass-delete" in last_scan(scenario, struck)["error"]
+    assert scenario.stored() == scenario.expected()
     # Even who lifts the guard is asked by the API's own word first.
-    assert trial.sync("--allow-mass-delete", expect=None).totals["deleted"] == 0
-    assert trial.stored() == trial.expected()
+    assert scenario.sync("--allow-mass-delete", expect=None).totals["deleted"] == 0
+    assert scenario.stored() == scenario.expected()
 
 
-def test_a_listing_that_leaves_out_a_row_deletes_nothing(make_trial: MakeTrial) -> None:
+def test_a_listing_that_leaves_out_a_row_deletes_nothing(make_scenario: MakeScenario) -> None:
     """One row is too few for the guard; only the API's own word for it stands against its delete."""
-    trial = make_trial(bindings=(60,))
-    trial.sync()
-    trial.simulator.faults.add("hidden-row", on="bindings")
-    result = trial.sync()
+    scenario = make_scenario(bindings=(60,))
+    scenario.sync()
+    scenario.simulator.faults.add("hidden-row", on="bindings")
+    result = scenario.sync()
     assert (result.totals["fetched"], result.totals["deleted"]) == (59, 0)
-    assert trial.stored() == trial.expected()
+    assert scenario.stored() == scenario.expected()
 
 
-def test_a_404_with_a_page_for_people_deletes_nothing(make_trial: MakeTrial) -> None:
+def test_a_404_with_a_page_for_people_deletes_nothing(make_scenario: MakeScenario) -> None:
     """A proxy that knows no route to single bindings would otherwise prove that every absent one is gone."""
-    trial = make_trial(bindings=(60,))
-    trial.sync()
-    trial.services[0].delete(3)
-    trial.front.watch = lambda request: Reply(404, b"<html>") if request.is_lookup else None
-    assert trial.sync().totals["deleted"] == 0
-    trial.front.watch = None
-    assert trial.sync().totals["deleted"] == 3
+    scenario = make_scenario(bindings=(60,))
+    scenario.sync()
+    scenario.services[0].delete(3)
+    scenario.interceptor.watch = lambda request: (
+        Reply(404, b"<html>") if request.is_lookup else None
+    )
+    assert scenario.sync().totals["deleted"] == 0
+    scenario.interceptor.watch = None
+    assert scenario.sync().totals["deleted"] == 3
 
 
-def test_fields_of_tomorrow_are_kept(make_trial: MakeTrial) -> None:
+def test_fields_of_tomorrow_are_kept(make_scenario: MakeScenario) -> None:
     """A field that Twilio adds must neither break the load nor be lost."""
-    trial = make_trial(bindings=(230,), faults=["unknown-field"])
-    trial.sync()
+    scenario = make_scenario(bindings=(230,), faults=["unknown-field"])
+    scenario.sync()
     extra = {"device": {"model": "phone", "os": 17.2}}
-    assert trial.stored() == {sid: row | {"extra": extra} for sid, row in trial.expected().items()}
+    assert scenario.stored() == {
+        sid: row | {"extra": extra} for sid, row in scenario.expected().items()
+    }
 
 
-def test_many_faults_at_once_change_nothing_in_the_end(make_trial: MakeTrial) -> None:
+def test_many_faults_at_once_change_nothing_in_the_end(make_scenario: MakeScenario) -> None:
     """Faults come in company; each must be met as if it were alone."""
     often = ["throttle:5", "error-500:7", "reset:11", "cut-body:6", "bad-gzip:13", "empty-503:9"]
-    trial = make_trial(
+    scenario = make_scenario(
         bindings=(430, 310, 250), faults=[*often, "duplicate-rows", "meta-last", "relative-link"]
     )
-    trial.account["page_size"] = 10
-    trial.settings["retry"]["attempts"] = 60  # more than half of all requests are struck
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario.account["page_size"] = 10
+    scenario.settings["retry"]["attempts"] = 60  # more than half of all requests are struck
+    result = scenario.sync()
+    assert_complete(scenario, result)
     assert result.totals["retries"] > 60
 
 
-def add_passing(trial: Trial, name: str, **options: Any) -> None:
+def add_passing(scenario: Scenario, name: str, **options: Any) -> None:
     """Add a fault that passes; the slow ones are tuned to the time limit of a request."""
     if name in ("slow", "trickle"):
-        trial.settings["retry"]["timeout_seconds"] = 0.4
+        scenario.settings["retry"]["timeout_seconds"] = 0.4
         options["seconds"] = 0.7
     elif name.startswith("throttle-retry"):
         options["seconds"] = 0
-    trial.simulator.faults.add(name, **options)
+    scenario.simulator.faults.add(name, **options)
 
 
-def faults_of(trial: Trial) -> list[Fault]:
-    return list(trial.simulator.faults._active)
+def faults_of(scenario: Scenario) -> list[Fault]:
+    return list(scenario.simulator.faults._active)
 
 
-def requests_for(trial: Trial, service_sid: str) -> int:
-    return sum(service_sid in logged.path for logged in trial.simulator.requests)
+def requests_for(scenario: Scenario, service_sid: str) -> int:
+    return sum(service_sid in logged.path for logged in scenario.simulator.requests)
 
 
-def assert_published_beside(trial: Trial, result: Result, service_sid: str) -> None:
+def assert_published_beside(scenario: Scenario, result: Result, service_sid: str) -> None:
     """One service failed and the other is published, as the run's line says too."""
-    assert result.json["status"] == last_run(trial)["status"] == "partial"
+    assert result.json["status"] == last_run(scenario)["status"] == "partial"
     assert (
         report_on(result, service_sid)["status"]
-        == last_scan(trial, service_sid)["status"]
+        == last_scan(scenario, service_sid)["status"]
         == "published"
     )
-    assert last_run(trial)["error"]
-    assert trial.stored() == trial.expected([service_sid])
+    assert last_run(scenario)["error"]
+    assert scenario.stored() == scenario.expected([service_sid])

@@ -10,10 +10,10 @@ import pytest
 from etl.simulator import describe_faults
 from etl.simulator.replies import Reply
 from tests.acceptance.fault_proxy import answer_with, listening, tunnel_to
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Result, Trial
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Result, Scenario
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 KEY, SECRET, TOKEN = "SKplantedkey", "planted-secret", "planted-token"
 PRIVACY_KEY, PASSWORD = "planted-privacy", "planted-password"
@@ -36,35 +36,39 @@ FAULTS = [
 
 
 @pytest.fixture
-def planted(make_trial: MakeTrial) -> Trial:
-    """A trial whose credentials are planted, and whose every row names the planted person."""
-    trial = make_trial(bindings=(30,), max_page_size=10)
-    trial.world.api_key, trial.world.api_secret, trial.world.auth_token = KEY, SECRET, TOKEN
-    trial.account |= {
+def planted(make_scenario: MakeScenario) -> Scenario:
+    """A scenario whose credentials are planted, and whose every row names the planted person."""
+    scenario = make_scenario(bindings=(30,), max_page_size=10)
+    scenario.world.api_key, scenario.world.api_secret, scenario.world.auth_token = (
+        KEY,
+        SECRET,
+        TOKEN,
+    )
+    scenario.account |= {
         "api_key": KEY,
         "api_secret": SECRET,
-        "services": list(trial.world.services),
+        "services": list(scenario.world.services),
         "concurrency": 1,
     }
-    trial.settings["retry"]["attempts"] = 2
-    trial.settings["privacy"] = {"identity": "hmac", "endpoint": "hmac", "key": PRIVACY_KEY}
-    (service,) = trial.world.services.values()
+    scenario.settings["retry"]["attempts"] = 2
+    scenario.settings["privacy"] = {"identity": "hmac", "endpoint": "hmac", "key": PRIVACY_KEY}
+    (service,) = scenario.world.services.values()
     for sid in service.sids():
         service.change(sid, identity=IDENTITY, endpoint=ENDPOINT)
-    return trial
+    return scenario
 
 
-def every_way(trial: Trial) -> list[Result]:
+def every_way(scenario: Scenario) -> list[Result]:
     """The same run told in every way there is."""
     filtered = ("backfill", "--identity", IDENTITY, "--log-level", "debug", "--log-format", "json")
     plain = ("sync", "--log-level", "debug", "--log-format", "console")
-    return [trial.run(*filtered, "--json", expect=None), trial.run(*plain, expect=None)]
+    return [scenario.run(*filtered, "--json", expect=None), scenario.run(*plain, expect=None)]
 
 
-def assert_nothing_told(trial: Trial, results: list[Result]) -> None:
+def assert_nothing_told(scenario: Scenario, results: list[Result]) -> None:
     """Neither what was printed nor what was written to the ledger holds anything planted."""
     ledger = [
-        trial.query(f"SELECT * FROM {table}")
+        scenario.query(f"SELECT * FROM {table}")
         for table in ("sync_runs", "sync_scans", "sync_leases")
     ]
     told = json.dumps(ledger, default=str) + "".join(result.out + result.err for result in results)
@@ -72,7 +76,7 @@ def assert_nothing_told(trial: Trial, results: list[Result]) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_no_fault_makes_the_program_tell(planted: Trial, name: str) -> None:
+def test_no_fault_makes_the_program_tell(planted: Scenario, name: str) -> None:
     """Logs are read by more people than the warehouse, and kept for longer; each failure has words of its own to check."""
     planted.settings["retry"] |= {"timeout_seconds": 0.5}
     planted.simulator.faults.add(name, seconds=0.6)
@@ -80,7 +84,7 @@ def test_no_fault_makes_the_program_tell(planted: Trial, name: str) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 503, 200, 302])
-def test_what_the_server_says_is_not_repeated(planted: Trial, status: int) -> None:
+def test_what_the_server_says_is_not_repeated(planted: Scenario, status: int) -> None:
     """An error text, a header or a page of a proxy may quote the request, and so the person or the key in it."""
     body = json.dumps(
         {
@@ -95,7 +99,7 @@ def test_what_the_server_says_is_not_repeated(planted: Trial, status: int) -> No
         "twilio-concurrent-requests": SECRET,
         "retry-after": SECRET,
     }
-    planted.front.watch = lambda _request: Reply(status, body, headers)
+    planted.interceptor.watch = lambda _request: Reply(status, body, headers)
     assert_nothing_told(planted, every_way(planted))
 
 
@@ -107,15 +111,15 @@ def test_what_the_server_says_is_not_repeated(planted: Trial, status: int) -> No
         f"\x00{IDENTITY}",
     ],
 )
-def test_a_foreign_link_is_not_repeated(planted: Trial, link: str) -> None:
+def test_a_foreign_link_is_not_repeated(planted: Scenario, link: str) -> None:
     """A link holds the filter, and the filter names a person."""
     body = json.dumps({"bindings": [], "meta": {"key": "bindings", "next_page_url": link}}).encode()
-    planted.front.watch = lambda _request: Reply(200, body)
+    planted.interceptor.watch = lambda _request: Reply(200, body)
     assert_nothing_told(planted, every_way(planted))
 
 
 @pytest.mark.parametrize("table", ["scan_staged", "bindings", "rejected_bindings"])
-def test_a_failing_statement_is_not_quoted(planted: Trial, table: str) -> None:
+def test_a_failing_statement_is_not_quoted(planted: Scenario, table: str) -> None:
     """A driver's error quotes the row that it failed on."""
     planted.settings.pop("privacy")
 
@@ -125,14 +129,14 @@ def test_a_failing_statement_is_not_quoted(planted: Trial, table: str) -> None:
             planted.execute(f"ALTER TABLE {table} RENAME TO {table}_{request.number}")
         return None
 
-    planted.front.watch = drop
+    planted.interceptor.watch = drop
     planted.simulator.faults.add("nul-text")
     result = planted.run("sync", "--json", "--log-level", "debug", expect=None)
     assert result.code != 0
     assert_nothing_told(planted, [result])
 
 
-def test_the_warehouse_password_is_not_told(planted: Trial) -> None:
+def test_the_warehouse_password_is_not_told(planted: Scenario) -> None:
     """The URL of the warehouse holds a password, and a failed connection is where it would slip out."""
     planted.settings["retry"]["attempts"] = 1
     for scheme in ("postgresql", "mysql"):
@@ -154,14 +158,14 @@ def test_the_warehouse_password_is_not_told(planted: Trial) -> None:
         {"no_such_setting": SECRET},
     ],
 )
-def test_a_fault_of_the_file_does_not_quote_it(planted: Trial, spoil: dict[str, object]) -> None:
+def test_a_fault_of_the_file_does_not_quote_it(planted: Scenario, spoil: dict[str, object]) -> None:
     """A configuration that is wrong is shown to whoever helps to put it right."""
     planted.account |= spoil
     result = planted.run("sync", "--json", "--log-level", "debug", expect=2)
     assert [secret for secret in PLANTED if secret in result.out + result.err] == []
 
 
-def test_settings_are_shown_without_their_secrets(planted: Trial) -> None:
+def test_settings_are_shown_without_their_secrets(planted: Scenario) -> None:
     """`config show` is what people paste into a ticket."""
     planted.settings["warehouse"]["url"] = f"postgresql://loader:{PASSWORD}@127.0.0.1:9/bindings"
     result = planted.run("config", "show")
@@ -170,7 +174,7 @@ def test_settings_are_shown_without_their_secrets(planted: Trial) -> None:
 
 @pytest.mark.parametrize("case", ["tunnels", "refuses", "is gone"])
 def test_the_password_of_a_proxy_is_not_told(
-    planted: Trial, case: str, monkeypatch: pytest.MonkeyPatch
+    planted: Scenario, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Proxy passwords are people's own passwords in many companies."""
     refusal = answer_with(

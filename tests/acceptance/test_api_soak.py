@@ -1,4 +1,4 @@
-"""Long trials: thousands of pages amid random faults, and the simulator held to the API's own description."""
+"""Long scenarios: thousands of pages amid random faults, and the simulator held to the API's own description."""
 
 import subprocess
 import sys
@@ -10,8 +10,8 @@ from random import Random
 import pytest
 
 from etl.simulator import Simulator, World
-from tests.acceptance.trial import Trial
-from tests.acceptance.witness import assert_complete
+from tests.acceptance.run_records import assert_complete
+from tests.acceptance.scenario import Scenario
 
 DESCRIPTION = Path(__file__).parents[2].parent / "shared" / "api" / "twilio_conversations_v1.json"
 PATHS = (
@@ -33,17 +33,17 @@ parameters = {{ "path.Sid" = "{service}" }}
 
 
 @pytest.mark.slow
-def test_five_thousand_pages_amid_faults(make_trial: Callable[..., Trial]) -> None:
+def test_five_thousand_pages_amid_faults(make_scenario: Callable[..., Scenario]) -> None:
     """What goes wrong once in a thousand pages is met every night by whoever has a million rows."""
-    trial = make_trial(bindings=(20_000, 5_000), max_page_size=5)
+    scenario = make_scenario(bindings=(20_000, 5_000), max_page_size=5)
     rng = Random(7)
     faults = [
-        trial.simulator.faults.add(name, when=lambda _asked: rng.random() < 0.0125)
+        scenario.simulator.faults.add(name, when=lambda _asked: rng.random() < 0.0125)
         for name in ("throttle", "error-500", "reset", "cut-body")
     ]
-    trial.settings["retry"]["attempts"] = 10
-    result = trial.sync()
-    assert_complete(trial, result)
+    scenario.settings["retry"]["attempts"] = 10
+    result = scenario.sync()
+    assert_complete(scenario, result)
     assert result.totals["pages"] == 5_000
     assert result.totals["retries"] >= 150
     assert all(fault.struck > 20 for fault in faults)

@@ -26,39 +26,39 @@ from tests.acceptance.fault_proxy import (
     stay_silent,
     tunnel_to,
 )  # fmt: skip
-from tests.acceptance.trial import Result, Trial
-from tests.acceptance.witness import assert_complete, assert_failed
+from tests.acceptance.run_records import assert_complete, assert_failed
+from tests.acceptance.scenario import Result, Scenario
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 
 @pytest.fixture
-def one_service(make_trial: MakeTrial) -> Trial:
+def one_service(make_scenario: MakeScenario) -> Scenario:
     """One service of 230 bindings, named in the configuration, so that discovery is not in the way."""
-    return naming_services(make_trial(bindings=(230,)))
+    return naming_services(make_scenario(bindings=(230,)))
 
 
-def naming_services(trial: Trial) -> Trial:
-    trial.account["services"] = list(trial.world.services)
-    return trial
+def naming_services(scenario: Scenario) -> Scenario:
+    scenario.account["services"] = list(scenario.world.services)
+    return scenario
 
 
-def only_service(trial: Trial) -> str:
-    return next(iter(trial.world.services))
+def only_service(scenario: Scenario) -> str:
+    return next(iter(scenario.world.services))
 
 
-def sync_with(trial: Trial, expect: int = 0, **environment: str) -> Result:
+def sync_with(scenario: Scenario, expect: int = 0, **environment: str) -> Result:
     """`sync --json` with an environment of its own."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        return trial.sync(expect=expect)
+        return scenario.sync(expect=expect)
 
 
 # --- connections that go wrong ---
 
 
-def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Trial) -> None:
+def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Scenario) -> None:
     """Load balancers drop connections; half a page taken for a whole one would lose its other half."""
     with listening(reset_after(one_service.simulator.base_url, 20_000, times=2)) as proxy:
         one_service.account["base_url"] = proxy.url
@@ -68,7 +68,7 @@ def test_a_connection_that_is_reset_in_mid_body_is_made_again(one_service: Trial
     assert proxy.connections == 3
 
 
-def test_a_kept_connection_that_ends_as_it_is_used_is_no_failed_try(one_service: Trial) -> None:
+def test_a_kept_connection_that_ends_as_it_is_used_is_no_failed_try(one_service: Scenario) -> None:
     """Load balancers close what lies idle; a request that meets it was never answered, and waiting would not help it."""
 
     async def end_at_the_second(
@@ -93,7 +93,7 @@ def test_a_kept_connection_that_ends_as_it_is_used_is_no_failed_try(one_service:
     assert (server.connections, len(server.heads)) == (2, 3)
 
 
-def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> None:
+def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Scenario) -> None:
     """Each byte renews an ordinary read timeout, so a dripping server, even in its headers, would hold a run for ever."""
     one_service.settings["retry"] |= {"timeout_seconds": 0.5, "attempts": 2}
     with listening(drip(one_service.simulator.base_url, 0.1)) as proxy:
@@ -108,7 +108,7 @@ def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Trial) -> No
     assert said["requests"] == 2
 
 
-def test_a_socket_that_never_answers_ends_within_the_time_limit(one_service: Trial) -> None:
+def test_a_socket_that_never_answers_ends_within_the_time_limit(one_service: Scenario) -> None:
     """A half-open connection sends nothing at all; without a limit the nightly run would still hang in the morning."""
     one_service.settings["retry"] |= {"timeout_seconds": 0.3, "attempts": 2}
     with listening(stay_silent) as proxy:
@@ -118,7 +118,9 @@ def test_a_socket_that_never_answers_ends_within_the_time_limit(one_service: Tri
     assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
 
 
-def test_a_tls_handshake_that_never_answers_ends_within_the_time_limit(one_service: Trial) -> None:
+def test_a_tls_handshake_that_never_answers_ends_within_the_time_limit(
+    one_service: Scenario,
+) -> None:
     """The handshake has waits of its own, and they need the same limit."""
     one_service.settings["retry"] |= {"timeout_seconds": 0.3, "attempts": 2}
     with listening(stay_silent) as proxy:
@@ -127,17 +129,17 @@ def test_a_tls_handshake_that_never_answers_ends_within_the_time_limit(one_servi
     assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
 
 
-def reason_told(trial: Trial, base_url: str) -> str:
+def reason_told(scenario: Scenario, base_url: str) -> str:
     """What the run says of why nothing could be read at `base_url`."""
-    trial.account["base_url"] = base_url
-    trial.settings["retry"] |= {"timeout_seconds": 0.5, "attempts": 2}
-    result = trial.sync(expect=4)
-    said = assert_failed(trial, result, only_service(trial), "Unavailable", request_id=False)
+    scenario.account["base_url"] = base_url
+    scenario.settings["retry"] |= {"timeout_seconds": 0.5, "attempts": 2}
+    result = scenario.sync(expect=4)
+    said = assert_failed(scenario, result, only_service(scenario), "Unavailable", request_id=False)
     message: str = said["error"]["message"]
     return message
 
 
-def test_nobody_at_the_address(one_service: Trial) -> None:
+def test_nobody_at_the_address(one_service: Scenario) -> None:
     """A refused connection is a sentence of its own and exit 4, never a traceback."""
     with listening(stay_silent) as gone:
         pass
@@ -146,13 +148,13 @@ def test_nobody_at_the_address(one_service: Trial) -> None:
 
 
 @pytest.mark.parametrize("host", ["a" * 70 + ".invalid", "conversations.invalid"])
-def test_a_host_that_cannot_be_looked_up(one_service: Trial, host: str) -> None:
+def test_a_host_that_cannot_be_looked_up(one_service: Scenario, host: str) -> None:
     """A mistyped host is the operator's to mend, in another place than a closed port."""
     message = reason_told(one_service, f"https://{host}")
     assert message.startswith(f"the host name of https://{host} was not found")
 
 
-def test_a_port_that_takes_no_more_connections(one_service: Trial) -> None:
+def test_a_port_that_takes_no_more_connections(one_service: Scenario) -> None:
     """A firewall that swallows packets needs another remedy than a port with no listener."""
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(contextlib.closing(socket.socket()))
@@ -166,13 +168,13 @@ def test_a_port_that_takes_no_more_connections(one_service: Trial) -> None:
     assert "did not take the connection in time" in message
 
 
-def test_something_that_speaks_no_tls(one_service: Trial) -> None:
+def test_something_that_speaks_no_tls(one_service: Scenario) -> None:
     """https to a port of plain http would otherwise read as an API that is down."""
     origin = one_service.simulator.base_url.replace("http:", "https:")
     assert reason_told(one_service, origin).startswith(f"no TLS with {origin}")
 
 
-def test_a_connection_that_ends_without_an_answer(one_service: Trial) -> None:
+def test_a_connection_that_ends_without_an_answer(one_service: Scenario) -> None:
     """What was reached and broke off is no fault of the address."""
     with listening(answer_with(b"")) as server:
         message = reason_told(one_service, server.url)
@@ -183,7 +185,9 @@ def test_a_connection_that_ends_without_an_answer(one_service: Trial) -> None:
     ("host", "reason"),
     [("127.0.0.1:9", "refused the connection"), ("proxy.invalid:3128", "was not found")],
 )
-def test_a_proxy_that_cannot_be_reached_is_told_apart(small: Trial, host: str, reason: str) -> None:
+def test_a_proxy_that_cannot_be_reached_is_told_apart(
+    small: Scenario, host: str, reason: str
+) -> None:
     """Whoever looks at base_url while the proxy is down looks in the wrong place."""
     small.account["base_url"] = f"https://{FAR}"
     result = sync_with(small, expect=4, HTTPS_PROXY=f"http://{host}")
@@ -215,7 +219,7 @@ def test_a_proxy_that_cannot_be_reached_is_told_apart(small: Trial, host: str, r
         "endless-header",
     ],
 )
-def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: bytes) -> None:
+def test_what_is_not_http_is_no_fault_of_the_program(one_service: Scenario, raw: bytes) -> None:
     """Anything may listen on a mistyped port; exit 1 would send people to our issue tracker instead of their configuration."""
     one_service.settings["retry"]["attempts"] = 2
     with listening(answer_with(raw)) as proxy:
@@ -224,7 +228,7 @@ def test_what_is_not_http_is_no_fault_of_the_program(one_service: Trial, raw: by
     assert_failed(one_service, result, only_service(one_service), "Unavailable", request_id=False)
 
 
-def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Trial) -> None:
+def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Scenario) -> None:
     """A few bytes packed over and over become more than any machine holds."""
     body = gzip.compress(gzip.compress(bytes(2**20)))
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(
@@ -246,7 +250,7 @@ def test_a_page_that_is_packed_twice_is_not_unpacked(one_service: Trial) -> None
     ],
     ids=["odd-digit", "huge-number", "odd-id", "odd-letter"],
 )
-def test_odd_headers_are_passed_over(one_service: Trial, header: str) -> None:
+def test_odd_headers_are_passed_over(one_service: Scenario, header: str) -> None:
     """A diagnostic header that cannot be read must not cost the page that came with it."""
     body = b'{"bindings": [], "meta": {"key": "bindings", "next_page_url": null}}'
     head = (
@@ -261,16 +265,19 @@ def test_odd_headers_are_passed_over(one_service: Trial, header: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["foreign-host", "redirect"])
-def test_credentials_never_reach_another_place(make_trial: MakeTrial, name: str) -> None:
+def test_credentials_never_reach_another_place(make_scenario: MakeScenario, name: str) -> None:
     """Whoever can write a link into an answer could otherwise collect the account's key; not even a connection may be made."""
-    trial = naming_services(make_trial(bindings=(230,)))
+    scenario = naming_services(make_scenario(bindings=(230,)))
     with listening(stay_silent) as stranger:
-        trial.simulator.faults.add(name, target=stranger.url)
-        result = trial.sync(expect=4)
+        scenario.simulator.faults.add(name, target=stranger.url)
+        result = scenario.sync(expect=4)
         time.sleep(0.05)
         assert stranger.connections == 0
     said = assert_failed(
-        trial, result, only_service(trial), "NotTheApi" if name == "redirect" else "ForeignLink"
+        scenario,
+        result,
+        only_service(scenario),
+        "NotTheApi" if name == "redirect" else "ForeignLink",
     )
     assert str(stranger.port) not in said["error"]["message"]
 
@@ -295,10 +302,10 @@ def test_credentials_never_reach_another_place(make_trial: MakeTrial, name: str)
         "http://{home}.evil.invalid{path}?Page=1",
     ],
 )
-def test_no_spelling_of_a_foreign_link_is_followed(make_trial: MakeTrial, link: str) -> None:
+def test_no_spelling_of_a_foreign_link_is_followed(make_scenario: MakeScenario, link: str) -> None:
     """Two parsers that disagree about a URL are how credentials leak; every doubtful spelling ends the scan instead."""
-    trial = naming_services(make_trial(bindings=(1,)))
-    path = f"/v1/Services/{only_service(trial)}/Bindings"
+    scenario = naming_services(make_scenario(bindings=(1,)))
+    path = f"/v1/Services/{only_service(scenario)}/Bindings"
     with listening(stay_silent) as stranger:
 
         def page(server: Listener) -> bytes:
@@ -311,10 +318,10 @@ def test_no_spelling_of_a_foreign_link_is_followed(make_trial: MakeTrial, link: 
             return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
 
         with listening(answer_with(page)) as server:
-            trial.account["base_url"] = server.url
-            result = trial.sync(expect=4)
+            scenario.account["base_url"] = server.url
+            result = scenario.sync(expect=4)
             assert (stranger.connections, len(server.heads)) == (0, 1)
-    assert_failed(trial, result, only_service(trial), "ForeignLink", request_id=False)
+    assert_failed(scenario, result, only_service(scenario), "ForeignLink", request_id=False)
 
 
 # --- certificates ---
@@ -335,14 +342,14 @@ def serving_tls(authority: trustme.CA, name: str) -> ssl.SSLContext:
 
 
 @pytest.fixture
-def small(make_trial: MakeTrial) -> Trial:
+def small(make_scenario: MakeScenario) -> Scenario:
     """One page of bindings, so that no link, which names the plain simulator, is followed."""
-    trial = naming_services(make_trial(bindings=(60,)))
-    trial.settings["retry"]["attempts"] = 2
-    return trial
+    scenario = naming_services(make_scenario(bindings=(60,)))
+    scenario.settings["retry"]["attempts"] = 2
+    return scenario
 
 
-def test_tls_with_a_trusted_certificate(small: Trial, authority: trustme.CA) -> None:
+def test_tls_with_a_trusted_certificate(small: Scenario, authority: trustme.CA) -> None:
     """Companies have authorities of their own; SSL_CERT_FILE has to be enough for them."""
     with listening(
         pass_on(small.simulator.base_url), serving_tls(authority, "localhost")
@@ -354,7 +361,7 @@ def test_tls_with_a_trusted_certificate(small: Trial, authority: trustme.CA) -> 
 
 @pytest.mark.parametrize("case", ["self-signed", "wrong-name"])
 def test_tls_with_a_certificate_that_proves_nothing(
-    small: Trial, authority: trustme.CA, case: str
+    small: Scenario, authority: trustme.CA, case: str
 ) -> None:
     """Credentials sent to whoever answers would be worse than no TLS at all; asking again would not help either."""
     name = "localhost" if case == "self-signed" else "elsewhere.example"
@@ -367,7 +374,7 @@ def test_tls_with_a_certificate_that_proves_nothing(
     assert (said["requests"], said["retries"], len(small.simulator.requests)) == (1, 0, 0)
 
 
-def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Trial) -> None:
+def test_an_authority_that_is_not_there_is_a_fault_of_the_environment(small: Scenario) -> None:
     """A mistyped SSL_CERT_FILE is the operator's to mend, so it has to be named, with exit 2."""
     small.account["base_url"] = "https://localhost:9"
     result = sync_with(small, expect=2, SSL_CERT_FILE=str(small.folder / "no-such-file.pem"))
@@ -380,9 +387,11 @@ FAR = "conversations.example"  # a name that no resolver knows: only a proxy get
 
 
 @contextlib.contextmanager
-def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Iterator[Listener]:
+def behind_a_proxy(
+    scenario: Scenario, authority: trustme.CA, handler: Handler
+) -> Iterator[Listener]:
     """The API at https://conversations.example, which only the proxy that is given can reach."""
-    trial.account["base_url"] = f"https://{FAR}"
+    scenario.account["base_url"] = f"https://{FAR}"
     with (
         listening(handler, serving_tls(authority, FAR)) as server,
         listening(tunnel_to(server.port)) as proxy,
@@ -390,13 +399,13 @@ def behind_a_proxy(trial: Trial, authority: trustme.CA, handler: Handler) -> Ite
         yield proxy
 
 
-def through(trial: Trial, address: str, **environment: Any) -> Result:
+def through(scenario: Scenario, address: str, **environment: Any) -> Result:
     """`sync --json` where the environment names a proxy."""
-    certificates = str(trial.folder / "authority.pem")
-    return sync_with(trial, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
+    certificates = str(scenario.folder / "authority.pem")
+    return sync_with(scenario, HTTPS_PROXY=address, SSL_CERT_FILE=certificates, **environment)
 
 
-def test_a_proxy_of_the_environment_tunnels(small: Trial, authority: trustme.CA) -> None:
+def test_a_proxy_of_the_environment_tunnels(small: Scenario, authority: trustme.CA) -> None:
     """In many companies nothing else gets out; the proxy sees a CONNECT and no key."""
     with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
         result = through(small, f"http://porter:p%40ss%3Aword@127.0.0.1:{proxy.port}")
@@ -410,7 +419,7 @@ def test_a_proxy_of_the_environment_tunnels(small: Trial, authority: trustme.CA)
 
 
 def test_as_many_go_through_a_proxy_as_are_allowed(
-    one_service: Trial, authority: trustme.CA
+    one_service: Scenario, authority: trustme.CA
 ) -> None:
     """`concurrency` is the operator's word; a limit of the HTTP library beneath it would let the others wait until they fail."""
     number = 16
@@ -436,7 +445,7 @@ def test_as_many_go_through_a_proxy_as_are_allowed(
 
 
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
-def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> None:
+def test_plain_http_never_goes_through_a_proxy(small: Scenario, variable: str) -> None:
     """A proxy reads plain http, and the key in it, which is for the API alone."""
     with listening(tunnel_to(9)) as proxy:
         assert_complete(small, sync_with(small, **dict[str, Any]({variable: proxy.url})))
@@ -445,7 +454,7 @@ def test_plain_http_never_goes_through_a_proxy(small: Trial, variable: str) -> N
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 def test_loopback_never_goes_through_a_proxy(
-    small: Trial, authority: trustme.CA, host: str
+    small: Scenario, authority: trustme.CA, host: str
 ) -> None:
     """A proxy's loopback is another machine: what listens there would be asked instead."""
     with (
@@ -458,14 +467,14 @@ def test_loopback_never_goes_through_a_proxy(
 
 
 @pytest.mark.parametrize("exempt", [FAR, "*", f"elsewhere.example,{FAR}", ".example"])
-def test_no_proxy_exempts(small: Trial, authority: trustme.CA, exempt: str) -> None:
+def test_no_proxy_exempts(small: Scenario, authority: trustme.CA, exempt: str) -> None:
     """What the operator exempts must not go through the proxy."""
     with behind_a_proxy(small, authority, pass_on(small.simulator.base_url)) as proxy:
         result = sync_with(small, expect=4, HTTPS_PROXY=proxy.url, NO_PROXY=exempt, no_proxy=exempt)
     assert (proxy.connections, result.totals["requests"]) == (0, 2)
 
 
-def test_a_proxy_that_refuses_is_told_apart(small: Trial) -> None:
+def test_a_proxy_that_refuses_is_told_apart(small: Scenario) -> None:
     """A proxy's refusal must not pass for Twilio's: the remedy is elsewhere."""
     refusal = answer_with(
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
@@ -480,7 +489,7 @@ def test_a_proxy_that_refuses_is_told_apart(small: Trial) -> None:
     "address", ["http://127.0.0.1:port", "socks5://127.0.0.1:1080", "http://[::1", "http://"]
 )
 def test_a_proxy_that_cannot_be_used_is_a_fault_of_the_environment(
-    small: Trial, address: str
+    small: Scenario, address: str
 ) -> None:
     """A proxy variable that cannot be read is the operator's to mend, so it has to be named, with exit 2."""
     small.account["base_url"] = f"https://{FAR}"

@@ -9,33 +9,33 @@ import yaml
 
 from etl.config import load
 from etl.warehouse.engines import read_url
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 
 
-def schema(trial: Trial) -> jsonschema.Draft202012Validator:
-    return jsonschema.Draft202012Validator(trial.run("config", "schema").json)
+def schema(scenario: Scenario) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator(scenario.run("config", "schema").json)
 
 
-def test_the_schema_takes_what_the_program_takes(trial: Trial) -> None:
+def test_the_schema_takes_what_the_program_takes(scenario: Scenario) -> None:
     """An editor that underlines a good file is switched off, and then finds no bad one."""
-    trial.account |= {
+    scenario.account |= {
         "account_sid": "${SID}",
         "page_size": "${SIZE:-100}",
         "services": ["${SERVICE}"],
         "partition_by_type": "${P}",
     }
-    trial.settings |= {
+    scenario.settings |= {
         "retry": {"attempts": "${N}", "max_wait_seconds": "${S}"},
         "privacy": None,
         "run": {"deadline_seconds": None, "lease_seconds": "2m"},
     }
-    trial.settings["deletes"] = {"mode": "${MODE:-soft}"}
-    assert list(schema(trial).iter_errors(trial.settings)) == []
+    scenario.settings["deletes"] = {"mode": "${MODE:-soft}"}
+    assert list(schema(scenario).iter_errors(scenario.settings)) == []
     assert (
         list(
-            schema(trial).iter_errors(
+            schema(scenario).iter_errors(
                 yaml.safe_load((ROOT / "config.example.yaml").read_text(encoding="utf-8"))
             )
         )
@@ -57,38 +57,42 @@ def test_the_schema_takes_what_the_program_takes(trial: Trial) -> None:
         {"warehouse": {"shema": "x"}},
     ],
 )
-def test_the_schema_refuses_what_the_program_refuses(trial: Trial, changes: dict[str, Any]) -> None:
+def test_the_schema_refuses_what_the_program_refuses(
+    scenario: Scenario, changes: dict[str, Any]
+) -> None:
     """With placeholders allowed everywhere, slips must still be seen."""
-    assert list(schema(trial).iter_errors(trial.settings | changes))
+    assert list(schema(scenario).iter_errors(scenario.settings | changes))
 
 
 @pytest.mark.parametrize(
     "place", [{}, {"base_url": None, "region": "ie1"}, {"base_url": None, "edge": "sydney"}]
 )
-def test_what_is_shown_can_be_fed_back(trial: Trial, place: dict[str, Any], tmp_path: Path) -> None:
+def test_what_is_shown_can_be_fed_back(
+    scenario: Scenario, place: dict[str, Any], tmp_path: Path
+) -> None:
     """Who starts a new file from what is in force must not be told that it has faults."""
-    trial.account |= place
-    shown = trial.run("config", "show").out
+    scenario.account |= place
+    shown = scenario.run("config", "show").out
     file = tmp_path / "shown.yaml"
     file.write_text(shown, encoding="utf-8")
     assert (
         load(file, read_url).accounts[0].origin
-        == load(trial.config_path, read_url).accounts[0].origin
+        == load(scenario.config_path, read_url).accounts[0].origin
     )
 
 
-def test_the_sid_of_the_key_is_shown_and_a_secret_in_its_place_is_not(trial: Trial) -> None:
+def test_the_sid_of_the_key_is_shown_and_a_secret_in_its_place_is_not(scenario: Scenario) -> None:
     """Which of several keys is in force is the first question after a 401."""
-    trial.account |= {"api_key": "SK" + "0a" * 16, "api_secret": "planted"}
-    shown = yaml.safe_load(trial.run("config", "show").out)["accounts"][0]
+    scenario.account |= {"api_key": "SK" + "0a" * 16, "api_secret": "planted"}
+    shown = yaml.safe_load(scenario.run("config", "show").out)["accounts"][0]
     assert (shown["api_key"], shown["api_secret"]) == ("SK" + "0a" * 16, "********")
-    trial.account |= {"api_key": "planted", "api_secret": "SK" + "0a" * 16}
-    shown = yaml.safe_load(trial.run("config", "show").out)["accounts"][0]
+    scenario.account |= {"api_key": "planted", "api_secret": "SK" + "0a" * 16}
+    shown = yaml.safe_load(scenario.run("config", "show").out)["accounts"][0]
     assert (shown["api_key"], shown["api_secret"]) == ("********", "********")
 
 
-def test_the_schema_takes_accounts_from_a_folder_alone(trial: Trial) -> None:
+def test_the_schema_takes_accounts_from_a_folder_alone(scenario: Scenario) -> None:
     """The editor of whoever keeps accounts in files of their own would mark the whole file."""
-    others = {name: value for name, value in trial.settings.items() if name != "accounts"}
-    assert not list(schema(trial).iter_errors(others | {"accounts_from": "accounts.d/*.yaml"}))
-    assert list(schema(trial).iter_errors(others))
+    others = {name: value for name, value in scenario.settings.items() if name != "accounts"}
+    assert not list(schema(scenario).iter_errors(others | {"accounts_from": "accounts.d/*.yaml"}))
+    assert list(schema(scenario).iter_errors(others))

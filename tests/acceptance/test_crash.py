@@ -11,9 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from tests.acceptance.crashing import CRASHED, forking
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 Run = Callable[[int | None], int]
 Reset = Callable[[], None]
 
@@ -28,31 +28,31 @@ def forker() -> Iterator["subprocess.Popen[str]"]:
         yield process
 
 
-def runner(forker: "subprocess.Popen[str]", trial: Trial, *arguments: str) -> Run:
+def runner(forker: "subprocess.Popen[str]", scenario: Scenario, *arguments: str) -> Run:
     """Run the command line, to its end or to the N-th step; gives the exit code."""
-    trial.write_config()
+    scenario.write_config()
 
     def run(at: int | None) -> int:
         assert forker.stdin
         assert forker.stdout
-        order = {"arguments": [*arguments, "--config", str(trial.config_path)], "at": at}
+        order = {"arguments": [*arguments, "--config", str(scenario.config_path)], "at": at}
         print(json.dumps(order), file=forker.stdin, flush=True)
         return int(forker.stdout.readline())
 
     return run
 
 
-def state(trial: Trial) -> dict[str, dict[str, Any]]:
+def state(scenario: Scenario) -> dict[str, dict[str, Any]]:
     """What a reader sees of each service: its active rows, its deleted ones, its history."""
-    rows = trial.query(
+    rows = scenario.query(
         "SELECT sid, chat_service_sid, content_hash, deleted_at, changed_at, first_seen_at FROM bindings ORDER BY sid"
     )
-    past = trial.query(
+    past = scenario.query(
         "SELECT sid, chat_service_sid, content_hash, valid_from, change FROM binding_versions ORDER BY sid, id"
     )
     return {
         service: {
-            "active": trial.stored(f"deleted_at IS NULL AND chat_service_sid = '{service}'"),
+            "active": scenario.stored(f"deleted_at IS NULL AND chat_service_sid = '{service}'"),
             "deleted": {
                 row["sid"]
                 for row in rows
@@ -64,18 +64,18 @@ def state(trial: Trial) -> dict[str, dict[str, Any]]:
                 if one["chat_service_sid"] == service
             ],
         }
-        for service in trial.world.services
+        for service in scenario.world.services
     }
 
 
-def prepare(trial: Trial, concurrency: int = 1) -> None:
+def prepare(scenario: Scenario, concurrency: int = 1) -> None:
     """A warehouse with rows to insert, update, delete and restore, and one that has gone bad, in two services of two batches."""
-    trial.account["concurrency"] = concurrency
-    trial.sync()
-    for service in trial.services:
+    scenario.account["concurrency"] = concurrency
+    scenario.sync()
+    for service in scenario.services:
         service.delete(2)
-    trial.sync()
-    for service in trial.services:
+    scenario.sync()
+    for service in scenario.services:
         service.bring_back(1)
         service.touch(3)
         service.delete(2)
@@ -84,19 +84,19 @@ def prepare(trial: Trial, concurrency: int = 1) -> None:
         service.put(service.bindings[bad] | {"date_updated": BAD_DATE})
 
 
-def try_every_crash(trial: Trial, run: Run, reset: Reset, stride: int = 1) -> int:
+def try_every_crash(scenario: Scenario, run: Run, reset: Reset, stride: int = 1) -> int:
     """Crash at each step in turn until none is left; after each, look, run again, and compare with an undisturbed run."""
-    old = state(trial)
+    old = state(scenario)
     assert run(None) == 0
-    new = state(trial)
+    new = state(scenario)
     assert all(old[service] != new[service] for service in old)
     at = 0
     while True:
         at += stride
         reset()
-        assert state(trial) == old
+        assert state(scenario) == old
         code = run(at)
-        seen = state(trial)
+        seen = state(scenario)
         for service in seen:
             assert seen[service] in (old[service], new[service]), (
                 f"half of {service} after a crash at step {at}"
@@ -104,55 +104,55 @@ def try_every_crash(trial: Trial, run: Run, reset: Reset, stride: int = 1) -> in
         if code == 0:
             return at
         assert code == CRASHED
-        trial.expire_leases()
+        scenario.expire_leases()
         assert run(None) == 0, f"after a crash at step {at}"
-        assert_whole(trial, run, new)
+        assert_whole(scenario, run, new)
 
 
-def assert_whole(trial: Trial, run: Run, new: dict[str, dict[str, Any]]) -> None:
+def assert_whole(scenario: Scenario, run: Run, new: dict[str, dict[str, Any]]) -> None:
     """Everything is as if nothing had happened, at the latest after one more run: what went on half way deletes nothing."""
-    seen = state(trial)
+    seen = state(scenario)
     if any(seen[service]["deleted"] != new[service]["deleted"] for service in seen):
-        assert trial.query("SELECT id FROM sync_scans WHERE resumed")
+        assert scenario.query("SELECT id FROM sync_scans WHERE resumed")
         assert run(None) == 0
-        seen = state(trial)
+        seen = state(scenario)
     for service in seen:
         assert (seen[service]["active"], seen[service]["deleted"]) == (
             new[service]["active"],
             new[service]["deleted"],
         )
         assert sorted(seen[service]["past"]) == sorted(new[service]["past"])
-    assert trial.query("SELECT * FROM sync_leases") == []
+    assert scenario.query("SELECT * FROM sync_leases") == []
     assert (
-        trial.query(
+        scenario.query(
             "SELECT stage_id FROM scan_progress UNION SELECT stage_id FROM scan_seen UNION SELECT stage_id FROM scan_staged "
             "UNION SELECT stage_id FROM scan_absent"
         )
         == []
     )
-    assert trial.query("SELECT id FROM sync_scans WHERE status = 'running'") == []
-    assert trial.query("SELECT id FROM sync_runs WHERE status = 'running'") == []
-    assert len(trial.query("SELECT id FROM rejected_bindings WHERE resolved_at IS NULL")) == len(
-        trial.services
+    assert scenario.query("SELECT id FROM sync_scans WHERE status = 'running'") == []
+    assert scenario.query("SELECT id FROM sync_runs WHERE status = 'running'") == []
+    assert len(scenario.query("SELECT id FROM rejected_bindings WHERE resolved_at IS NULL")) == len(
+        scenario.services
     )
 
 
-def resetting_file(trial: Trial) -> Reset:
+def resetting_file(scenario: Scenario) -> Reset:
     """Bring the SQLite file back as it is now."""
-    file, copy = trial.folder / "warehouse.sqlite", trial.folder / "before.sqlite"
+    file, copy = scenario.folder / "warehouse.sqlite", scenario.folder / "before.sqlite"
     shutil.copy(file, copy)
 
     def reset() -> None:
-        for path in trial.folder.glob("warehouse.sqlite*"):
+        for path in scenario.folder.glob("warehouse.sqlite*"):
             path.unlink()
         shutil.copy(copy, file)
 
     return reset
 
 
-def resetting_database(trial: Trial) -> Reset:
+def resetting_database(scenario: Scenario) -> Reset:
     """Bring the PostgreSQL database back as it is now."""
-    url = sa.make_url(trial.warehouse_url)
+    url = sa.make_url(scenario.warehouse_url)
     name, copy = url.database, f"{url.database}_before"
     administration = sa.create_engine(
         url.set(database="postgres"), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
@@ -174,46 +174,61 @@ def resetting_database(trial: Trial) -> Reset:
 
 @pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 13])
 def test_a_crash_at_any_step_in_sqlite(
-    make_trial: MakeTrial, forker: "subprocess.Popen[str]", stride: int
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", stride: int
 ) -> None:
     """If a crash between two statements could be seen, then one day it would be."""
-    trial = make_trial((6, 5), max_page_size=5)
-    prepare(trial)
-    assert try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride) > 50
+    scenario = make_scenario((6, 5), max_page_size=5)
+    prepare(scenario)
+    assert (
+        try_every_crash(
+            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride
+        )
+        > 50
+    )
 
 
 @pytest.mark.slow
-def test_a_crash_between_batches(make_trial: MakeTrial, forker: "subprocess.Popen[str]") -> None:
+def test_a_crash_between_batches(
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]"
+) -> None:
     """A scan of several batches goes on where it crashed; what it had put by then counts once and not twice."""
-    trial = make_trial((56, 5), max_page_size=1)
-    prepare(trial)
+    scenario = make_scenario((56, 5), max_page_size=1)
+    prepare(scenario)
     assert (
-        try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=4) > 50
+        try_every_crash(
+            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride=4
+        )
+        > 50
     )
 
 
 @pytest.mark.slow
 def test_a_crash_while_chains_are_linked(
-    make_trial: MakeTrial, forker: "subprocess.Popen[str]"
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]"
 ) -> None:
     """What was staged apart must neither be published by half nor stay for ever."""
-    trial = make_trial((24, 5), max_page_size=1)
-    trial.account |= {"chains_per_service": 3, "page_size": 1}
-    prepare(trial, concurrency=3)
-    assert trial.query("SELECT link FROM page_links")
+    scenario = make_scenario((24, 5), max_page_size=1)
+    scenario.account |= {"chains_per_service": 3, "page_size": 1}
+    prepare(scenario, concurrency=3)
+    assert scenario.query("SELECT link FROM page_links")
     assert (
-        try_every_crash(trial, runner(forker, trial, "sync"), resetting_file(trial), stride=7) > 50
+        try_every_crash(
+            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride=7
+        )
+        > 50
     )
 
 
 @pytest.mark.slow
 def test_a_crash_at_any_step_in_postgresql(
-    make_trial: MakeTrial, forker: "subprocess.Popen[str]", postgres18_url: str
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", postgres18_url: str
 ) -> None:
     """The same where another engine holds the transactions."""
-    trial = make_trial((6, 5), url=postgres18_url, max_page_size=5)
-    prepare(trial)
+    scenario = make_scenario((6, 5), url=postgres18_url, max_page_size=5)
+    prepare(scenario)
     assert (
-        try_every_crash(trial, runner(forker, trial, "sync"), resetting_database(trial), stride=5)
+        try_every_crash(
+            scenario, runner(forker, scenario, "sync"), resetting_database(scenario), stride=5
+        )
         > 50
     )

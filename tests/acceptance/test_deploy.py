@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.manifests import KUBERNETES, KUSTOMIZATIONS, Pod, pods, render
 from tests.programs import find_program
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "deploy/systemd/bindings-etl.service"
@@ -41,14 +41,14 @@ def allowed_system_calls() -> set[str]:
 
 @pytest.mark.slow
 def test_the_unit_allows_what_the_program_asks_of_the_system(
-    make_trial: MakeTrial, warehouse_url: str, tmp_path: Path
+    make_scenario: MakeScenario, warehouse_url: str, tmp_path: Path
 ) -> None:
     """A system call that the unit forbids would fail under systemd only, where no other test runs."""
-    trial = make_trial((30, 12), url=warehouse_url)
-    trial.write_config()
+    scenario = make_scenario((30, 12), url=warehouse_url)
+    scenario.write_config()
     counts = tmp_path / "counts"
     strace = [find_program("strace"), "-f", "-qq", "-U", "name", "-c", "-o", str(counts)]
-    program = [sys.executable, "-m", "etl", "sync", "--config", str(trial.config_path)]
+    program = [sys.executable, "-m", "etl", "sync", "--config", str(scenario.config_path)]
     told = subprocess.run([*strace, *program], capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     names = re.findall(r"^[a-z]\w+$", counts.read_text(encoding="utf-8"), re.MULTILINE)
@@ -73,37 +73,37 @@ def as_pod(pod: Pod, root: Path, **environment: str) -> None:
     assert told.returncode == 0, (pod.name, told.stdout, told.stderr)
 
 
-def mount(trial: Trial, root: Path, warehouse_url: str) -> None:
+def mount(scenario: Scenario, root: Path, warehouse_url: str) -> None:
     """Write the files of the ConfigMap and of the Secret; only names of hosts and of the account are other ones."""
     (found,) = (one for one in render(KUBERNETES / "base") if one["kind"] == "ConfigMap")
     secrets = "/run/secrets/bindings-etl"
     settings = yaml.safe_load(found["data"]["config.yaml"].replace(secrets, str(root)))
     settings["accounts"][0] |= {
-        "account_sid": trial.world.account_sid,
-        "base_url": trial.simulator.base_url,
+        "account_sid": scenario.world.account_sid,
+        "base_url": scenario.simulator.base_url,
     }
     place, _, host = warehouse_url.partition("@")
     assert f"${{file:{root}/DB_PASSWORD}}@" in settings["warehouse"]["url"]
     settings["warehouse"]["url"] = f"{place}:${{file:{root}/DB_PASSWORD}}@{host}"
     (root / "config.yaml").write_text(yaml.safe_dump(settings))
-    (root / "TWILIO_API_KEY").write_text(trial.world.api_key + "\n")
-    (root / "TWILIO_API_SECRET").write_text(trial.world.api_secret + "\n")
+    (root / "TWILIO_API_KEY").write_text(scenario.world.api_key + "\n")
+    (root / "TWILIO_API_SECRET").write_text(scenario.world.api_secret + "\n")
     (root / "DB_PASSWORD").write_text("any")
 
 
 def test_every_pod_runs_its_command(
-    make_trial: MakeTrial, postgres18_url: str, tmp_path: Path
+    make_scenario: MakeScenario, postgres18_url: str, tmp_path: Path
 ) -> None:
     """A manifest whose command, option, mount or variable is wrong fails in the cluster only, with the data getting old."""
-    trial = make_trial((30, 12, 7))
-    mount(trial, tmp_path, postgres18_url)
+    scenario = make_scenario((30, 12, 7))
+    mount(scenario, tmp_path, postgres18_url)
     by_name = {(name, pod.name): pod for name in KUSTOMIZATIONS for pod in pods(name)}
     as_pod(by_name.pop(("migrate", "bindings-etl-migrate")), tmp_path)
     sharded = by_name.pop(("sharded", "bindings-etl"))
     for index in range(sharded.job["completions"]):
         as_pod(sharded, tmp_path, JOB_COMPLETION_INDEX=str(index), RUN_GROUP="bindings-etl-29384")
-    trial.warehouse_url = postgres18_url
-    [loaded] = trial.query(
+    scenario.warehouse_url = postgres18_url
+    [loaded] = scenario.query(
         "SELECT count(*) AS n, count(DISTINCT run_id) AS runs FROM twilio.bindings"
     )
     assert loaded["n"] == 49

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.acceptance.scenario import Scenario, changes
 from tests.acceptance.test_exit_codes import COUNTERS, RUN, SERVICE, assert_types
-from tests.acceptance.trial import Trial, changes
 from tests.servers.postgres import PostgresServer
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 
 def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
@@ -25,9 +25,9 @@ def fingerprint(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
-def unsettle(trial: Trial) -> None:
+def unsettle(scenario: Scenario) -> None:
     """Changes of every kind at once."""
-    for service in trial.services:
+    for service in scenario.services:
         service.bring_back(2)
         service.touch(6)
         service.shuffle_message_types(4)
@@ -37,19 +37,19 @@ def unsettle(trial: Trial) -> None:
 
 
 @pytest.fixture
-def unsettled(make_trial: MakeTrial) -> Trial:
+def unsettled(make_scenario: MakeScenario) -> Scenario:
     """A warehouse that lags behind its world."""
-    trial = make_trial((60, 40), max_page_size=15)
-    trial.sync()
-    for service in trial.services:
+    scenario = make_scenario((60, 40), max_page_size=15)
+    scenario.sync()
+    for service in scenario.services:
         service.delete(4)
-    trial.sync()
-    unsettle(trial)
-    return trial
+    scenario.sync()
+    unsettle(scenario)
+    return scenario
 
 
 @pytest.mark.parametrize("command", ["sync", "backfill"])
-def test_a_dry_run_writes_no_byte(unsettled: Trial, command: str) -> None:
+def test_a_dry_run_writes_no_byte(unsettled: Scenario, command: str) -> None:
     """Whoever tries a new configuration on the real warehouse relies on nothing happening, not even in the ledger."""
     before = fingerprint(unsettled.folder)
     result = unsettled.run(command, "--dry-run", "--json")
@@ -62,39 +62,39 @@ def test_a_dry_run_writes_no_byte(unsettled: Trial, command: str) -> None:
 
 
 def test_a_dry_run_writes_no_row_in_postgresql(
-    make_trial: MakeTrial, own_postgres18: PostgresServer
+    make_scenario: MakeScenario, own_postgres18: PostgresServer
 ) -> None:
     """A dry run that takes a transaction id has written something, if only a lease."""
     # A server to itself: transaction ids are counted over all its databases.
     url = own_postgres18.create_database()
-    trial = make_trial((60, 40), url=url, max_page_size=15).migrate()
-    trial.sync()
-    unsettle(trial)
+    scenario = make_scenario((60, 40), url=url, max_page_size=15).migrate()
+    scenario.sync()
+    unsettle(scenario)
     before = (
-        trial.image(),
-        trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
+        scenario.image(),
+        scenario.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
     )
-    assert changes(trial.sync("--dry-run"))
+    assert changes(scenario.sync("--dry-run"))
     assert (
-        trial.image(),
-        trial.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
+        scenario.image(),
+        scenario.query("SELECT pg_snapshot_xmax(pg_current_snapshot())::text AS next"),
     ) == before
 
 
 @pytest.mark.parametrize("mode", ["soft", "hard", "ignore"])
-def test_the_plan_is_what_the_next_run_does(make_trial: MakeTrial, mode: str) -> None:
+def test_the_plan_is_what_the_next_run_does(make_scenario: MakeScenario, mode: str) -> None:
     """A plan that counts otherwise than the run is worse than none."""
-    trial = make_trial((60, 40), max_page_size=15)
-    trial.settings["deletes"] = {"mode": mode}
-    trial.sync()
-    for service in trial.services:
+    scenario = make_scenario((60, 40), max_page_size=15)
+    scenario.settings["deletes"] = {"mode": mode}
+    scenario.sync()
+    for service in scenario.services:
         service.delete(4)
-    trial.sync()
-    unsettle(trial)
-    plan, done = trial.sync("--dry-run"), trial.sync()
+    scenario.sync()
+    unsettle(scenario)
+    plan, done = scenario.sync("--dry-run"), scenario.sync()
     assert plan.totals == done.totals
     assert changes(done)
-    for sid in trial.world.services:
+    for sid in scenario.world.services:
         assert {name: plan.services[sid][name] for name in COUNTERS} == {
             name: done.services[sid][name] for name in COUNTERS
         }
@@ -110,22 +110,22 @@ def test_the_plan_is_what_the_next_run_does(make_trial: MakeTrial, mode: str) ->
     ],
 )
 def test_the_plan_of_a_narrowed_backfill_is_what_it_does(
-    unsettled: Trial, arguments: tuple[str, ...]
+    unsettled: Scenario, arguments: tuple[str, ...]
 ) -> None:
     """What a filter leaves out must be left out of the plan as well."""
     plan = unsettled.backfill("--dry-run", *arguments)
     assert plan.totals == unsettled.backfill(*arguments).totals
 
 
-def test_the_plan_knows_a_row_that_moved_behind_the_reader(make_trial: MakeTrial) -> None:
+def test_the_plan_knows_a_row_that_moved_behind_the_reader(make_scenario: MakeScenario) -> None:
     """A living row that the listing missed is asked about in a plan too, and is no delete there either."""
-    trial = make_trial((60,), order="updated", max_page_size=10)
-    trial.sync()
-    service = trial.services[0]
+    scenario = make_scenario((60,), order="updated", max_page_size=10)
+    scenario.sync()
+    service = scenario.services[0]
     gone = service.delete(3)
     hidden = next(sid for sid in service.sids() if sid not in gone)
     service.change(hidden, endpoint="new")
-    trial.simulator.faults.add("duplicate-rows")
+    scenario.simulator.faults.add("duplicate-rows")
     body = service.bindings[hidden]
 
     def hide(request: object) -> None:
@@ -136,62 +136,62 @@ def test_the_plan_knows_a_row_that_moved_behind_the_reader(make_trial: MakeTrial
         elif path.endswith(hidden):
             service.put(body)
 
-    trial.front.watch = hide
-    plan = trial.sync("--dry-run")
+    scenario.interceptor.watch = hide
+    plan = scenario.sync("--dry-run")
     service.remove([hidden])
-    done = trial.sync()
+    done = scenario.sync()
     assert changes(plan) == changes(done) == {"deleted": 3, "updated": 1}
     assert plan.totals["unchanged"] == done.totals["unchanged"]
 
 
-def test_a_plan_that_the_guard_would_refuse_says_so(make_trial: MakeTrial) -> None:
+def test_a_plan_that_the_guard_would_refuse_says_so(make_scenario: MakeScenario) -> None:
     """A dry run is the place to find out that the next run will refuse."""
-    trial = make_trial((100,))
-    trial.sync()
-    trial.services[0].delete(50)
-    result = trial.sync("--dry-run", expect=5)
+    scenario = make_scenario((100,))
+    scenario.sync()
+    scenario.services[0].delete(50)
+    result = scenario.sync("--dry-run", expect=5)
     assert (result.json["status"], changes(result)) == ("refused", {})
-    assert changes(trial.sync("--dry-run", "--allow-mass-delete")) == {"deleted": 50}
-    assert len(trial.stored()) == 100
+    assert changes(scenario.sync("--dry-run", "--allow-mass-delete")) == {"deleted": 50}
+    assert len(scenario.stored()) == 100
 
 
-def test_a_plan_of_a_service_that_fails(make_trial: MakeTrial) -> None:
+def test_a_plan_of_a_service_that_fails(make_scenario: MakeScenario) -> None:
     """A plan with a hole must not look whole."""
-    trial = make_trial((30, 20))
-    struck = trial.services[1].sid
-    trial.simulator.faults.add("forbidden", service=struck)
-    result = trial.sync("--dry-run", expect=3)
+    scenario = make_scenario((30, 20))
+    struck = scenario.services[1].sid
+    scenario.simulator.faults.add("forbidden", service=struck)
+    result = scenario.sync("--dry-run", expect=3)
     assert result.services[struck]["status"] == "failed"
     assert changes(result) == {"inserted": 30}
 
 
-def test_a_dry_run_needs_no_lease(make_trial: MakeTrial) -> None:
+def test_a_dry_run_needs_no_lease(make_scenario: MakeScenario) -> None:
     """A plan can be made while a run is at work, since it writes nothing."""
-    trial = make_trial((20,))
-    trial.sync()
-    trial.execute(
+    scenario = make_scenario((20,))
+    scenario.sync()
+    scenario.execute(
         "INSERT INTO sync_leases (chat_service_sid, scope, owner, run_id, host, acquired_at, expires_at)"
         " VALUES (:sid, 'service', 'somebody', 99, 'elsewhere', '2026-01-01 00:00:00.000000', '2099-01-01 00:00:00.000000')",
-        sid=trial.services[0].sid,
+        sid=scenario.services[0].sid,
     )
-    assert trial.sync("--dry-run").totals["unchanged"] == 20
+    assert scenario.sync("--dry-run").totals["unchanged"] == 20
 
 
-def test_a_dry_run_makes_no_file(make_trial: MakeTrial, tmp_path: Path) -> None:
+def test_a_dry_run_makes_no_file(make_scenario: MakeScenario, tmp_path: Path) -> None:
     """SQLite makes a file of any name that is opened; a dry run against a wrong path must not leave one."""
-    trial = make_trial((10,))
-    trial.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'typing-error.sqlite'}"
-    trial.sync("--dry-run", expect=7)
+    scenario = make_scenario((10,))
+    scenario.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'typing-error.sqlite'}"
+    scenario.sync("--dry-run", expect=7)
     assert not (tmp_path / "typing-error.sqlite").exists()
 
 
 @pytest.mark.slow  # what it remembers has to outgrow SQLite's memory before it goes to disk
-def test_a_full_temporary_folder_is_told_as_what_it_is(make_trial: MakeTrial) -> None:
+def test_a_full_temporary_folder_is_told_as_what_it_is(make_scenario: MakeScenario) -> None:
     """A full /tmp is the operator's to clear; called a fault of the program, it would be reported to us."""
-    trial = make_trial((100_000,), max_page_size=1000)
-    trial.account |= {"page_size": 1000, "services": list(trial.world.services)}
-    trial.write_config()
-    program = f"{sys.executable} -m etl sync --dry-run --json --config {trial.config_path}"
+    scenario = make_scenario((100_000,), max_page_size=1000)
+    scenario.account |= {"page_size": 1000, "services": list(scenario.world.services)}
+    scenario.write_config()
+    program = f"{sys.executable} -m etl sync --dry-run --json --config {scenario.config_path}"
     ended = subprocess.run(
         ["bash", "-c", f"ulimit -f 64; exec {program}"],
         capture_output=True,

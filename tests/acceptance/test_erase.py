@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from etl.simulator.world import Service
+from tests.acceptance.scenario import Result, Scenario
 from tests.acceptance.test_rejects_command import hold_lease
-from tests.acceptance.trial import Result, Trial
 
 NAME = "Zoë O'Hara +1%_\\ 日本"
 
 
-def first_service(trial: Trial) -> Service:
-    return next(iter(trial.world.services.values()))
+def first_service(scenario: Scenario) -> Service:
+    return next(iter(scenario.world.services.values()))
 
 
 def settle_in(service: Service, identity: str = NAME, number: int = 3) -> list[str]:
@@ -24,8 +24,8 @@ def settle_in(service: Service, identity: str = NAME, number: int = 3) -> list[s
     return sids
 
 
-def erase(trial: Trial, *arguments: str, identity: str = NAME, expect: int = 0) -> Result:
-    result = trial.run("erase", "--identity", identity, *arguments, expect=expect)
+def erase(scenario: Scenario, *arguments: str, identity: str = NAME, expect: int = 0) -> Result:
+    result = scenario.run("erase", "--identity", identity, *arguments, expect=expect)
     assert identity not in result.out + result.err
     return result
 
@@ -36,15 +36,15 @@ def counted(result: Result) -> dict[str, int]:
     }
 
 
-def everything(trial: Trial) -> str:
+def everything(scenario: Scenario) -> str:
     """All text of all tables, with JSON's escapes undone."""
     names = [
-        row["name"] for row in trial.query("SELECT name FROM sqlite_master WHERE type = 'table'")
+        row["name"] for row in scenario.query("SELECT name FROM sqlite_master WHERE type = 'table'")
     ]
     values = [
         value
         for name in names
-        for row in trial.query(f"SELECT * FROM {name}")
+        for row in scenario.query(f"SELECT * FROM {name}")
         for value in row.values()
     ]
     return "\n".join(str(value) for value in values) + "\n".join(
@@ -59,74 +59,77 @@ def unescaped(text: str) -> str:
         return text
 
 
-def test_rows_history_and_quarantine_leave(trial: Trial) -> None:
+def test_rows_history_and_quarantine_leave(scenario: Scenario) -> None:
     """A trace that is left anywhere breaks the promise that was made to the person who asked."""
-    service = first_service(trial)
+    service = first_service(scenario)
     sids = settle_in(service, number=4)
-    trial.sync()
+    scenario.sync()
     service.remove(sids[:1])
     service.change(sids[1], endpoint="another")
     service.change(sids[2], date_updated="never")
-    trial.sync()
+    scenario.sync()
     service.put({"sid": "nonsense", "identity": NAME}, key="odd")
-    trial.sync()
-    assert NAME in everything(trial)
-    others = len(trial.query("SELECT sid FROM bindings")) - 4
-    assert counted(erase(trial)) == {
+    scenario.sync()
+    assert NAME in everything(scenario)
+    others = len(scenario.query("SELECT sid FROM bindings")) - 4
+    assert counted(erase(scenario)) == {
         "bindings": 4, "binding_versions": 2, "rejected_bindings": 2, "scan_staged": 0, "scan_seen": 0, "scan_absent": 0, "scan_progress": 0,
         "page_links": 0,
     }  # fmt: skip
-    text = everything(trial)
+    text = everything(scenario)
     assert NAME not in text
     assert not any(sid in text for sid in sids)
-    assert len(trial.query("SELECT sid FROM bindings")) == others
-    assert trial.query("SELECT * FROM sync_leases") == []
+    assert len(scenario.query("SELECT sid FROM bindings")) == others
+    assert scenario.query("SELECT * FROM sync_leases") == []
 
 
 @pytest.mark.parametrize("other", ["Zoë", NAME.upper(), NAME + " ", NAME.replace("%_", "xx")])
-def test_nobody_else_is_touched(trial: Trial, other: str) -> None:
+def test_nobody_else_is_touched(scenario: Scenario, other: str) -> None:
     """A likeness, another case or a pattern must not cost another person's rows."""
-    service = first_service(trial)
+    service = first_service(scenario)
     settle_in(service, other)
     service.put({"sid": "nonsense", "identity": other}, key="odd")
-    trial.sync()
-    before = trial.query("SELECT * FROM bindings"), trial.query("SELECT * FROM rejected_bindings")
-    assert sum(counted(erase(trial)).values()) == 0
+    scenario.sync()
+    before = (
+        scenario.query("SELECT * FROM bindings"),
+        scenario.query("SELECT * FROM rejected_bindings"),
+    )
+    assert sum(counted(erase(scenario)).values()) == 0
     assert (
-        trial.query("SELECT * FROM bindings"),
-        trial.query("SELECT * FROM rejected_bindings"),
+        scenario.query("SELECT * FROM bindings"),
+        scenario.query("SELECT * FROM rejected_bindings"),
     ) == before
 
 
-def test_hashed_rows_are_found_by_the_clear_name(trial: Trial) -> None:
+def test_hashed_rows_are_found_by_the_clear_name(scenario: Scenario) -> None:
     """With `privacy.identity: hmac` the person still asks by name."""
-    service = first_service(trial)
-    trial.settings["privacy"] = {"identity": "hmac", "key": "a key"}
+    service = first_service(scenario)
+    scenario.settings["privacy"] = {"identity": "hmac", "key": "a key"}
     sids = settle_in(service)
-    trial.sync()
+    scenario.sync()
     for sid in sids:
         service.change(sid, endpoint="another phone")
-    trial.sync()
-    assert NAME not in everything(trial)
-    found = counted(erase(trial))
+    scenario.sync()
+    assert NAME not in everything(scenario)
+    found = counted(erase(scenario))
     assert (found["bindings"], found["binding_versions"]) == (3, 3)
-    assert not any(sid in everything(trial) for sid in sids)
+    assert not any(sid in everything(scenario) for sid in sids)
 
 
-def test_a_dry_run_counts_the_same_and_writes_nothing(trial: Trial) -> None:
+def test_a_dry_run_counts_the_same_and_writes_nothing(scenario: Scenario) -> None:
     """An operator decides by these numbers, and may only want to know whether there is anything at all."""
-    settle_in(first_service(trial))
-    trial.sync()
-    before = everything(trial)
-    planned = counted(erase(trial, "--dry-run"))
-    assert everything(trial) == before
-    assert counted(erase(trial)) == planned
+    settle_in(first_service(scenario))
+    scenario.sync()
+    before = everything(scenario)
+    planned = counted(erase(scenario, "--dry-run"))
+    assert everything(scenario) == before
+    assert counted(erase(scenario)) == planned
     assert planned["bindings"] == 3
 
 
-def test_rejected_rows_are_found_however_they_hold_the_name(trial: Trial) -> None:
+def test_rejected_rows_are_found_however_they_hold_the_name(scenario: Scenario) -> None:
     """A row is in quarantine because it is malformed; the name in it may be escaped, nested, or in text that is no JSON."""
-    service = first_service(trial)
+    service = first_service(scenario)
     rows: list[Any] = [
         {"sid": None, "identity": NAME},
         {"sid": None, "identity": [NAME]},
@@ -135,9 +138,9 @@ def test_rejected_rows_are_found_however_they_hold_the_name(trial: Trial) -> Non
     ]
     for place, row in enumerate(rows):
         service.put(row, key=f"odd{place}")
-    trial.sync()
-    line = trial.query("SELECT * FROM rejected_bindings")[0]
-    trial.execute(
+    scenario.sync()
+    line = scenario.query("SELECT * FROM rejected_bindings")[0]
+    scenario.execute(
         "INSERT INTO rejected_bindings "
         "(fingerprint, run_id, account, chat_service_sid, reason, payload, first_seen_at, last_seen_at) "
         "VALUES ('#broken', 1, 'main', :service, 'no JSON', :payload, :at, :at)",
@@ -145,8 +148,8 @@ def test_rejected_rows_are_found_however_they_hold_the_name(trial: Trial) -> Non
         payload=f'{{"identity": {json.dumps(NAME, ensure_ascii=False)}, "endpoint": "\\xff"}}',
         at=line["first_seen_at"],
     )
-    assert counted(erase(trial))["rejected_bindings"] == len(rows) + 1
-    assert trial.query("SELECT * FROM rejected_bindings") == []
+    assert counted(erase(scenario))["rejected_bindings"] == len(rows) + 1
+    assert scenario.query("SELECT * FROM rejected_bindings") == []
 
 
 @pytest.mark.parametrize(
@@ -157,114 +160,114 @@ def test_rejected_rows_are_found_however_they_hold_the_name(trial: Trial) -> Non
         r'{"url": "https:\/\/host\/B?Identity=jos%%C3%%A9+%%22x%%22", "sid": 7}',
     ],
 )
-def test_rejected_rows_are_found_however_they_spell_the_name(trial: Trial, row: str) -> None:
+def test_rejected_rows_are_found_however_they_spell_the_name(scenario: Scenario, row: str) -> None:
     """Half a character beside an escaped name made the row unreadable, and the erasure passed it over."""
-    service = first_service(trial)
+    service = first_service(scenario)
     spelled = row % service.sids()[0] if "%s" in row else row % ()
     service.put(spelled.encode(), key="odd")
-    trial.sync()
-    assert len(trial.query("SELECT * FROM rejected_bindings")) == 1
-    assert counted(erase(trial, identity='josé "x"'))["rejected_bindings"] == 1
-    assert trial.query("SELECT * FROM rejected_bindings") == []
+    scenario.sync()
+    assert len(scenario.query("SELECT * FROM rejected_bindings")) == 1
+    assert counted(erase(scenario, identity='josé "x"'))["rejected_bindings"] == 1
+    assert scenario.query("SELECT * FROM rejected_bindings") == []
 
 
-def test_what_was_dropped_names_nobody_in_the_quarantine_either(trial: Trial) -> None:
+def test_what_was_dropped_names_nobody_in_the_quarantine_either(scenario: Scenario) -> None:
     """With `privacy.identity: drop` a rejected row was where the name could still be read."""
-    service = first_service(trial)
-    trial.settings["privacy"] = {"identity": "drop"}
+    service = first_service(scenario)
+    scenario.settings["privacy"] = {"identity": "drop"}
     [sid] = settle_in(service, number=1)
-    trial.sync()
+    scenario.sync()
     service.change(sid, date_updated="never")
-    trial.sync()
-    assert len(trial.query("SELECT * FROM rejected_bindings")) == 1
-    assert NAME not in everything(trial)
-    assert sum(counted(erase(trial)).values()) == 0
+    scenario.sync()
+    assert len(scenario.query("SELECT * FROM rejected_bindings")) == 1
+    assert NAME not in everything(scenario)
+    assert sum(counted(erase(scenario)).values()) == 0
 
 
-def test_rows_hashed_by_a_key_of_the_past_are_found(trial: Trial) -> None:
+def test_rows_hashed_by_a_key_of_the_past_are_found(scenario: Scenario) -> None:
     """After a change of `privacy.key` what was deleted before, and all history, keeps the old key's hashes."""
-    service = first_service(trial)
+    service = first_service(scenario)
     sids = settle_in(service, number=3)
-    trial.settings["privacy"] = {"identity": "hmac", "key": "the first key"}
-    trial.sync()
+    scenario.settings["privacy"] = {"identity": "hmac", "key": "the first key"}
+    scenario.sync()
     service.remove(sids[:2])
-    trial.sync()
-    trial.settings["privacy"] = {"identity": "hmac", "key": "the second key"}
-    trial.run("rekey")
-    trial.sync()
-    trial.execute("DELETE FROM bindings WHERE sid = :sid", sid=sids[2])
-    trial.execute("DELETE FROM binding_versions WHERE sid = :sid", sid=sids[2])
-    missed = erase(trial, "--dry-run")
+    scenario.sync()
+    scenario.settings["privacy"] = {"identity": "hmac", "key": "the second key"}
+    scenario.run("rekey")
+    scenario.sync()
+    scenario.execute("DELETE FROM bindings WHERE sid = :sid", sid=sids[2])
+    scenario.execute("DELETE FROM binding_versions WHERE sid = :sid", sid=sids[2])
+    missed = erase(scenario, "--dry-run")
     assert sum(counted(missed).values()) == 0
     assert "privacy.old_keys does not name" in missed.err
-    trial.settings["privacy"]["old_keys"] = ["the first key"]
-    result = erase(trial)
+    scenario.settings["privacy"]["old_keys"] = ["the first key"]
+    result = erase(scenario)
     assert "privacy.old_keys" not in result.err
     found = counted(result)
     assert (found["bindings"], found["binding_versions"]) == (2, 2)
-    assert not any(sid in everything(trial) for sid in sids)
+    assert not any(sid in everything(scenario) for sid in sids)
 
 
-def test_unfinished_scans_that_met_the_identity_are_dropped(trial: Trial) -> None:
+def test_unfinished_scans_that_met_the_identity_are_dropped(scenario: Scenario) -> None:
     """What an interrupted scan has put by would bring the identity back, from before the erasure."""
-    service = first_service(trial)
+    service = first_service(scenario)
     settle_in(service)
-    trial.simulator.faults.add("forbidden", only_pages=[2], service=service.sid)
-    trial.sync(expect=3)
-    assert NAME in everything(trial)
-    assert counted(erase(trial))["scan_progress"] == 1
-    assert NAME not in everything(trial)
+    scenario.simulator.faults.add("forbidden", only_pages=[2], service=service.sid)
+    scenario.sync(expect=3)
+    assert NAME in everything(scenario)
+    assert counted(erase(scenario))["scan_progress"] == 1
+    assert NAME not in everything(scenario)
 
 
-def test_unfinished_scans_narrowed_to_the_identity_are_dropped(trial: Trial) -> None:
+def test_unfinished_scans_narrowed_to_the_identity_are_dropped(scenario: Scenario) -> None:
     """Their links hold the name itself: none is stored, and what they have met leaves."""
-    service = first_service(trial)
-    trial.account["page_size"] = 2
+    service = first_service(scenario)
+    scenario.account["page_size"] = 2
     settle_in(service, number=5)
-    trial.simulator.faults.add("forbidden", only_pages=[2], service=service.sid)
-    trial.run("backfill", "--identity", NAME, "--identity", "somebody else", expect=None)
-    stages = trial.query("SELECT next_link FROM scan_progress")
+    scenario.simulator.faults.add("forbidden", only_pages=[2], service=service.sid)
+    scenario.run("backfill", "--identity", NAME, "--identity", "somebody else", expect=None)
+    stages = scenario.query("SELECT next_link FROM scan_progress")
     assert {stage["next_link"] for stage in stages} == {""}
-    assert counted(erase(trial))["scan_progress"] == 1
-    assert trial.query("SELECT * FROM scan_progress WHERE pages > 0") == []
+    assert counted(erase(scenario))["scan_progress"] == 1
+    assert scenario.query("SELECT * FROM scan_progress WHERE pages > 0") == []
 
 
-def test_a_service_that_is_worked_on_is_not_touched(trial: Trial) -> None:
+def test_a_service_that_is_worked_on_is_not_touched(scenario: Scenario) -> None:
     """A run that is alive would publish the identity again a moment later."""
-    service = first_service(trial)
+    service = first_service(scenario)
     settle_in(service)
-    trial.sync()
-    hold_lease(trial, service.sid)
-    before = everything(trial)
-    assert service.sid in erase(trial, expect=6).err
-    assert everything(trial) == before
+    scenario.sync()
+    hold_lease(scenario, service.sid)
+    before = everything(scenario)
+    assert service.sid in erase(scenario, expect=6).err
+    assert everything(scenario) == before
 
 
-def test_a_run_elsewhere_does_not_stand_in_the_way(trial: Trial) -> None:
+def test_a_run_elsewhere_does_not_stand_in_the_way(scenario: Scenario) -> None:
     """A request for erasure must not wait until no service at all is being read."""
-    one, other = trial.world.services.values()
+    one, other = scenario.world.services.values()
     settle_in(one)
-    trial.sync()
-    hold_lease(trial, other.sid)
-    assert counted(erase(trial))["bindings"] == 3
+    scenario.sync()
+    hold_lease(scenario, other.sid)
+    assert counted(erase(scenario))["bindings"] == 3
 
 
-def test_the_next_sync_is_said_to_bring_it_back(trial: Trial) -> None:
+def test_the_next_sync_is_said_to_bring_it_back(scenario: Scenario) -> None:
     """An operator who only erases here would believe that the person is gone for good."""
-    settle_in(first_service(trial))
-    trial.sync()
-    assert "deleted at Twilio too" in erase(trial).err
-    assert trial.sync().totals["inserted"] == 3
+    settle_in(first_service(scenario))
+    scenario.sync()
+    assert "deleted at Twilio too" in erase(scenario).err
+    assert scenario.sync().totals["inserted"] == 3
 
 
-def test_an_identity_that_is_nowhere_is_told(trial: Trial) -> None:
+def test_an_identity_that_is_nowhere_is_told(scenario: Scenario) -> None:
     """Whoever misspells a name must not believe that its owner's request has been met."""
-    trial.sync()
-    result = erase(trial, identity="nobody of this name")
+    scenario.sync()
+    result = erase(scenario, identity="nobody of this name")
     assert "no trace of the identity; check that it is spelled" in result.out
     assert "next sync" not in result.err
 
 
-def test_an_empty_identity_is_refused(trial: Trial) -> None:
+def test_an_empty_identity_is_refused(scenario: Scenario) -> None:
     """An unset variable in a script must not be taken for a person."""
-    assert trial.run("erase", "--identity", "", expect=2).out == ""
+    assert scenario.run("erase", "--identity", "", expect=2).out == ""

@@ -9,75 +9,75 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.crashing import CRASHED, forking
+from tests.acceptance.scenario import Scenario
 from tests.acceptance.test_crash import runner
-from tests.acceptance.trial import Trial
 
 ROOT = Path(__file__).parents[2]
 
 
-def refused(trial: Trial, out: Path, *arguments: str, code: int = 2) -> str:
+def refused(scenario: Scenario, out: Path, *arguments: str, code: int = 2) -> str:
     """The one sentence; nothing is left, not even a folder that was begun."""
     before = sorted(out.parent.iterdir()) if out.parent.is_dir() else []
-    told = trial.run("export", "--out", str(out), *arguments, expect=code).err
+    told = scenario.run("export", "--out", str(out), *arguments, expect=code).err
     assert len(told.strip().splitlines()) == 1, told
     assert before == (sorted(out.parent.iterdir()) if out.parent.is_dir() else [])
     return told
 
 
-def test_a_folder_that_holds_something_is_refused(trial: Trial, tmp_path: Path) -> None:
+def test_a_folder_that_holds_something_is_refused(scenario: Scenario, tmp_path: Path) -> None:
     """Files of two exports in one folder would be loaded as one."""
     out = tmp_path / "out"
     out.mkdir()
-    trial.sync()
-    trial.run("export", "--out", str(out), "--format", "jsonl")
+    scenario.sync()
+    scenario.run("export", "--out", str(out), "--format", "jsonl")
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert "holds another export" in refused(trial, out, "--format", "jsonl")
+    assert "holds another export" in refused(scenario, out, "--format", "jsonl")
     assert before == {path.name: path.read_bytes() for path in out.iterdir()}
     other = tmp_path / "other"
     other.mkdir()
     (other / "diary.txt").touch()
-    assert "is not empty" in refused(trial, other, "--format", "jsonl")
+    assert "is not empty" in refused(scenario, other, "--format", "jsonl")
 
 
-def test_a_place_that_cannot_be_written_is_refused(trial: Trial, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused(scenario: Scenario, tmp_path: Path) -> None:
     """A traceback, or exit code 1, would look like a fault of the program."""
-    trial.sync()
-    assert "make the folder" in refused(trial, tmp_path / "a" / "b", "--format", "jsonl")
+    scenario.sync()
+    assert "make the folder" in refused(scenario, tmp_path / "a" / "b", "--format", "jsonl")
     (tmp_path / "file").touch()
-    refused(trial, tmp_path / "file" / "c", "--format", "jsonl")
-    assert "cannot be written" in refused(trial, Path("/sys/export"), "--format", "jsonl")
+    refused(scenario, tmp_path / "file" / "c", "--format", "jsonl")
+    assert "cannot be written" in refused(scenario, Path("/sys/export"), "--format", "jsonl")
 
 
 def test_a_warehouse_that_is_not_there_or_not_migrated_is_told(
-    trial: Trial, tmp_path: Path
+    scenario: Scenario, tmp_path: Path
 ) -> None:
     """An export of nothing would be taken for one of everything."""
-    trial.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'none.db'}"
-    trial.write_config()  # else it would be new in the folder, which is to stay as it was
-    assert "migrate" in refused(trial, tmp_path / "out", "--format", "jsonl", code=7)
+    scenario.settings["warehouse"]["url"] = f"sqlite:///{tmp_path / 'none.db'}"
+    scenario.write_config()  # else it would be new in the folder, which is to stay as it was
+    assert "migrate" in refused(scenario, tmp_path / "out", "--format", "jsonl", code=7)
     (tmp_path / "none.db").touch()
-    assert "migrate" in refused(trial, tmp_path / "out", "--format", "jsonl", code=7)
+    assert "migrate" in refused(scenario, tmp_path / "out", "--format", "jsonl", code=7)
 
 
 def test_without_pyarrow_the_extra_is_named(
-    trial: Trial, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who did not install the extra is told its name, and JSON lines need none."""
-    trial.sync()
+    scenario.sync()
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "bindings-etl[export]" in refused(trial, tmp_path / "out")
-    done = trial.run("export", "--out", str(tmp_path / "out"), "--format", "jsonl", "--json")
+    assert "bindings-etl[export]" in refused(scenario, tmp_path / "out")
+    done = scenario.run("export", "--out", str(tmp_path / "out"), "--format", "jsonl", "--json")
     lines = (tmp_path / "out" / "bindings-00001.jsonl").read_text(encoding="utf-8").splitlines()
-    assert {json.loads(line)["sid"] for line in lines} == set(trial.stored())
+    assert {json.loads(line)["sid"] for line in lines} == set(scenario.stored())
     assert done.json["rows"] == len(lines) == 350
 
 
-def test_killed_at_any_moment_it_leaves_no_export(trial: Trial, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_leaves_no_export(scenario: Scenario, tmp_path: Path) -> None:
     """Half an export under the name of a whole one would be loaded as a whole one."""
-    trial.sync()
+    scenario.sync()
     out = tmp_path / "out"
     with forking() as forker:
-        run = runner(forker, trial, "export", "--out", str(out), "--format", "jsonl")
+        run = runner(forker, scenario, "export", "--out", str(out), "--format", "jsonl")
         at = 1
         while run(at) == CRASHED:
             assert not out.exists()
@@ -110,13 +110,15 @@ main()
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_signal_leaves_nothing(trial: Trial, tmp_path: Path, number: int, code: int) -> None:
+def test_a_signal_leaves_nothing(
+    scenario: Scenario, tmp_path: Path, number: int, code: int
+) -> None:
     """Whoever stops an export has nothing to clean up."""
-    trial.sync()
+    scenario.sync()
     out = tmp_path / "target" / "out"
     out.parent.mkdir()
     script = STOPPED_AMID.replace("NUMBER", str(int(number)))
-    options = ("--format", "jsonl", "--config", str(trial.write_config()), "--json")
+    options = ("--format", "jsonl", "--config", str(scenario.write_config()), "--json")
     ended = subprocess.run(
         [sys.executable, "-c", script, "export", "--out", str(out), *options],
         capture_output=True,

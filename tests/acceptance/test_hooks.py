@@ -14,12 +14,12 @@ import trustme
 
 from etl.simulator.replies import error
 from tests.acceptance.fault_proxy import answer_with, listening, stay_silent, tunnel_to
+from tests.acceptance.scenario import Result, Scenario, wait_until
 from tests.acceptance.test_api_wire import authority, serving_tls
-from tests.acceptance.trial import Result, Trial, wait_until
 
 __all__ = ["authority"]
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 SECRET = "hush-hush-0123"
 
 
@@ -61,8 +61,8 @@ def receiver() -> Iterator[Receiver]:
         server.shutdown()
 
 
-def hook(trial: Trial, receiver: Receiver, **more: Any) -> None:
-    trial.settings["hooks"] = {
+def hook(scenario: Scenario, receiver: Receiver, **more: Any) -> None:
+    scenario.settings["hooks"] = {
         "on_success": f"{receiver.url}/ok",
         "on_failure": [f"{receiver.url}/bad", f"{receiver.url}/bad2"],
         **more,
@@ -74,35 +74,37 @@ def assert_silent_about_it(result: Result) -> None:
 
 
 def test_success_goes_to_the_one_and_failure_to_the_others(
-    make_trial: MakeTrial, receiver: Receiver
+    make_scenario: MakeScenario, receiver: Receiver
 ) -> None:
     """A dead man's switch is fed by good runs only, and whoever is called is called by bad ones only."""
-    trial = make_trial((30,))
-    hook(trial, receiver)
-    result = trial.sync()
+    scenario = make_scenario((30,))
+    hook(scenario, receiver)
+    result = scenario.sync()
     [(path, headers, body)] = receiver.posts
     assert path.endswith("/ok")
     assert headers["content-type"] == "application/json"
     assert "authorization" not in headers
     assert body == result.json
     receiver.posts.clear()
-    trial.front.watch = lambda _request: error(20003)
-    result = trial.sync(expect=4)
+    scenario.interceptor.watch = lambda _request: error(20003)
+    result = scenario.sync(expect=4)
     assert sorted(path.rpartition("/")[2] for path, _, _ in receiver.posts) == ["bad", "bad2"]
     assert receiver.bodies == [result.json] * 2
     told = json.dumps(receiver.posts)
-    assert trial.world.api_key not in told
-    assert trial.world.api_secret not in told
+    assert scenario.world.api_key not in told
+    assert scenario.world.api_secret not in told
     assert_silent_about_it(result)
 
 
-def test_no_identity_and_no_endpoint_is_told(make_trial: MakeTrial, receiver: Receiver) -> None:
+def test_no_identity_and_no_endpoint_is_told(
+    make_scenario: MakeScenario, receiver: Receiver
+) -> None:
     """Chats and switches belong to others; what people's devices are called is not for them (docs/promises.md §14)."""
-    trial = make_trial((30,))
-    hook(trial, receiver)
-    row = next(iter(trial.services[0].bindings.values()))
-    trial.services[0].put({**row, "date_created": "never"}, key="BS" + "0" * 32)
-    trial.backfill("--identity", row["identity"])
+    scenario = make_scenario((30,))
+    hook(scenario, receiver)
+    row = next(iter(scenario.services[0].bindings.values()))
+    scenario.services[0].put({**row, "date_created": "never"}, key="BS" + "0" * 32)
+    scenario.backfill("--identity", row["identity"])
     told = json.dumps(receiver.bodies)
     assert row["identity"] not in told
     assert row["endpoint"] not in told
@@ -110,30 +112,30 @@ def test_no_identity_and_no_endpoint_is_told(make_trial: MakeTrial, receiver: Re
 
 @pytest.mark.parametrize("command", ["sync", "backfill"])
 def test_a_run_that_could_not_begin_is_told_as_json_prints_it(
-    trial: Trial, receiver: Receiver, command: str
+    scenario: Scenario, receiver: Receiver, command: str
 ) -> None:
     """A warehouse that is down is what a night is about; the object is that of `--json`, to the letter."""
-    trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
-    hook(trial, receiver)
-    result = trial.run(command, "--json", expect=7)
+    scenario.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
+    hook(scenario, receiver)
+    result = scenario.run(command, "--json", expect=7)
     assert receiver.bodies == [result.json] * 2
     assert result.json["error"]["type"] == "WarehouseOutdated"
 
 
-def test_a_chat_gets_text(make_trial: MakeTrial, receiver: Receiver) -> None:
+def test_a_chat_gets_text(make_scenario: MakeScenario, receiver: Receiver) -> None:
     """Slack, and what is made like it, takes an object with `text` and refuses any other."""
-    trial = make_trial((30,))
-    hook(trial, receiver, format="slack")
-    trial.sync()
+    scenario = make_scenario((30,))
+    hook(scenario, receiver, format="slack")
+    scenario.sync()
     [body] = receiver.bodies
     assert body.keys() == {"text"}
     assert "30 inserted" in body["text"]
 
 
-def test_a_dry_run_feeds_no_switch(trial: Trial, receiver: Receiver) -> None:
+def test_a_dry_run_feeds_no_switch(scenario: Scenario, receiver: Receiver) -> None:
     """A switch that is fed by a rehearsal would stay silent when the real run is dead."""
-    hook(trial, receiver)
-    trial.sync("--dry-run")
+    hook(scenario, receiver)
+    scenario.sync("--dry-run")
     assert receiver.posts == []
 
 
@@ -142,13 +144,18 @@ def test_a_dry_run_feeds_no_switch(trial: Trial, receiver: Receiver) -> None:
     [([500], 2, False), ([500, 404], 2, True), ([302, 302], 2, True)],
 )
 def test_what_is_not_taken_is_posted_once_more_and_then_told(
-    make_trial: MakeTrial, receiver: Receiver, statuses: list[int], posts: int, *, warned: bool
+    make_scenario: MakeScenario,
+    receiver: Receiver,
+    statuses: list[int],
+    posts: int,
+    *,
+    warned: bool,
 ) -> None:
     """One odd answer must not call somebody out of bed; a redirect leads who knows where, with the secret in it."""
-    trial = make_trial((3,))
-    hook(trial, receiver)
+    scenario = make_scenario((3,))
+    hook(scenario, receiver)
     receiver.statuses = list(statuses)
-    result = trial.sync()
+    result = scenario.sync()
     assert len(receiver.posts) == posts
     assert not any("elsewhere" in path for path, _, _ in receiver.posts)
     assert ("telemetry.undelivered" in result.err) == warned
@@ -156,24 +163,26 @@ def test_what_is_not_taken_is_posted_once_more_and_then_told(
     assert_silent_about_it(result)
 
 
-def test_nobody_there_costs_a_warning(make_trial: MakeTrial) -> None:
+def test_nobody_there_costs_a_warning(make_scenario: MakeScenario) -> None:
     """The run is published and 0, whatever became of the hook (docs/promises.md §15)."""
-    trial = make_trial((3,))
+    scenario = make_scenario((3,))
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/{SECRET}"
-        trial.settings["hooks"] = {"on_success": url}
-        result = trial.run("sync", "--log-level", "debug")
+        scenario.settings["hooks"] = {"on_success": url}
+        result = scenario.run("sync", "--log-level", "debug")
     assert "hooks.on_success[0]" in result.err
     assert_silent_about_it(result)
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("manner", ["silent", "endless head"])
-def test_a_hook_that_hangs_costs_five_seconds_in_all(make_trial: MakeTrial, manner: str) -> None:
+def test_a_hook_that_hangs_costs_five_seconds_in_all(
+    make_scenario: MakeScenario, manner: str
+) -> None:
     """cron's next run must not find this one still waiting for a chat; two that hang cost no more than one."""
-    trial = make_trial((3,))
+    scenario = make_scenario((3,))
 
     async def drip(_listener: Any, reader: Any, writer: Any) -> None:
         await reader.read(100)
@@ -183,64 +192,64 @@ def test_a_hook_that_hangs_costs_five_seconds_in_all(make_trial: MakeTrial, mann
             await asyncio.sleep(0.2)
 
     with listening(stay_silent if manner == "silent" else drip) as server:
-        trial.settings["hooks"] = {"on_success": [f"{server.url}/{SECRET}"] * 2}
+        scenario.settings["hooks"] = {"on_success": [f"{server.url}/{SECRET}"] * 2}
         began_at = time.monotonic()
-        result = trial.sync()
+        result = scenario.sync()
         assert time.monotonic() - began_at < 7
         assert server.connections == 4
     assert result.err.count("telemetry.undelivered") == 2
     assert_silent_about_it(result)
 
 
-def test_a_run_that_was_stopped_is_told(trial: Trial, receiver: Receiver) -> None:
+def test_a_run_that_was_stopped_is_told(scenario: Scenario, receiver: Receiver) -> None:
     """A pod that is evicted at every run would otherwise never be heard of (exit 143)."""
-    hook(trial, receiver)
+    hook(scenario, receiver)
     asked: list[object] = []
 
     def hold(request: Any) -> None:
         asked.append(request)
         time.sleep(1)
 
-    trial.front.watch = hold
-    process = trial.start("sync", "--json")
+    scenario.interceptor.watch = hold
+    process = scenario.start("sync", "--json")
     wait_until(lambda: asked)
     process.terminate()
-    result = trial.wait_for(process, expect=143)
+    result = scenario.wait_for(process, expect=143)
     assert receiver.bodies == [result.json] * 2
     assert result.json["status"] == "interrupted"
 
 
 def test_a_proxy_of_the_environment_carries_https_only(
-    make_trial: MakeTrial, receiver: Receiver, authority: trustme.CA
+    make_scenario: MakeScenario, receiver: Receiver, authority: trustme.CA
 ) -> None:
     """In many companies nothing else gets out; and what is meant for this machine must not leave it."""
-    trial = make_trial((3,))
+    scenario = make_scenario((3,))
     answer = answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     with (
         listening(answer, serving_tls(authority, "hooks.example")) as far,
         listening(tunnel_to(far.port)) as proxy,
     ):
-        trial.settings["hooks"] = {
+        scenario.settings["hooks"] = {
             "on_success": [f"https://hooks.example/{SECRET}", f"{receiver.url}/ok"]
         }
         environment = {
             "HTTPS_PROXY": proxy.url,
             "HTTP_PROXY": proxy.url,
             "ALL_PROXY": proxy.url,
-            "SSL_CERT_FILE": str(trial.folder / "authority.pem"),
+            "SSL_CERT_FILE": str(scenario.folder / "authority.pem"),
         }
-        result = trial.wait_for(trial.start("sync", environment=environment))
+        result = scenario.wait_for(scenario.start("sync", environment=environment))
     assert "undelivered" not in result.err
     assert [head.splitlines()[0] for head in far.heads] == [f"POST /{SECRET} HTTP/1.1"]
     assert [head.splitlines()[0] for head in proxy.heads] == ["CONNECT hooks.example:443 HTTP/1.1"]
     assert len(receiver.posts) == 1
 
 
-def test_the_url_is_masked(trial: Trial, receiver: Receiver) -> None:
+def test_the_url_is_masked(scenario: Scenario, receiver: Receiver) -> None:
     """`config show` is pasted into tickets; whoever knows the URL may post there."""
-    hook(trial, receiver)
-    shown = trial.run("config", "show")
+    hook(scenario, receiver)
+    shown = scenario.run("config", "show")
     assert_silent_about_it(shown)
     assert "on_success" in shown.out
-    trial.settings["hooks"]["on_failure"] = f"http://example.com/{SECRET}"
-    assert_silent_about_it(trial.run("sync", expect=2))
+    scenario.settings["hooks"]["on_failure"] = f"http://example.com/{SECRET}"
+    assert_silent_about_it(scenario.run("sync", expect=2))

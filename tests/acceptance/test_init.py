@@ -9,8 +9,8 @@ import yaml
 from etl.cli.app import run
 from etl.config import load
 from etl.warehouse.engines import read_url
+from tests.acceptance.scenario import Scenario
 from tests.acceptance.test_output import shell
-from tests.acceptance.trial import Trial
 
 ROOT = Path(__file__).parents[2]
 KEY = {"TWILIO_API_KEY": "SK" + "0" * 32, "TWILIO_API_SECRET": "s"}
@@ -80,30 +80,30 @@ def test_without_a_configuration_init_is_named(capsys: pytest.CaptureFixture[str
     assert "bindings-etl init" in capsys.readouterr().err
 
 
-def test_migrate_erase_and_purge_give_objects(trial: Trial) -> None:
+def test_migrate_erase_and_purge_give_objects(scenario: Scenario) -> None:
     """Whoever runs them from a program must not take figures out of a table for people."""
-    told = trial.run("migrate", "--json").json
+    told = scenario.run("migrate", "--json").json
     assert told["from"] == told["revision"]
-    assert trial.run("migrate", "--check", "--json").json == told
-    trial.run("migrate", "--json", "--sql", expect=2)
-    told = trial.run("erase", "--identity", "x", "--dry-run", "--json").json
+    assert scenario.run("migrate", "--check", "--json").json == told
+    scenario.run("migrate", "--json", "--sql", expect=2)
+    told = scenario.run("erase", "--identity", "x", "--dry-run", "--json").json
     assert told["dry_run"] is True
     assert told["removed"]["bindings"] == 0
-    told = trial.run("purge", "--deleted-before", "30d", "--json").json
+    told = scenario.run("purge", "--deleted-before", "30d", "--json").json
     assert told["dry_run"] is False
 
 
-def test_the_queries_of_the_readme_run_on_sqlite(trial: Trial) -> None:
+def test_the_queries_of_the_readme_run_on_sqlite(scenario: Scenario) -> None:
     """The first query that a newcomer copies must not be a syntax error."""
-    trial.sync()
+    scenario.sync()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     queries = re.findall(r"```sql\n(.*?)```", readme, re.DOTALL)
     assert queries
     for query in queries:
-        trial.query(query)
+        scenario.query(query)
 
 
-def test_the_shell_completes(trial: Trial) -> None:
+def test_the_shell_completes(scenario: Scenario) -> None:
     """What the documents say about completion has to work."""
     line = "_BINDINGS_ETL_COMPLETE=bash_complete COMP_WORDS='bindings-etl st' COMP_CWORD=1 $ETL"
-    assert shell(trial, line).stdout.split() == ["plain,status"]
+    assert shell(scenario, line).stdout.split() == ["plain,status"]

@@ -8,42 +8,44 @@ from subprocess import Popen
 import pytest
 
 from etl.simulator.replies import Reply
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Result, Trial, changes, wait_until
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Result, Scenario, changes, wait_until
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 ON_BOTH = pytest.mark.parametrize("url_fixture", ["sqlite_url", "postgres18_url"])
 
 
 @pytest.fixture
-def stocked(url_fixture: str, make_trial: MakeTrial, request: pytest.FixtureRequest) -> Trial:
+def stocked(
+    url_fixture: str, make_scenario: MakeScenario, request: pytest.FixtureRequest
+) -> Scenario:
     """Two services, in the engine of the moment, that are not loaded yet."""
-    return make_trial((30, 20), url=request.getfixturevalue(url_fixture), max_page_size=10)
+    return make_scenario((30, 20), url=request.getfixturevalue(url_fixture), max_page_size=10)
 
 
-def at_page(trial: Trial, page: int, act: Callable[[Request], object]) -> None:
+def at_page(scenario: Scenario, page: int, act: Callable[[Request], object]) -> None:
     """Do something once, while the first service's page is asked for."""
     done: list[bool] = []
     # A whole process may run meanwhile, on a machine that has much else to do.
-    trial.settings["retry"] |= {"timeout_seconds": 120, "max_total_seconds": 600}
+    scenario.settings["retry"] |= {"timeout_seconds": 120, "max_total_seconds": 600}
 
     def watch(request: Request) -> Reply | None:
         if (
             request.is_listing
             and request.page == page
-            and request.service == trial.services[0].sid
+            and request.service == scenario.services[0].sid
             and not done
         ):
             done.append(True)
             act(request)
         return None
 
-    trial.front.watch = watch
+    scenario.interceptor.watch = watch
 
 
 @ON_BOTH
-def test_of_two_runs_at_once_one_works(stocked: Trial) -> None:
+def test_of_two_runs_at_once_one_works(stocked: Scenario) -> None:
     """Two crons that overlap must not write the same service twice; the second says who is at work, and ends."""
     others: list[Result] = []
     at_page(
@@ -71,17 +73,19 @@ def test_of_two_runs_at_once_one_works(stocked: Trial) -> None:
     assert stocked.query("SELECT * FROM sync_leases") == []
 
 
-def test_a_backfill_beside_a_sync_says_who_is_at_work(make_trial: MakeTrial) -> None:
+def test_a_backfill_beside_a_sync_says_who_is_at_work(make_scenario: MakeScenario) -> None:
     """A backfill of a service that a sync is reading steps back, and does the services that are free."""
-    trial = make_trial((30, 20), max_page_size=10)
-    busy, free = (service.sid for service in trial.services)
+    scenario = make_scenario((30, 20), max_page_size=10)
+    busy, free = (service.sid for service in scenario.services)
     others: list[Result] = []
     at_page(
-        trial,
+        scenario,
         1,
-        lambda _: others.append(trial.wait_for(trial.start("backfill", "--json"), expect=None)),
+        lambda _: others.append(
+            scenario.wait_for(scenario.start("backfill", "--json"), expect=None)
+        ),
     )
-    first = trial.sync("--service", busy)
+    first = scenario.sync("--service", busy)
     [second] = others
     assert second.code == 6
     assert {sid: told["status"] for sid, told in second.services.items()} == {
@@ -89,30 +93,32 @@ def test_a_backfill_beside_a_sync_says_who_is_at_work(make_trial: MakeTrial) -> 
         free: "published",
     }
     assert f"run {first.json['run_id']} on " in second.services[busy]["error"]["message"]
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
-def test_backfills_of_different_types_work_side_by_side(make_trial: MakeTrial) -> None:
+def test_backfills_of_different_types_work_side_by_side(make_scenario: MakeScenario) -> None:
     """Types that cannot hold the same binding need not wait for each other."""
-    trial = make_trial((40,), max_page_size=5)
+    scenario = make_scenario((40,), max_page_size=5)
     others: list[Result] = []
     at_page(
-        trial,
+        scenario,
         1,
         lambda _: others.append(
-            trial.wait_for(trial.start("backfill", "--type", "fcm", "--json"), expect=None)
+            scenario.wait_for(scenario.start("backfill", "--type", "fcm", "--json"), expect=None)
         ),
     )
-    trial.backfill("--type", "apn")
+    scenario.backfill("--type", "apn")
     assert [other.code for other in others] == [0]
     wanted = {
-        sid: row for sid, row in trial.expected().items() if row["binding_type"] in ("apn", "fcm")
+        sid: row
+        for sid, row in scenario.expected().items()
+        if row["binding_type"] in ("apn", "fcm")
     }
-    assert trial.stored() == wanted
+    assert scenario.stored() == wanted
 
 
 @ON_BOTH
-def test_the_lease_of_a_killed_process_frees_itself(stocked: Trial) -> None:
+def test_the_lease_of_a_killed_process_frees_itself(stocked: Scenario) -> None:
     """Nobody should have to delete a row by hand because a machine went down."""
     stocked.settings["run"] = {"lease_seconds": 1}
     killed: list[Popen[str]] = []
@@ -136,7 +142,7 @@ def test_the_lease_of_a_killed_process_frees_itself(stocked: Trial) -> None:
 
 
 @ON_BOTH
-def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Trial) -> None:
+def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Scenario) -> None:
     """A process that slept past its lease must not publish over the one that took it."""
     lost, kept = stocked.services
     stocked.account["concurrency"] = 1
@@ -161,44 +167,44 @@ def test_a_run_that_lost_its_lease_publishes_nothing(stocked: Trial) -> None:
 
 @pytest.mark.parametrize("resume_within", [0, 3600])
 def test_a_process_that_slept_past_its_lease_says_so(
-    make_trial: MakeTrial, resume_within: int
+    make_scenario: MakeScenario, resume_within: int
 ) -> None:
     """Who wakes up beside a finished run has lost a lease; a crash of the warehouse it must not tell of, nor write anything."""
-    trial = make_trial((130,), max_page_size=1)
-    trial.settings["run"] = {"resume_within_seconds": resume_within}
-    asleep = asleep_at(trial, 60)
-    trial.expire_leases()
-    trial.sync()
+    scenario = make_scenario((130,), max_page_size=1)
+    scenario.settings["run"] = {"resume_within_seconds": resume_within}
+    asleep = asleep_at(scenario, 60)
+    scenario.expire_leases()
+    scenario.sync()
     asleep.send_signal(signal.SIGCONT)
-    result = trial.wait_for(asleep, expect=6)
+    result = scenario.wait_for(asleep, expect=6)
     [told] = result.json["services"]
     assert (told["status"], told["error"]["type"]) == ("locked", "LeaseLost")
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_a_process_that_slept_past_its_lease_leaves_the_stage_to_the_other(
-    make_trial: MakeTrial,
+    make_scenario: MakeScenario,
 ) -> None:
     """An error that ends it, whatever it is, must not throw away what the other run is going on with."""
-    trial = make_trial((130,), max_page_size=1)
-    asleep = asleep_at(trial, 50, Reply(200, b'{"nonsense": 1}'))
-    trial.expire_leases()
+    scenario = make_scenario((130,), max_page_size=1)
+    asleep = asleep_at(scenario, 50, Reply(200, b'{"nonsense": 1}'))
+    scenario.expire_leases()
     ended: list[int] = []
 
     def watch(request: Request) -> Reply | None:
         if request.page == 110 and not ended:
             asleep.send_signal(signal.SIGCONT)
-            ended.append(trial.wait_for(asleep, expect=None).code)
+            ended.append(scenario.wait_for(asleep, expect=None).code)
         return None
 
-    trial.front.watch = watch
-    [told] = trial.sync().json["services"]
+    scenario.interceptor.watch = watch
+    [told] = scenario.sync().json["services"]
     assert ended == [4]
     assert (told["status"], told["resumed"]) == ("published", True)
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
-def asleep_at(trial: Trial, page: int, answer: Reply | None = None) -> "Popen[str]":
+def asleep_at(scenario: Scenario, page: int, answer: Reply | None = None) -> "Popen[str]":
     """A run that was put to sleep when it had stored a batch and asked for this page."""
     asleep: list[Popen[str]] = []
     slept = threading.Event()
@@ -206,33 +212,35 @@ def asleep_at(trial: Trial, page: int, answer: Reply | None = None) -> "Popen[st
     def watch(request: Request) -> Reply | None:
         if not request.is_listing or request.page != page or slept.is_set():
             return None
-        wait_until(lambda: trial.query("SELECT max(pages) AS n FROM scan_progress") == [{"n": 50}])
+        wait_until(
+            lambda: scenario.query("SELECT max(pages) AS n FROM scan_progress") == [{"n": 50}]
+        )
         asleep[0].send_signal(signal.SIGSTOP)
         slept.set()
         return answer
 
-    trial.front.watch = watch
-    asleep.append(trial.start("sync", "--json"))
+    scenario.interceptor.watch = watch
+    asleep.append(scenario.start("sync", "--json"))
     assert slept.wait(120)
-    trial.front.watch = None
+    scenario.interceptor.watch = None
     return asleep[0]
 
 
-def test_a_lease_is_renewed_while_the_api_is_slow(make_trial: MakeTrial) -> None:
+def test_a_lease_is_renewed_while_the_api_is_slow(make_scenario: MakeScenario) -> None:
     """A slow answer is no death: the lease must be prolonged while nothing arrives."""
-    trial = make_trial((30,), max_page_size=10)
-    trial.settings["run"] = {"lease_seconds": 1}
+    scenario = make_scenario((30,), max_page_size=10)
+    scenario.settings["run"] = {"lease_seconds": 1}
     renewed: list[bool] = []
 
     def wait_for_renewal(_: Request) -> None:
         def expiry() -> list[dict[str, object]]:
-            return trial.query("SELECT expires_at FROM sync_leases")
+            return scenario.query("SELECT expires_at FROM sync_leases")
 
         first = expiry()
         wait_until(lambda: expiry() != first)
         renewed.append(True)
 
-    at_page(trial, 1, wait_for_renewal)
-    trial.sync()
+    at_page(scenario, 1, wait_for_renewal)
+    scenario.sync()
     assert renewed == [True]
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()

@@ -10,10 +10,10 @@ import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.simulator.replies import Reply, error
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial, wait_until
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Scenario, wait_until
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 Labels = tuple[tuple[str, str], ...]
 
 RUN = {"timestamp_seconds", "duration_seconds", "exit_code", "requests", "retries"}
@@ -58,16 +58,16 @@ def path(tmp_path: Path) -> Path:
     return folder / "bindings_etl.prom"
 
 
-def test_a_run_that_went_well_tells_all(make_trial: MakeTrial, path: Path) -> None:
+def test_a_run_that_went_well_tells_all(make_scenario: MakeScenario, path: Path) -> None:
     """Every name that dashboards hold on to, with the values that ledger and warehouse show."""
-    trial = make_trial((30, 12))
-    one, other = trial.services
-    trial.sync()
+    scenario = make_scenario((30, 12))
+    one, other = scenario.services
+    scenario.sync()
     gone = one.delete(3)
     one.grow(5)
     other.touch(2)
     began_at = time.time()
-    result = trial.sync("--metrics-file", str(path))
+    result = scenario.sync("--metrics-file", str(path))
     told = Metrics(path)
     assert began_at - 1 <= told.run("timestamp_seconds") <= time.time() + 1
     assert 0 < told.run("duration_seconds") < 60
@@ -82,7 +82,7 @@ def test_a_run_that_went_well_tells_all(make_trial: MakeTrial, path: Path) -> No
         assert told.service("up", service.sid) == 1
         assert told.service("active", service.sid) == len(service)
         assert told.service("rejected_open", service.sid) == 0
-        [line] = trial.query(
+        [line] = scenario.query(
             "SELECT last_complete_at FROM service_freshness WHERE chat_service_sid = :sid",
             sid=service.sid,
         )
@@ -93,24 +93,26 @@ def test_a_run_that_went_well_tells_all(make_trial: MakeTrial, path: Path) -> No
 
 
 def test_the_variable_does_for_the_option(
-    trial: Trial, path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a container the environment is where such a path is set."""
     monkeypatch.setenv("BINDINGS_ETL_METRICS_FILE", str(path))
-    trial.backfill()
+    scenario.backfill()
     assert Metrics(path).run("exit_code") == 0
 
 
-def test_a_service_that_failed_is_down_and_keeps_its_age(make_trial: MakeTrial, path: Path) -> None:
+def test_a_service_that_failed_is_down_and_keeps_its_age(
+    make_scenario: MakeScenario, path: Path
+) -> None:
     """A stale service must stay visible with its last good time, or the alert on it goes silent when it is needed."""
-    trial = make_trial((30, 12))
-    one, other = trial.services
-    trial.sync("--metrics-file", str(path))
+    scenario = make_scenario((30, 12))
+    one, other = scenario.services
+    scenario.sync("--metrics-file", str(path))
     before = Metrics(path)
-    trial.front.watch = lambda request: (
+    scenario.interceptor.watch = lambda request: (
         error(20006) if request.is_listing and request.service == other.sid else None
     )
-    trial.sync("--metrics-file", str(path), expect=3)
+    scenario.sync("--metrics-file", str(path), expect=3)
     after = Metrics(path)
     name = "last_complete_timestamp_seconds"
     assert after.run("exit_code") == 3
@@ -120,15 +122,15 @@ def test_a_service_that_failed_is_down_and_keeps_its_age(make_trial: MakeTrial, 
 
 
 def test_an_account_that_cannot_be_read_leaves_its_services_in_sight(
-    make_trial: MakeTrial, path: Path
+    make_scenario: MakeScenario, path: Path
 ) -> None:
     """With a revoked key not even the list of services is known; that is when somebody has to be called."""
-    trial = make_trial((30,))
-    trial.sync()
-    trial.front.watch = lambda _request: error(20003)
-    trial.sync("--metrics-file", str(path), expect=4)
+    scenario = make_scenario((30,))
+    scenario.sync()
+    scenario.interceptor.watch = lambda _request: error(20003)
+    scenario.sync("--metrics-file", str(path), expect=4)
     told = Metrics(path)
-    sid = trial.services[0].sid
+    sid = scenario.services[0].sid
     assert (told.run("exit_code"), told.service("up", sid), told.service("active", sid)) == (
         4,
         0,
@@ -137,23 +139,23 @@ def test_an_account_that_cannot_be_read_leaves_its_services_in_sight(
     assert told.services("rows") == set()
 
 
-def test_only_what_was_asked_for_is_told(make_trial: MakeTrial, path: Path) -> None:
+def test_only_what_was_asked_for_is_told(make_scenario: MakeScenario, path: Path) -> None:
     """Shards write a file each into one folder; a figure that stood in two would make the collector refuse both."""
-    trial = make_trial((3, 3, 3, 3, 3, 3))
-    trial.sync()
+    scenario = make_scenario((3, 3, 3, 3, 3, 3))
+    scenario.sync()
     told = []
     for index in range(3):
-        trial.sync("--metrics-file", str(path), "--shard", f"{index}/3")
+        scenario.sync("--metrics-file", str(path), "--shard", f"{index}/3")
         told.append(Metrics(path).services("active"))
-    assert sorted(sid for sids in told for sid in sids) == sorted(trial.world.services)
-    trial.sync("--metrics-file", str(path), "--service", trial.services[0].sid)
-    assert Metrics(path).services("active") == {trial.services[0].sid}
+    assert sorted(sid for sids in told for sid in sids) == sorted(scenario.world.services)
+    scenario.sync("--metrics-file", str(path), "--service", scenario.services[0].sid)
+    assert Metrics(path).services("active") == {scenario.services[0].sid}
 
 
-def test_a_configuration_that_is_wrong_is_told(trial: Trial, path: Path) -> None:
+def test_a_configuration_that_is_wrong_is_told(scenario: Scenario, path: Path) -> None:
     """A fault in a file that was just rolled out stops every run; the figures must say so (exit 2)."""
-    trial.settings["retry"]["attempts"] = "many"
-    trial.sync("--metrics-file", str(path), expect=2)
+    scenario.settings["retry"]["attempts"] = "many"
+    scenario.sync("--metrics-file", str(path), expect=2)
     told = Metrics(path)
     assert told.run("exit_code") == 2
     assert told.run("timestamp_seconds") == pytest.approx(time.time(), abs=5)
@@ -161,30 +163,30 @@ def test_a_configuration_that_is_wrong_is_told(trial: Trial, path: Path) -> None
     assert told.services("active") == set()
 
 
-def test_a_warehouse_that_is_missing_is_told(trial: Trial, path: Path) -> None:
+def test_a_warehouse_that_is_missing_is_told(scenario: Scenario, path: Path) -> None:
     """The warehouse being down is the most likely of all nights' troubles (exit 7)."""
-    trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
-    result = trial.sync("--metrics-file", str(path), expect=7)
+    scenario.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
+    result = scenario.sync("--metrics-file", str(path), expect=7)
     assert Metrics(path).run("exit_code") == 7
     assert "freshness" not in result.err
 
 
-def test_a_run_that_found_all_leased_is_told(make_trial: MakeTrial, path: Path) -> None:
+def test_a_run_that_found_all_leased_is_told(make_scenario: MakeScenario, path: Path) -> None:
     """Runs that overlap for ever would otherwise look like runs that work (exit 6)."""
-    trial = make_trial((3,))
-    trial.sync()
-    trial.execute(
+    scenario = make_scenario((3,))
+    scenario.sync()
+    scenario.execute(
         "INSERT INTO sync_leases VALUES (:sid, 'service', 'o', 1, 'h', :past, :future)",
-        sid=trial.services[0].sid,
+        sid=scenario.services[0].sid,
         past="2001-01-01 00:00:00.000000",
         future="2999-01-01 00:00:00.000000",
     )
-    trial.sync("--metrics-file", str(path), expect=6)
+    scenario.sync("--metrics-file", str(path), expect=6)
     told = Metrics(path)
-    assert (told.run("exit_code"), told.service("up", trial.services[0].sid)) == (6, 0)
+    assert (told.run("exit_code"), told.service("up", scenario.services[0].sid)) == (6, 0)
 
 
-def test_a_run_that_was_stopped_is_told(trial: Trial, path: Path) -> None:
+def test_a_run_that_was_stopped_is_told(scenario: Scenario, path: Path) -> None:
     """A run that is cut off every time would never be seen if only its end wrote the file (exit 143)."""
     asked: list[Request] = []
 
@@ -194,46 +196,46 @@ def test_a_run_that_was_stopped_is_told(trial: Trial, path: Path) -> None:
             time.sleep(1)
         return None
 
-    trial.front.watch = hold
-    process = trial.start("sync", "--metrics-file", str(path))
+    scenario.interceptor.watch = hold
+    process = scenario.start("sync", "--metrics-file", str(path))
     wait_until(lambda: asked)
     process.terminate()
-    trial.wait_for(process, expect=143)
+    scenario.wait_for(process, expect=143)
     assert Metrics(path).run("exit_code") == 143
 
 
-def test_a_dry_run_writes_no_figures(trial: Trial, path: Path) -> None:
+def test_a_dry_run_writes_no_figures(scenario: Scenario, path: Path) -> None:
     """A dry run in a shell of production must not tell the dashboards that the data is fresh."""
-    trial.sync("--dry-run", "--metrics-file", str(path))
+    scenario.sync("--dry-run", "--metrics-file", str(path))
     assert not path.exists()
 
 
-def test_a_file_that_cannot_be_written_costs_a_warning(trial: Trial, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_costs_a_warning(scenario: Scenario, tmp_path: Path) -> None:
     """Telemetry never fails a run (docs/promises.md §15)."""
-    result = trial.sync("--metrics-file", str(tmp_path / "missing" / "x.prom"))
+    result = scenario.sync("--metrics-file", str(tmp_path / "missing" / "x.prom"))
     assert "telemetry.undelivered" in result.err
     assert "No such file or directory" in result.err
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.slow
 def test_a_warehouse_that_gives_no_figures_costs_no_more_than_seconds(
-    make_trial: MakeTrial, postgres18_url: str, path: Path
+    make_scenario: MakeScenario, postgres18_url: str, path: Path
 ) -> None:
     """Once all is published, a lock that somebody holds must not keep the run: its own figures are written."""
-    trial = make_trial((3,), url=postgres18_url)
-    [row] = trial.query("SELECT pg_get_viewdef('service_freshness'::regclass) AS body")
+    scenario = make_scenario((3,), url=postgres18_url)
+    [row] = scenario.query("SELECT pg_get_viewdef('service_freshness'::regclass) AS body")
     body = row["body"].rstrip("; ")
-    trial.execute("CREATE TABLE held (one int)")
-    trial.execute(
+    scenario.execute("CREATE TABLE held (one int)")
+    scenario.execute(
         f"CREATE OR REPLACE VIEW service_freshness AS SELECT f.* FROM ({body}) AS f LEFT JOIN held ON false"
     )
     engine = sa.create_engine(postgres18_url, poolclass=sa.NullPool)
     with engine.connect() as conn:
         conn.exec_driver_sql("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
         began_at = time.monotonic()
-        result = trial.sync("--metrics-file", str(path))
+        result = scenario.sync("--metrics-file", str(path))
         assert time.monotonic() - began_at < 8
     assert "freshness.unread" in result.err
     told = Metrics(path)
-    assert (told.run("exit_code"), told.service("up", trial.services[0].sid)) == (0, 1)
+    assert (told.run("exit_code"), told.service("up", scenario.services[0].sid)) == (0, 1)

@@ -18,10 +18,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from etl.simulator.replies import error, with_headers
 from tests.acceptance.fault_proxy import listening, stay_silent
+from tests.acceptance.scenario import Scenario
 from tests.acceptance.test_metrics_file import NAMES
-from tests.acceptance.trial import Trial
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 
 class Collector(ThreadingHTTPServer):
@@ -89,10 +89,12 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         server.shutdown()
 
 
-def test_spans_hang_together_from_run_to_page(make_trial: MakeTrial, collector: Collector) -> None:
+def test_spans_hang_together_from_run_to_page(
+    make_scenario: MakeScenario, collector: Collector
+) -> None:
     """Whoever asks why a run was slow walks down from the run to the page, and asks Twilio by the page's request id."""
-    trial = make_trial((250, 30), max_page_size=100)
-    result = trial.sync()
+    scenario = make_scenario((250, 30), max_page_size=100)
+    result = scenario.sync()
     by_id = {span.span_id: span for span in collector.spans}
     [run] = collector.named("run")
     assert run.parent_span_id == b""
@@ -104,7 +106,7 @@ def test_spans_hang_together_from_run_to_page(make_trial: MakeTrial, collector: 
         0,
     )
     assert {attributes(scan)["chat_service_sid"] for scan in collector.named("scan")} == set(
-        trial.world.services
+        scenario.world.services
     )
     for name, above, number in (("scan", "run", 2), ("page", "scan", 4), ("publish", "scan", 2)):
         spans = collector.named(name)
@@ -124,31 +126,31 @@ def test_spans_hang_together_from_run_to_page(make_trial: MakeTrial, collector: 
 
 
 def test_the_figures_are_those_of_the_metrics_file(
-    make_trial: MakeTrial, collector: Collector
+    make_scenario: MakeScenario, collector: Collector
 ) -> None:
     """One dashboard serves both ways; a name that differed would leave half of it empty."""
-    trial = make_trial((30, 12))
-    result = trial.sync()
+    scenario = make_scenario((30, 12))
+    result = scenario.sync()
     assert collector.metrics.keys() == NAMES
     assert collector.value("run_exit_code") == 0
     assert collector.value("run_requests") == result.totals["requests"]
-    for service in trial.services:
+    for service in scenario.services:
         at = {"account": "main", "chat_service_sid": service.sid}
         assert collector.value("service_active", **at) == len(service)
         assert collector.value("service_rows", **at, change="inserted") == len(service)
         assert collector.value("service_up", **at) == 1
 
 
-def test_a_failure_is_seen_where_it_was(make_trial: MakeTrial, collector: Collector) -> None:
+def test_a_failure_is_seen_where_it_was(make_scenario: MakeScenario, collector: Collector) -> None:
     """The page that was refused, its scan and the run are marked, each with what went wrong; the other scan is not."""
-    trial = make_trial((30, 12))
-    bad = trial.services[1].sid
-    trial.front.watch = lambda request: (
+    scenario = make_scenario((30, 12))
+    bad = scenario.services[1].sid
+    scenario.interceptor.watch = lambda request: (
         with_headers(error(20006), {"twilio-request-id": "RQ" + "7" * 32})
         if request.is_listing and request.service == bad
         else None
     )
-    trial.sync(expect=3)
+    scenario.sync(expect=3)
     marked = {
         (span.name, attributes(span).get("error.type"))
         for span in collector.spans
@@ -162,41 +164,45 @@ def test_a_failure_is_seen_where_it_was(make_trial: MakeTrial, collector: Collec
             assert "403" in span.status.message
 
 
-def test_no_identity_and_no_endpoint_goes_out(make_trial: MakeTrial, collector: Collector) -> None:
+def test_no_identity_and_no_endpoint_goes_out(
+    make_scenario: MakeScenario, collector: Collector
+) -> None:
     """Traces are read by many, and kept by others (docs/promises.md §14)."""
-    trial = make_trial((30,))
-    service = trial.services[0]
+    scenario = make_scenario((30,))
+    service = scenario.services[0]
     row = next(iter(service.bindings.values()))
     service.put({**row, "date_created": "never"}, key="BS" + "0" * 32)
-    trial.sync()
-    trial.backfill("--identity", row["identity"])
+    scenario.sync()
+    scenario.backfill("--identity", row["identity"])
     assert len(collector.named("run")) == 2
     for binding in service.bindings.values():
         assert binding["identity"].encode() not in collector.raw
         assert binding["endpoint"].encode() not in collector.raw
-    for secret in (trial.world.api_key, trial.world.api_secret):
+    for secret in (scenario.world.api_key, scenario.world.api_secret):
         assert secret.encode() not in collector.raw
 
 
-def test_a_run_that_could_not_begin_is_told(trial: Trial, collector: Collector) -> None:
+def test_a_run_that_could_not_begin_is_told(scenario: Scenario, collector: Collector) -> None:
     """The night's most likely trouble must show up on the same dashboard (exit 7)."""
-    trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
-    trial.sync(expect=7)
+    scenario.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all.db"
+    scenario.sync(expect=7)
     assert collector.value("run_exit_code") == 7
     [run] = collector.named("run")
     assert (run.status.code, attributes(run)["error.type"]) == (2, "WarehouseOutdated")
 
 
-def test_a_dry_run_is_traced_and_not_counted(make_trial: MakeTrial, collector: Collector) -> None:
+def test_a_dry_run_is_traced_and_not_counted(
+    make_scenario: MakeScenario, collector: Collector
+) -> None:
     """It published nothing, so that its figures would lie; how long it took may be of interest."""
-    trial = make_trial((30,))
-    trial.sync("--dry-run")
+    scenario = make_scenario((30,))
+    scenario.sync("--dry-run")
     assert {span.name for span in collector.spans} == {"run", "scan", "page", "batch"}
     assert collector.metrics == {}
 
 
 def test_the_standard_variables_are_heeded(
-    make_trial: MakeTrial, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    make_scenario: MakeScenario, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever runs a collector has set them once for everything."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=blue")
@@ -204,7 +210,7 @@ def test_the_standard_variables_are_heeded(
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=night")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
-    make_trial((3,)).sync()
+    make_scenario((3,)).sync()
     assert {head["x-tenant"] for head in collector.heads} == {"blue"}
     assert collector.spans == []
     [resource] = collector.resources
@@ -215,7 +221,7 @@ def test_the_standard_variables_are_heeded(
     "variables", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_EXPORTER_OTLP_ENDPOINT": ""}]
 )
 def test_switched_off_nothing_is_sent(
-    make_trial: MakeTrial,
+    make_scenario: MakeScenario,
     collector: Collector,
     monkeypatch: pytest.MonkeyPatch,
     variables: dict[str, str],
@@ -223,17 +229,17 @@ def test_switched_off_nothing_is_sent(
     """The standard's own switch, and a variable that is set to nothing."""
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    make_trial((3,)).sync()
+    make_scenario((3,)).sync()
     assert collector.heads == []
 
 
-def test_off_it_costs_no_import(make_trial: MakeTrial) -> None:
+def test_off_it_costs_no_import(make_scenario: MakeScenario) -> None:
     """The SDK takes longer to load than a run without changes takes in all."""
-    trial = make_trial((3,))
-    trial.write_config()
+    scenario = make_scenario((3,))
+    scenario.write_config()
     script = (
         "import sys; from etl.cli.app import run\n"
-        f"code = run(['sync', '--config', {str(trial.config_path)!r}])\n"
+        f"code = run(['sync', '--config', {str(scenario.config_path)!r}])\n"
         "loaded = [name for name in sys.modules if 'opentelemetry' in name or 'google.protobuf' in name]\n"
         "sys.exit(f'{code} {loaded}' if code or loaded else 0)"
     )
@@ -243,13 +249,13 @@ def test_off_it_costs_no_import(make_trial: MakeTrial) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_without_the_extra_a_warning_says_what_to_install(make_trial: MakeTrial) -> None:
+def test_without_the_extra_a_warning_says_what_to_install(make_scenario: MakeScenario) -> None:
     """Who sets the variables and forgets the extra must not wait for traces that never come, nor lose the run."""
-    trial = make_trial((3,))
-    trial.write_config()
+    scenario = make_scenario((3,))
+    scenario.write_config()
     script = (
         "import os, sys; sys.modules['opentelemetry'] = None; from etl.cli.app import run\n"
-        f"sys.exit(run(['sync', '--config', {str(trial.config_path)!r}]))"
+        f"sys.exit(run(['sync', '--config', {str(scenario.config_path)!r}]))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", script],
@@ -260,47 +266,47 @@ def test_without_the_extra_a_warning_says_what_to_install(make_trial: MakeTrial)
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr.count("bindings-etl[otel]") == 1
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_a_protocol_that_is_not_spoken_is_named(
-    make_trial: MakeTrial, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    make_scenario: MakeScenario, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HTTP sent to a port of gRPC would fail without a word of why; and a collector's set-up is nothing to fail for."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
-    result = make_trial((3,)).sync()
+    result = make_scenario((3,)).sync()
     assert "telemetry.undelivered" in result.err
     assert "OTEL_EXPORTER_OTLP_PROTOCOL" in result.err
     assert collector.heads == []
 
 
 def test_a_collector_that_refuses_costs_a_warning(
-    make_trial: MakeTrial, collector: Collector
+    make_scenario: MakeScenario, collector: Collector
 ) -> None:
     """The run is whole whatever its collector says (docs/promises.md §15)."""
     collector.status = 400
-    trial = make_trial((3,))
-    result = trial.sync()
+    scenario = make_scenario((3,))
+    result = scenario.sync()
     assert result.err.count("telemetry.undelivered") == 2
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("manner", ["hangs", "is down", "answers 500"])
 def test_a_collector_in_trouble_costs_five_seconds_in_all(
-    make_trial: MakeTrial, collector: Collector, monkeypatch: pytest.MonkeyPatch, manner: str
+    make_scenario: MakeScenario, collector: Collector, monkeypatch: pytest.MonkeyPatch, manner: str
 ) -> None:
     """Spans are sent on the way too; neither there nor at the end may the run wait for them (docs/promises.md §15)."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
     collector.status = 500
-    trial = make_trial((250,), max_page_size=50)
+    scenario = make_scenario((250,), max_page_size=50)
     with listening(stay_silent) as silent:
         if manner != "answers 500":
             url = silent.url if manner == "hangs" else "http://127.0.0.1:1"
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         began_at = time.monotonic()
-        result = trial.sync()
+        result = scenario.sync()
         assert time.monotonic() - began_at < 8
     assert result.err.count("telemetry.undelivered") == 2
     assert all(line.startswith("{") for line in result.err.splitlines())
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()

@@ -8,12 +8,12 @@ from urllib.parse import quote
 import pytest
 import sqlalchemy as sa
 
+from tests.acceptance.scenario import Scenario
 from tests.acceptance.test_hooks import Receiver, hook, receiver
-from tests.acceptance.trial import Trial
 
 __all__ = ["receiver"]
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 BOTH = [
     {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"},
@@ -24,10 +24,10 @@ BOTH = [
 class Life:
     """Everything a warehouse goes through, and all that was written or said of it."""
 
-    def __init__(self, trial: Trial, receiver: Receiver) -> None:
-        self.trial = trial
+    def __init__(self, scenario: Scenario, receiver: Receiver) -> None:
+        self.scenario = scenario
         self.receiver = receiver
-        self.service = trial.services[0]
+        self.service = scenario.services[0]
         self.names: set[str] = set()
         self.told: list[str] = []
 
@@ -38,9 +38,9 @@ class Life:
 
     def run(self, *arguments: str) -> None:
         """One command; all that it says and leaves is kept."""
-        metrics = self.trial.folder / "metrics.prom"
+        metrics = self.scenario.folder / "metrics.prom"
         extra = ("--metrics-file", str(metrics)) if arguments[0] in ("sync", "backfill") else ()
-        result = self.trial.run(*arguments, *extra, "--log-level", "debug", expect=None)
+        result = self.scenario.run(*arguments, *extra, "--log-level", "debug", expect=None)
         self.told += [result.out, result.err, *map(json.dumps, self.receiver.bodies)]
         if extra:
             self.told.append(metrics.read_text())
@@ -54,7 +54,7 @@ class Life:
             rows = [row for name in names for row in conn.execute(sa.text(f"SELECT * FROM {name}"))]
             return "\n".join(str(value) for row in rows for value in row)
 
-        dumped: str = self.trial.on_warehouse(dump)
+        dumped: str = self.scenario.on_warehouse(dump)
         return dumped
 
     def change(self, number: int, **changes: Any) -> str:
@@ -82,8 +82,8 @@ def live(life: Life) -> None:
     life.change(0, url=f"https://x.example/Users/{quote(who)}0", device={"of": [f"{who}0"]})
     life.change(1, endpoint="a phone of its own", owner=f"{who}1 (work)", Identity=who)
     life.remember_names()
-    life.trial.account["page_size"] = 10
-    life.trial.simulator.faults.add("forbidden", only_pages=[2], service=service.sid, times=1)
+    life.scenario.account["page_size"] = 10
+    life.scenario.simulator.faults.add("forbidden", only_pages=[2], service=service.sid, times=1)
     life.run("sync")
     life.run("sync", "--json")
     # A SID belongs to one identity for life; that the URL still named the old one could not be known.
@@ -102,33 +102,33 @@ def live(life: Life) -> None:
     life.run("rejects", "list", "--json")
     life.run("rejects", "retry", "--json")
     life.run("status", "--json")
-    report = life.trial.folder / "report.html"
+    report = life.scenario.folder / "report.html"
     life.run("report", "--out", str(report))
     life.told.append(report.read_text())
 
 
 @pytest.mark.parametrize("privacy", BOTH, ids=["hmac", "drop"])
 def test_a_whole_life_names_nobody(
-    make_trial: MakeTrial, receiver: Receiver, privacy: dict[str, Any]
+    make_scenario: MakeScenario, receiver: Receiver, privacy: dict[str, Any]
 ) -> None:
     """A name in one place is a name that was not hidden."""
-    life = Life(make_trial((25,)), receiver)
-    hook(life.trial, receiver)
-    life.trial.settings["privacy"] = privacy
+    life = Life(make_scenario((25,)), receiver)
+    hook(life.scenario, receiver)
+    life.scenario.settings["privacy"] = privacy
     live(life)
     life.assert_nobody_is_named()
-    assert len(life.trial.query("SELECT * FROM rejected_bindings")) == 4
-    assert life.trial.query("SELECT * FROM binding_versions") != []
+    assert len(life.scenario.query("SELECT * FROM rejected_bindings")) == 4
+    assert life.scenario.query("SELECT * FROM binding_versions") != []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("privacy", BOTH, ids=["hmac", "drop"])
 def test_a_whole_life_names_nobody_on_any_engine(
-    make_trial: MakeTrial, receiver: Receiver, warehouse_url: str, privacy: dict[str, Any]
+    make_scenario: MakeScenario, receiver: Receiver, warehouse_url: str, privacy: dict[str, Any]
 ) -> None:
     """Each engine stores text in its own way, and what it cannot hold it cuts."""
-    life = Life(make_trial((25,), url=warehouse_url), receiver)
-    hook(life.trial, receiver)
-    life.trial.settings["privacy"] = privacy
+    life = Life(make_scenario((25,), url=warehouse_url), receiver)
+    hook(life.scenario, receiver)
+    life.scenario.settings["privacy"] = privacy
     live(life)
     life.assert_nobody_is_named()

@@ -15,10 +15,10 @@ from etl.cli.progress import describe_time_left
 from etl.domain.counters import Counters
 from etl.domain.scope import Scope
 from etl.sync.outcome import ScanOutcome
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Scenario
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 SHOWN = r"1 page 10 rows [\d,]+ rows/s services +0/1 \S+"
 
@@ -56,7 +56,7 @@ class Terminal:
             return
 
 
-def watch_first_page(trial: Trial, awaited: str) -> Terminal:
+def watch_first_page(scenario: Scenario, awaited: str) -> Terminal:
     """A sync on a terminal; its second page is kept back until the terminal shows what is awaited of the first one."""
     terminal = Terminal(awaited)
 
@@ -64,9 +64,9 @@ def watch_first_page(trial: Trial, awaited: str) -> Terminal:
         if request.is_listing and request.page == 1:
             terminal.shown.wait(timeout=30)
 
-    trial.front.watch = keep_back
-    trial.settings["retry"]["timeout_seconds"] = 60
-    trial.write_config()
+    scenario.interceptor.watch = keep_back
+    scenario.settings["retry"]["timeout_seconds"] = 60
+    scenario.write_config()
     command = [
         sys.executable,
         "-m",
@@ -75,29 +75,29 @@ def watch_first_page(trial: Trial, awaited: str) -> Terminal:
         "warning",
         "sync",
         "--config",
-        str(trial.config_path),
+        str(scenario.config_path),
     ]
     assert terminal.watch(command) == 0, terminal.text
-    trial.front.watch = None
+    scenario.interceptor.watch = None
     return terminal
 
 
 def test_a_terminal_shows_pages_rows_speed_and_the_time_left_once_the_size_is_known(
-    make_trial: MakeTrial,
+    make_scenario: MakeScenario,
 ) -> None:
     """Whoever started a long load by hand has to see that it moves, and when it may be done."""
-    trial = make_trial((40,), max_page_size=10)
-    first = watch_first_page(trial, SHOWN)
+    scenario = make_scenario((40,), max_page_size=10)
+    first = watch_first_page(scenario, SHOWN)
     assert first.shown.is_set(), first.text
     assert " left" not in first.text
-    again = watch_first_page(trial, SHOWN + r" +\d+:\d\d:\d\d left")
+    again = watch_first_page(scenario, SHOWN + r" +\d+:\d\d:\d\d left")
     assert again.shown.is_set(), again.text
 
 
-def test_elsewhere_there_is_nothing_but_log_lines(trial: Trial) -> None:
+def test_elsewhere_there_is_nothing_but_log_lines(scenario: Scenario) -> None:
     """A progress bar in cron's mail or in a log collector is litter."""
-    process = trial.start("sync", "--json")
-    result = trial.wait_for(process)
+    process = scenario.start("sync", "--json")
+    result = scenario.wait_for(process)
     assert "run.finished" in [json.loads(line)["event"] for line in result.err.splitlines()]
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from etl.simulator.world import Service
-from tests.acceptance.trial import Trial, changes, expected_row
+from tests.acceptance.scenario import Scenario, changes, expected_row
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 
 STRANGER = "f" * 32
 
@@ -58,26 +58,26 @@ def spoil(service: Service, sid: str, damage: str) -> Any:
     return bad
 
 
-def quarantine(trial: Trial) -> list[dict[str, Any]]:
-    return trial.query("SELECT * FROM rejected_bindings ORDER BY id")
+def quarantine(scenario: Scenario) -> list[dict[str, Any]]:
+    return scenario.query("SELECT * FROM rejected_bindings ORDER BY id")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_bad_row_costs_one_row(make_trial: MakeTrial, damage: str) -> None:
+def test_a_bad_row_costs_one_row(make_scenario: MakeScenario, damage: str) -> None:
     """A single row that cannot be loaded must not cost its page, its service or its own last good image."""
     _, readable = DAMAGES[damage]
-    trial = make_trial((40, 10), max_page_size=15)
-    trial.sync()
-    before = trial.stored()
-    service = trial.services[0]
+    scenario = make_scenario((40, 10), max_page_size=15)
+    scenario.sync()
+    before = scenario.stored()
+    service = scenario.services[0]
     sid, gone = service.sids()[4], service.sids()[30]
     bad = spoil(service, sid, damage)
     service.remove([gone])
     added = service.grow(3)
-    result = trial.sync()
+    result = scenario.sync()
     # Where a row names no SID it could be any binding's, so nothing is proven absent.
     assert changes(result) == {"inserted": 3, "rejected": 1} | ({"deleted": 1} if readable else {})
-    [line] = quarantine(trial)
+    [line] = quarantine(scenario)
     assert (line["sid"], line["account"], line["chat_service_sid"]) == (
         sid if readable else None,
         "main",
@@ -89,69 +89,71 @@ def test_a_bad_row_costs_one_row(make_trial: MakeTrial, damage: str) -> None:
         assert json.loads(line["payload"]) == bad
     new = {one: expected_row(service.bindings[one]) for one in added}
     kept = {one: row for one, row in before.items() if one != gone or not readable}
-    assert trial.stored() == kept | new
+    assert scenario.stored() == kept | new
 
 
-def test_every_bad_row_at_once_costs_those_rows(make_trial: MakeTrial, postgres18_url: str) -> None:
+def test_every_bad_row_at_once_costs_those_rows(
+    make_scenario: MakeScenario, postgres18_url: str
+) -> None:
     """On PostgreSQL, which takes fewer texts than SQLite, many bad rows must still leave all the others."""
-    trial = make_trial((60,), url=postgres18_url, max_page_size=25)
-    service = trial.services[0]
+    scenario = make_scenario((60,), url=postgres18_url, max_page_size=25)
+    service = scenario.services[0]
     sids = service.sids()
     bad = dict(zip(sids[::2], DAMAGES, strict=False))
     for sid, damage in bad.items():
         spoil(service, sid, damage)
-    result = trial.sync()
+    result = scenario.sync()
     assert changes(result) == {"inserted": 60 - len(DAMAGES), "rejected": len(DAMAGES)}
-    assert trial.stored() == {
+    assert scenario.stored() == {
         sid: expected_row(service.bindings[sid]) for sid in sids if sid not in bad
     }
-    assert len(quarantine(trial)) == len(DAMAGES)
+    assert len(quarantine(scenario)) == len(DAMAGES)
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
 @pytest.mark.parametrize(("bad", "fails"), [(16, True), (15, False)])
 def test_a_scan_that_rejects_most_of_what_is_active_has_failed(
-    make_trial: MakeTrial, bad: int, fails: bool, dry: tuple[str, ...]
+    make_scenario: MakeScenario, bad: int, fails: bool, dry: tuple[str, ...]
 ) -> None:
     """A change of the API that spoils most rows must not look like a service that is fresh and complete."""
-    trial = make_trial((30, 10))
-    trial.sync()
-    before = trial.stored()
-    service = trial.services[0]
+    scenario = make_scenario((30, 10))
+    scenario.sync()
+    before = scenario.stored()
+    service = scenario.services[0]
     service.touch(4)
     for sid in service.sids()[:bad]:
         service.change(sid, date_updated="half past nine")
-    result = trial.sync(*dry, expect=3 if fails else 0)
+    result = scenario.sync(*dry, expect=3 if fails else 0)
     told = result.services[service.sid]
     assert (told["status"] == "failed") is fails
     assert told["rejected"] == bad
     if fails:
         assert "for one reason: date_updated is not a date that can be read" in str(told["error"])
-        assert trial.stored() == before
+        assert scenario.stored() == before
 
 
-def test_a_few_bad_rows_of_a_small_service_are_a_few_bad_rows(make_trial: MakeTrial) -> None:
+def test_a_few_bad_rows_of_a_small_service_are_a_few_bad_rows(make_scenario: MakeScenario) -> None:
     """Ten rows prove no common fault, were they all that there is; one bad row costs one row."""
-    trial = make_trial((10,))
-    service = trial.services[0]
+    scenario = make_scenario((10,))
+    service = scenario.services[0]
     for sid in service.sids():
         service.change(sid, date_updated="half past nine")
-    assert changes(trial.sync()) == {"rejected": 10}
+    assert changes(scenario.sync()) == {"rejected": 10}
     service.grow(1)
-    assert changes(trial.sync()) == {"rejected": 10, "inserted": 1}
+    assert changes(scenario.sync()) == {"rejected": 10, "inserted": 1}
 
 
 @pytest.mark.parametrize("damage", ["date_created unreadable", "sid missing"])
-def test_the_same_bad_row_again_updates_its_line(make_trial: MakeTrial, damage: str) -> None:
+def test_the_same_bad_row_again_updates_its_line(make_scenario: MakeScenario, damage: str) -> None:
     """A bad row that stays for a year must be one line with two dates, and not a line per run."""
-    trial = make_trial((10,))
-    sid = trial.services[0].sids()[2]
-    spoil(trial.services[0], sid, damage)
-    trial.sync()
-    [first] = quarantine(trial)
-    result = trial.sync()
+    scenario = make_scenario((10,))
+    sid = scenario.services[0].sids()[2]
+    spoil(scenario.services[0], sid, damage)
+    scenario.sync()
+    [first] = quarantine(scenario)
+    result = scenario.sync()
     assert changes(result) == {"rejected": 1}
-    [again] = quarantine(trial)
+    [again] = quarantine(scenario)
     assert again["first_seen_at"] == first["first_seen_at"]
     assert again["last_seen_at"] > first["last_seen_at"]
     assert (again["id"], again["run_id"], again["resolved_at"]) == (
@@ -162,87 +164,89 @@ def test_the_same_bad_row_again_updates_its_line(make_trial: MakeTrial, damage: 
 
 
 def test_a_bad_row_that_gets_another_fault_keeps_one_line_with_the_newest(
-    make_trial: MakeTrial,
+    make_scenario: MakeScenario,
 ) -> None:
     """The line must show what is wrong now, or a person would look for the wrong thing."""
-    trial = make_trial((10,))
-    service = trial.services[0]
+    scenario = make_scenario((10,))
+    service = scenario.services[0]
     sid = service.sids()[2]
     good = service.bindings[sid]
     service.put(good | {"date_created": "never"}, key=sid)
-    trial.sync()
+    scenario.sync()
     service.put(good | {"credential_sid": "CR"}, key=sid)
-    trial.sync()
-    [line] = quarantine(trial)
+    scenario.sync()
+    [line] = quarantine(scenario)
     assert "credential_sid" in line["reason"]
     assert json.loads(line["payload"])["credential_sid"] == "CR"
 
 
-def test_a_bad_row_is_resolved_when_it_loads_and_opens_again(make_trial: MakeTrial) -> None:
+def test_a_bad_row_is_resolved_when_it_loads_and_opens_again(make_scenario: MakeScenario) -> None:
     """A line that stays open after the row has loaded cries wolf; one that stays closed when it is bad again is silence."""
-    trial = make_trial((10,))
-    service = trial.services[0]
+    scenario = make_scenario((10,))
+    service = scenario.services[0]
     sid = service.sids()[2]
     good = service.bindings[sid]
     spoil(service, sid, "date_created unreadable")
-    assert changes(trial.sync()) == {"inserted": 9, "rejected": 1}
+    assert changes(scenario.sync()) == {"inserted": 9, "rejected": 1}
     service.remove([sid])
     service.put(good)
-    assert changes(trial.sync()) == {"inserted": 1}
-    [line] = quarantine(trial)
+    assert changes(scenario.sync()) == {"inserted": 1}
+    [line] = quarantine(scenario)
     assert line["resolved_at"] is not None
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
     spoil(service, sid, "date_created unreadable")
-    assert changes(trial.sync()) == {"rejected": 1}
-    [again] = quarantine(trial)
+    assert changes(scenario.sync()) == {"rejected": 1}
+    [again] = quarantine(scenario)
     assert (again["id"], again["resolved_at"]) == (line["id"], None)
 
 
-def test_a_bad_row_without_sid_is_resolved_when_it_is_gone(make_trial: MakeTrial) -> None:
+def test_a_bad_row_without_sid_is_resolved_when_it_is_gone(make_scenario: MakeScenario) -> None:
     """Such a line can never load under a name; when the listing no longer has it, it must not stay open for ever."""
-    trial = make_trial((10,))
-    key = trial.services[0].put("not an object")
-    trial.sync()
-    trial.services[0].remove([key])
-    trial.sync()
-    [line] = quarantine(trial)
+    scenario = make_scenario((10,))
+    key = scenario.services[0].put("not an object")
+    scenario.sync()
+    scenario.services[0].remove([key])
+    scenario.sync()
+    [line] = quarantine(scenario)
     assert line["resolved_at"] is not None
 
 
-def test_a_bad_row_in_two_services_is_two_lines(make_trial: MakeTrial) -> None:
+def test_a_bad_row_in_two_services_is_two_lines(make_scenario: MakeScenario) -> None:
     """The same malformed text in two services concerns two services; one line would hide one of them."""
-    trial = make_trial((10, 10))
-    for service in trial.services:
+    scenario = make_scenario((10, 10))
+    for service in scenario.services:
         service.put({"nonsense": True})
-    trial.sync()
-    assert {line["chat_service_sid"] for line in quarantine(trial)} == set(trial.world.services)
+    scenario.sync()
+    assert {line["chat_service_sid"] for line in quarantine(scenario)} == set(
+        scenario.world.services
+    )
 
 
-def test_a_whole_page_of_bad_rows_deletes_nothing(make_trial: MakeTrial) -> None:
+def test_a_whole_page_of_bad_rows_deletes_nothing(make_scenario: MakeScenario) -> None:
     """When the API changes a format over night, every row is bad, and none of them is gone."""
-    trial = make_trial((40,), max_page_size=10)
-    trial.sync()
-    before = trial.image()
-    service = trial.services[0]
+    scenario = make_scenario((40,), max_page_size=10)
+    scenario.sync()
+    before = scenario.image()
+    service = scenario.services[0]
     for sid in service.sids():
         spoil(service, sid, "date_updated unreadable")
-    result = trial.sync(expect=3)
+    result = scenario.sync(expect=3)
     assert changes(result) == {"rejected": 40}
     assert result.totals["unchanged"] == 0
-    after = trial.image()
+    after = scenario.image()
     assert (after["bindings"], after["binding_versions"]) == (
         before["bindings"],
         before["binding_versions"],
     )
 
 
-def test_open_rejects_are_counted_with_the_service(make_trial: MakeTrial) -> None:
+def test_open_rejects_are_counted_with_the_service(make_scenario: MakeScenario) -> None:
     """A dashboard that watches `service_freshness` has to see that rows are missing."""
-    trial = make_trial((10, 5))
-    spoil(trial.services[0], trial.services[0].sids()[0], "sid malformed")
-    trial.sync()
+    scenario = make_scenario((10, 5))
+    spoil(scenario.services[0], scenario.services[0].sids()[0], "sid malformed")
+    scenario.sync()
     told = {
         row["chat_service_sid"]: row["rejected_open"]
-        for row in trial.query("SELECT * FROM service_freshness")
+        for row in scenario.query("SELECT * FROM service_freshness")
     }
-    assert told == {trial.services[0].sid: 1, trial.services[1].sid: 0}
+    assert told == {scenario.services[0].sid: 1, scenario.services[1].sid: 0}

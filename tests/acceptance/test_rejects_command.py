@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from etl.simulator.world import Service
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 BAD_DATE = "the day before yesterday"
 GOOD_DATE = "2024-02-03T04:05:06Z"
 
 
-def first_service(trial: Trial) -> Service:
-    return next(iter(trial.world.services.values()))
+def first_service(scenario: Scenario) -> Service:
+    return next(iter(scenario.world.services.values()))
 
 
 def break_rows(service: Service, number: int) -> list[str]:
@@ -25,12 +25,12 @@ def break_rows(service: Service, number: int) -> list[str]:
     return sids
 
 
-def open_rejects(trial: Trial) -> list[dict[str, Any]]:
-    return trial.query("SELECT * FROM rejected_bindings WHERE resolved_at IS NULL ORDER BY id")
+def open_rejects(scenario: Scenario) -> list[dict[str, Any]]:
+    return scenario.query("SELECT * FROM rejected_bindings WHERE resolved_at IS NULL ORDER BY id")
 
 
-def retry(trial: Trial, *arguments: str, expect: int = 0) -> dict[str, Any]:
-    return trial.run("rejects", "retry", "--json", *arguments, expect=expect).json
+def retry(scenario: Scenario, *arguments: str, expect: int = 0) -> dict[str, Any]:
+    return scenario.run("rejects", "retry", "--json", *arguments, expect=expect).json
 
 
 def results(document: dict[str, Any]) -> dict[str | None, str]:
@@ -39,216 +39,221 @@ def results(document: dict[str, Any]) -> dict[str | None, str]:
     }
 
 
-def test_list_names_the_rows_and_keeps_the_payload_back(trial: Trial) -> None:
+def test_list_names_the_rows_and_keeps_the_payload_back(scenario: Scenario) -> None:
     """A terminal, its scrollback or a log of `--json` would hold identities that nobody asked to see."""
-    service = first_service(trial)
+    service = first_service(scenario)
     (sid,) = break_rows(service, 1)
-    trial.sync()
+    scenario.sync()
     identity = service.bindings[sid]["identity"]
-    shown = trial.run("rejects", "list")
-    as_json = trial.run("rejects", "list", "--json")
+    shown = scenario.run("rejects", "list")
+    as_json = scenario.run("rejects", "list", "--json")
     assert sid in shown.out
     assert "date_updated" in shown.out
     assert identity not in shown.out + shown.err + as_json.out + as_json.err
     assert [one["sid"] for one in as_json.json["rejects"]] == [sid]
-    (whole,) = trial.run("rejects", "list", "--json", "--payload").json["rejects"]
+    (whole,) = scenario.run("rejects", "list", "--json", "--payload").json["rejects"]
     assert json.loads(whole["payload"])["identity"] == identity
 
 
-def test_list_without_json_refuses_payloads(trial: Trial) -> None:
+def test_list_without_json_refuses_payloads(scenario: Scenario) -> None:
     """A payload that is printed as a table would put identities on a screen."""
-    assert trial.run("rejects", "list", "--payload", expect=2).out == ""
+    assert scenario.run("rejects", "list", "--payload", expect=2).out == ""
 
 
-def test_list_can_be_confined_to_a_service(trial: Trial) -> None:
+def test_list_can_be_confined_to_a_service(scenario: Scenario) -> None:
     """An operator who looks into one service must not have to search among all others."""
-    one, other = trial.world.services.values()
+    one, other = scenario.world.services.values()
     (sid,) = break_rows(one, 1)
     (foreign,) = break_rows(other, 1)
-    trial.sync()
-    out = trial.run("rejects", "list", "--service", one.sid).out
+    scenario.sync()
+    out = scenario.run("rejects", "list", "--service", one.sid).out
     assert sid in out
     assert foreign not in out
-    assert trial.run("rejects", "discard", "--service", one.sid, "--json").json == {"discarded": 1}
-    assert [line["sid"] for line in open_rejects(trial)] == [foreign]
+    assert scenario.run("rejects", "discard", "--service", one.sid, "--json").json == {
+        "discarded": 1
+    }
+    assert [line["sid"] for line in open_rejects(scenario)] == [foreign]
 
 
-def test_retry_loads_what_is_good_now_closes_what_is_gone_and_keeps_the_rest(trial: Trial) -> None:
+def test_retry_loads_what_is_good_now_closes_what_is_gone_and_keeps_the_rest(
+    scenario: Scenario,
+) -> None:
     """A reject that was mended, or is gone, would stay in quarantine until somebody looked, and a bad one must not vanish."""
-    service = first_service(trial)
+    service = first_service(scenario)
     mended, gone, still_bad = break_rows(service, 3)
-    trial.sync()
+    scenario.sync()
     service.change(mended, date_updated=GOOD_DATE)
     service.remove([gone])
     service.change(still_bad, date_updated="never", date_created="never")
-    document = retry(trial)
+    document = retry(scenario)
     assert results(document) == {mended: "loaded", gone: "gone", still_bad: "rejected"}
     assert document["totals"]["inserted"] == 1
     assert document["totals"]["rejected"] == 1
-    (line,) = open_rejects(trial)
+    (line,) = open_rejects(scenario)
     assert line["sid"] == still_bad
     assert "never" in line["payload"]
     assert line["run_id"] == document["run_id"]
     assert line["last_seen_at"] > line["first_seen_at"]
     del service.bindings[still_bad]
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
-def test_more_living_rejects_than_are_asked_for_at_once_load(trial: Trial) -> None:
+def test_more_living_rejects_than_are_asked_for_at_once_load(scenario: Scenario) -> None:
     """Were all portions put by under one number, a service with many rejects could never be retried."""
-    service = first_service(trial)
+    service = first_service(scenario)
     service.grow(450)
     sids = break_rows(service, 450)
-    trial.sync()
+    scenario.sync()
     for sid in sids[1:]:
         service.change(sid, date_updated=GOOD_DATE)
-    document = retry(trial)
+    document = retry(scenario)
     assert document["totals"]["inserted"] == 449
     assert document["totals"]["rejected"] == 1
-    assert [line["sid"] for line in open_rejects(trial)] == sids[:1]
+    assert [line["sid"] for line in open_rejects(scenario)] == sids[:1]
     del service.bindings[sids[0]]
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
-def test_a_retried_row_is_published_like_a_scan_does(trial: Trial) -> None:
+def test_a_retried_row_is_published_like_a_scan_does(scenario: Scenario) -> None:
     """Without a past image of the replaced row, or with a lost `first_seen_at`, the history would be wrong for ever."""
-    service = first_service(trial)
-    trial.sync()
+    service = first_service(scenario)
+    scenario.sync()
     first_seen = {
         row["sid"]: row["first_seen_at"]
-        for row in trial.query("SELECT sid, first_seen_at FROM bindings")
+        for row in scenario.query("SELECT sid, first_seen_at FROM bindings")
     }
     changed, returned = service.sids()[:2]
     service.remove([returned])
-    trial.sync()
+    scenario.sync()
     service.bring_back(1)
     for sid in (changed, returned):
         service.change(sid, date_updated=BAD_DATE)
-    trial.sync()
+    scenario.sync()
     for sid in (changed, returned):
         service.change(sid, date_updated=GOOD_DATE)
-    totals = retry(trial)["totals"]
+    totals = retry(scenario)["totals"]
     assert (totals["updated"], totals["restored"], totals["inserted"]) == (1, 1, 0)
-    versions = trial.query("SELECT sid, change FROM binding_versions ORDER BY id")
+    versions = scenario.query("SELECT sid, change FROM binding_versions ORDER BY id")
     assert [(one["sid"], one["change"]) for one in versions if one["sid"] == changed] == [
         (changed, "updated")
     ]
     assert [one["change"] for one in versions if one["sid"] == returned] == ["deleted", "restored"]
     now = {
         row["sid"]: row["first_seen_at"]
-        for row in trial.query("SELECT sid, first_seen_at FROM bindings")
+        for row in scenario.query("SELECT sid, first_seen_at FROM bindings")
     }
     assert now == first_seen
-    trial.assert_equal_to_world()
-    assert trial.sync().totals["unchanged"] == 350
+    scenario.assert_equal_to_world()
+    assert scenario.sync().totals["unchanged"] == 350
 
 
-def test_a_row_whose_sid_can_be_read_today_is_asked_for(trial: Trial) -> None:
+def test_a_row_whose_sid_can_be_read_today_is_asked_for(scenario: Scenario) -> None:
     """What an older program could not read would wait for ever, although today's program can."""
-    service = first_service(trial)
+    service = first_service(scenario)
     (sid,) = break_rows(service, 1)
-    trial.sync()
-    (line,) = open_rejects(trial)
-    trial.execute(
+    scenario.sync()
+    (line,) = open_rejects(scenario)
+    scenario.execute(
         "UPDATE rejected_bindings SET sid = NULL, fingerprint = '#older' WHERE id = :id",
         id=line["id"],
     )
-    assert results(retry(trial)) == {sid: "rejected"}
-    (moved,) = open_rejects(trial)
+    assert results(retry(scenario)) == {sid: "rejected"}
+    (moved,) = open_rejects(scenario)
     assert moved["sid"] == sid
     assert moved["id"] != line["id"]
     service.change(sid, date_updated=GOOD_DATE)
-    assert results(retry(trial)) == {sid: "loaded"}
-    trial.assert_equal_to_world()
+    assert results(retry(scenario)) == {sid: "loaded"}
+    scenario.assert_equal_to_world()
 
 
-def test_a_row_without_a_readable_sid_stays(trial: Trial) -> None:
+def test_a_row_without_a_readable_sid_stays(scenario: Scenario) -> None:
     """A row that nobody can ask for must not be thrown away as if it were dealt with."""
-    first_service(trial).put({"sid": "nonsense"}, key="odd")
-    trial.sync()
-    document = retry(trial)
+    first_service(scenario).put({"sid": "nonsense"}, key="odd")
+    scenario.sync()
+    document = retry(scenario)
     assert results(document) == {None: "rejected"}
     assert document["status"] == "succeeded"
-    assert len(open_rejects(trial)) == 1
+    assert len(open_rejects(scenario)) == 1
 
 
-def test_nothing_to_retry_is_no_run(trial: Trial) -> None:
+def test_nothing_to_retry_is_no_run(scenario: Scenario) -> None:
     """A retry from cron that finds nothing must not fill the ledger."""
-    assert trial.run("rejects", "retry").out == "no open rejects\n"
-    assert retry(trial)["services"] == []
-    assert trial.query("SELECT * FROM sync_runs") == []
+    assert scenario.run("rejects", "retry").out == "no open rejects\n"
+    assert retry(scenario)["services"] == []
+    assert scenario.query("SELECT * FROM sync_runs") == []
 
 
-def test_rejects_that_the_api_says_nothing_of_stay_open(trial: Trial) -> None:
+def test_rejects_that_the_api_says_nothing_of_stay_open(scenario: Scenario) -> None:
     """Without a word from the API a row is neither gone nor loaded, and the exit code has to say that work is left."""
-    service = first_service(trial)
+    service = first_service(scenario)
     sids = break_rows(service, 2)
-    trial.sync()
+    scenario.sync()
     for sid in sids:
         service.change(sid, date_updated=GOOD_DATE)
-    once = trial.simulator.faults.add("forbidden", on="binding", times=1)
-    document = retry(trial, expect=3)
+    once = scenario.simulator.faults.add("forbidden", on="binding", times=1)
+    document = retry(scenario, expect=3)
     assert sorted(results(document).values()) == ["loaded", "unanswered"]
-    trial.simulator.faults.remove(once)
-    always = trial.simulator.faults.add("forbidden", on="binding")
-    assert retry(trial, expect=4)["services"][0]["status"] == "failed"
-    assert len(open_rejects(trial)) == 1
-    trial.simulator.faults.remove(always)
-    retry(trial)
-    assert open_rejects(trial) == []
-    trial.assert_equal_to_world()
+    scenario.simulator.faults.remove(once)
+    always = scenario.simulator.faults.add("forbidden", on="binding")
+    assert retry(scenario, expect=4)["services"][0]["status"] == "failed"
+    assert len(open_rejects(scenario)) == 1
+    scenario.simulator.faults.remove(always)
+    retry(scenario)
+    assert open_rejects(scenario) == []
+    scenario.assert_equal_to_world()
 
 
-def test_retry_keeps_off_a_service_that_a_run_works_on(trial: Trial) -> None:
+def test_retry_keeps_off_a_service_that_a_run_works_on(scenario: Scenario) -> None:
     """Two writers of one service at a time could publish an older row over a newer one."""
-    service = first_service(trial)
+    service = first_service(scenario)
     break_rows(service, 1)
-    trial.sync()
-    hold_lease(trial, service.sid)
-    before = trial.query("SELECT * FROM rejected_bindings")
-    document = retry(trial, expect=6)
+    scenario.sync()
+    hold_lease(scenario, service.sid)
+    before = scenario.query("SELECT * FROM rejected_bindings")
+    document = retry(scenario, expect=6)
     assert document["services"][0]["status"] == "locked"
-    assert trial.query("SELECT * FROM rejected_bindings") == before
+    assert scenario.query("SELECT * FROM rejected_bindings") == before
 
 
-def test_rejects_of_an_account_that_left_the_configuration_are_told(trial: Trial) -> None:
+def test_rejects_of_an_account_that_left_the_configuration_are_told(scenario: Scenario) -> None:
     """Asked for with another account's key, such bindings would all seem gone."""
-    break_rows(first_service(trial), 1)
-    trial.sync()
-    trial.account["name"] = "renamed"
-    assert "not configured" in trial.run("rejects", "retry", expect=4).out
-    assert len(open_rejects(trial)) == 1
+    break_rows(first_service(scenario), 1)
+    scenario.sync()
+    scenario.account["name"] = "renamed"
+    assert "not configured" in scenario.run("rejects", "retry", expect=4).out
+    assert len(open_rejects(scenario)) == 1
 
 
-def test_discard_closes_and_the_next_run_opens_again(trial: Trial) -> None:
+def test_discard_closes_and_the_next_run_opens_again(scenario: Scenario) -> None:
     """A discarded row that is still bad must come back to notice, or the quarantine would hide it for ever."""
-    break_rows(first_service(trial), 2)
-    trial.sync()
-    assert trial.run("rejects", "discard").out == "2 open rejects discarded\n"
-    assert open_rejects(trial) == []
-    trial.sync()
-    assert len(open_rejects(trial)) == 2
+    break_rows(first_service(scenario), 2)
+    scenario.sync()
+    assert scenario.run("rejects", "discard").out == "2 open rejects discarded\n"
+    assert open_rejects(scenario) == []
+    scenario.sync()
+    assert len(open_rejects(scenario)) == 2
 
 
-def test_a_retry_that_cannot_begin_still_gives_json(make_trial: Callable[..., Trial]) -> None:
+def test_a_retry_that_cannot_begin_still_gives_json(make_scenario: Callable[..., Scenario]) -> None:
     """A program that reads standard output would break on an empty one."""
-    trial = make_trial((3,))
-    trial.execute("UPDATE bindings_etl_version SET version_num = 'from_the_future'")
-    document = retry(trial, expect=7)
+    scenario = make_scenario((3,))
+    scenario.execute("UPDATE bindings_etl_version SET version_num = 'from_the_future'")
+    document = retry(scenario, expect=7)
     assert (document["mode"], document["status"], document["services"]) == ("retry", "failed", [])
 
 
 @pytest.mark.parametrize("verb", ["list", "retry", "discard"])
-def test_a_service_that_is_none_is_refused(trial: Trial, verb: str) -> None:
+def test_a_service_that_is_none_is_refused(scenario: Scenario, verb: str) -> None:
     """A mistyped service would be answered with "nothing to do"."""
     assert (
-        "is not a service SID" in trial.run("rejects", verb, "--service", "nonsense", expect=2).err
+        "is not a service SID"
+        in scenario.run("rejects", verb, "--service", "nonsense", expect=2).err
     )
 
 
-def hold_lease(trial: Trial, service_sid: str) -> None:
+def hold_lease(scenario: Scenario, service_sid: str) -> None:
     """As if another run worked on the service."""
-    trial.execute(
+    scenario.execute(
         "INSERT INTO sync_leases (chat_service_sid, scope, owner, run_id, host, acquired_at, expires_at) "
         "VALUES (:sid, 'service', 'somebody', 99, 'elsewhere', '2020-01-01 00:00:00.000000', '2999-01-01 00:00:00.000000')",
         sid=service_sid,

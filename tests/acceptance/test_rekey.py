@@ -10,11 +10,11 @@ import pytest
 
 from etl.warehouse import rewriting
 from tests.acceptance.crashing import CRASHED, forking
+from tests.acceptance.scenario import Scenario, changes
 from tests.acceptance.test_erase import everything
 from tests.acceptance.test_rejects_command import hold_lease
-from tests.acceptance.trial import Trial, changes
 
-MakeTrial = Callable[..., Trial]
+MakeScenario = Callable[..., Scenario]
 Privacy = dict[str, Any]
 
 KEEP: Privacy = {}
@@ -25,14 +25,14 @@ OTHER_HALF: Privacy = {"endpoint": "hmac", "key": "the first key"}
 DROPPED: Privacy = {"identity": "drop", "endpoint": "drop"}
 
 
-def configure(trial: Trial, privacy: Privacy) -> None:
-    trial.settings["privacy"] = privacy
+def configure(scenario: Scenario, privacy: Privacy) -> None:
+    scenario.settings["privacy"] = privacy
 
 
-def settle(trial: Trial, privacy: Privacy = KEEP) -> set[str]:
+def settle(scenario: Scenario, privacy: Privacy = KEEP) -> set[str]:
     """Fill a warehouse with active, deleted, past, returned and rejected rows; returns the names in them."""
-    configure(trial, privacy)
-    service = trial.services[0]
+    configure(scenario, privacy)
+    service = scenario.services[0]
     names: set[str] = set()
     for number, sid in enumerate(service.sids()[:12]):
         who = f"Zoë O'Hara+{number}@x.example"
@@ -40,21 +40,21 @@ def settle(trial: Trial, privacy: Privacy = KEEP) -> set[str]:
             sid, identity=who, endpoint=f"{who}-endpoint", device={"of": [who], "n": 1.5}
         )
     service.change(service.sids()[1], url=f"https://x.example/{quote('Zoë')} O'Hara+1@x.example")
-    for one in trial.services:
+    for one in scenario.services:
         names |= {row[name] for row in one.bindings.values() for name in ("identity", "endpoint")}
-    trial.sync()
+    scenario.sync()
     service.touch(5)
     service.delete(3)
-    trial.sync()
+    scenario.sync()
     service.change(service.sids()[0], date_updated="never")
     for number in (1, 2):
         who = f"listed{number}@x.example"
         service.put({"sid": "no", "identity": who, "x": [who]}, key=f"odd{number}")
         names.add(who)
-    trial.sync()
+    scenario.sync()
     service.touch(8)
     service.bring_back(1)
-    trial.sync()
+    scenario.sync()
     return names
 
 
@@ -64,8 +64,8 @@ def named_in(text: str, names: set[str]) -> list[str]:
     return [one for one in spelled if one in text]
 
 
-def rekey(trial: Trial, *arguments: str, expect: int = 0) -> dict[str, Any]:
-    return trial.run("rekey", "--json", *arguments, expect=expect).json
+def rekey(scenario: Scenario, *arguments: str, expect: int = 0) -> dict[str, Any]:
+    return scenario.run("rekey", "--json", *arguments, expect=expect).json
 
 
 def rewritten(outcome: dict[str, Any]) -> dict[str, int]:
@@ -76,14 +76,17 @@ def left(outcome: dict[str, Any]) -> dict[str, int]:
     return {name: tally["left"] for name, tally in outcome["tables"].items()}
 
 
-def image(trial: Trial) -> dict[str, list[dict[str, Any]]]:
+def image(scenario: Scenario) -> dict[str, list[dict[str, Any]]]:
     """Every row that there is, but for the leases."""
-    tables = {**trial.image(), "rules": trial.query("SELECT * FROM privacy_rules ORDER BY state")}
+    tables = {
+        **scenario.image(),
+        "rules": scenario.query("SELECT * FROM privacy_rules ORDER BY state"),
+    }
     return {name: rows for name, rows in tables.items() if name != "sync_leases"}
 
 
-def size(trial: Trial, table: str, where: str = "1 = 1") -> int:
-    return int(trial.query(f"SELECT count(*) AS n FROM {table} WHERE {where}")[0]["n"])
+def size(scenario: Scenario, table: str, where: str = "1 = 1") -> int:
+    return int(scenario.query(f"SELECT count(*) AS n FROM {table} WHERE {where}")[0]["n"])
 
 
 WRITERS = [
@@ -104,38 +107,38 @@ WRITERS = [
     ],
 )
 def test_a_changed_rule_is_noticed_before_anything_is_done(
-    trial: Trial, before: Privacy, after: Privacy, told: list[str]
+    scenario: Scenario, before: Privacy, after: Privacy, told: list[str]
 ) -> None:
     """One run by another key or mode would leave a warehouse in which nobody can tell which row is hidden how."""
-    settle(trial, before)
-    stored, asked = image(trial), trial.front.requests
-    configure(trial, after)
+    settle(scenario, before)
+    stored, asked = image(scenario), scenario.interceptor.requests
+    configure(scenario, after)
     for command in WRITERS:
-        result = trial.run(*command, expect=2)
+        result = scenario.run(*command, expect=2)
         message = result.json["error"]["message"]
         assert "bindings-etl rekey --dry-run" in message
         assert f"different: {', '.join(told)}." in message
         assert "key" not in result.out.replace("privacy.key", "").replace("rekey", "")
-    assert (image(trial), trial.front.requests) == (stored, asked)
+    assert (image(scenario), scenario.interceptor.requests) == (stored, asked)
     [finding] = [
         one
-        for one in trial.run("check", "--json", expect=2).json["findings"]
+        for one in scenario.run("check", "--json", expect=2).json["findings"]
         if one["subject"] == "privacy"
     ]
     assert not finding["ok"]
-    configure(trial, before)
-    assert changes(trial.sync()) == {"rejected": 3}
+    configure(scenario, before)
+    assert changes(scenario.sync()) == {"rejected": 3}
 
 
-def test_a_service_is_not_retired_by_other_rules(trial: Trial) -> None:
+def test_a_service_is_not_retired_by_other_rules(scenario: Scenario) -> None:
     """Its last images would go into the history by rules of which the warehouse knows nothing."""
-    trial.sync()
-    trial.account["services"] = [trial.services[0].sid]
-    configure(trial, HASHED)
-    stored = image(trial)
+    scenario.sync()
+    scenario.account["services"] = [scenario.services[0].sid]
+    configure(scenario, HASHED)
+    stored = image(scenario)
     for option in ([], ["--dry-run"]):
-        trial.run("retire", "--service", trial.services[1].sid, *option, expect=2)
-    assert image(trial) == stored
+        scenario.run("retire", "--service", scenario.services[1].sid, *option, expect=2)
+    assert image(scenario) == stored
 
 
 @pytest.mark.parametrize(
@@ -154,101 +157,105 @@ def test_a_service_is_not_retired_by_other_rules(trial: Trial) -> None:
     ],
 )
 def test_what_is_rewritten_is_what_the_next_sync_would_write(
-    trial: Trial, before: Privacy, after: Privacy
+    scenario: Scenario, before: Privacy, after: Privacy
 ) -> None:
     """Every row would change once more, and each change would be told as one at Twilio."""
-    names = settle(trial, before)
-    history = trial.query("SELECT sid, valid_from, valid_to, is_deleted FROM binding_history")
-    stamps = trial.query("SELECT sid, first_seen_at, changed_at, deleted_at FROM bindings")
-    configure(trial, after)
-    stored = everything(trial)
-    planned = rekey(trial, "--dry-run")
-    assert everything(trial) == stored
-    done = rekey(trial)
+    names = settle(scenario, before)
+    history = scenario.query("SELECT sid, valid_from, valid_to, is_deleted FROM binding_history")
+    stamps = scenario.query("SELECT sid, first_seen_at, changed_at, deleted_at FROM bindings")
+    configure(scenario, after)
+    stored = everything(scenario)
+    planned = rekey(scenario, "--dry-run")
+    assert everything(scenario) == stored
+    done = rekey(scenario)
     assert (done["tables"], done["notes"]) == (planned["tables"], [])
     assert rewritten(done)["bindings"] > 300
     assert rewritten(done)["binding_versions"] > 10
     assert rewritten(done)["rejected_bindings"] >= 1
-    assert history == trial.query(
+    assert history == scenario.query(
         "SELECT sid, valid_from, valid_to, is_deleted FROM binding_history"
     )
-    assert stamps == trial.query("SELECT sid, first_seen_at, changed_at, deleted_at FROM bindings")
+    assert stamps == scenario.query(
+        "SELECT sid, first_seen_at, changed_at, deleted_at FROM bindings"
+    )
     shown = {name for name in ("identity", "endpoint") if after.get(name, "keep") == "keep"}
     if not shown:
-        assert named_in(everything(trial), names) == []
-    versions = trial.query("SELECT * FROM binding_versions")
-    again = trial.sync()
+        assert named_in(everything(scenario), names) == []
+    versions = scenario.query("SELECT * FROM binding_versions")
+    again = scenario.sync()
     assert changes(again) == {"rejected": 3}
-    assert again.totals["unchanged"] == sum(len(one.bindings) for one in trial.services) - 1
-    assert trial.query("SELECT * FROM binding_versions") == versions
-    assert rekey(trial)["tables"] == rekey(trial, "--dry-run")["tables"]
-    assert sum(rewritten(rekey(trial)).values()) == 0
+    assert again.totals["unchanged"] == sum(len(one.bindings) for one in scenario.services) - 1
+    assert scenario.query("SELECT * FROM binding_versions") == versions
+    assert rekey(scenario)["tables"] == rekey(scenario, "--dry-run")["tables"]
+    assert sum(rewritten(rekey(scenario)).values()) == 0
 
 
 @pytest.mark.parametrize("after", [HASHED, {"identity": "drop"}])
-def test_an_endpoint_that_may_be_plain_is_hidden_in_doubt(trial: Trial, after: Privacy) -> None:
+def test_an_endpoint_that_may_be_plain_is_hidden_in_doubt(
+    scenario: Scenario, after: Privacy
+) -> None:
     """Those that hold a hashed identity are hashed, and device tokens look like hashes: which is which does not show."""
-    settle(trial, HALF)
-    plain = trial.query("SELECT endpoint FROM bindings WHERE length(endpoint) = 64")
+    settle(scenario, HALF)
+    plain = scenario.query("SELECT endpoint FROM bindings WHERE length(endpoint) = 64")
     assert 0 < len(plain) < 350
-    configure(trial, after)
-    rekey(trial)
-    stored = everything(trial)
+    configure(scenario, after)
+    rekey(scenario)
+    stored = everything(scenario)
     assert [one for one in plain if one["endpoint"] in stored] == []
-    assert set(changes(trial.sync())) == {"updated", "rejected"}
-    assert changes(trial.sync()) == {"rejected": 3}
+    assert set(changes(scenario.sync())) == {"updated", "rejected"}
+    assert changes(scenario.sync()) == {"rejected": 3}
 
 
-def test_rewritten_rows_are_known_by_their_bytes_after_one_more_sync(trial: Trial) -> None:
+def test_rewritten_rows_are_known_by_their_bytes_after_one_more_sync(scenario: Scenario) -> None:
     """Looked into at every run for good, a warehouse of a million rows would cost 13 s more each time."""
-    settle(trial)
-    configure(trial, HASHED)
-    rekey(trial)
+    settle(scenario)
+    configure(scenario, HASHED)
+    rekey(scenario)
     stale = f"source_hash = '{'0' * 32}' AND deleted_at IS NULL"
-    assert size(trial, "bindings", stale) == 348
+    assert size(scenario, "bindings", stale) == 348
     others = "SELECT sid, content_hash, changed_at, deleted_at, run_id FROM bindings"
-    stored = trial.query(others)
-    assert trial.sync("--dry-run").totals["updated"] == 0
-    assert size(trial, "bindings", stale) == 348
-    trial.sync()
-    assert trial.query(others) == stored
-    assert size(trial, "bindings", stale) == 1  # in quarantine
-    rows = trial.query("SELECT * FROM bindings")
-    trial.sync()
-    assert trial.query("SELECT * FROM bindings") == rows
+    stored = scenario.query(others)
+    assert scenario.sync("--dry-run").totals["updated"] == 0
+    assert size(scenario, "bindings", stale) == 348
+    scenario.sync()
+    assert scenario.query(others) == stored
+    assert size(scenario, "bindings", stale) == 1  # in quarantine
+    rows = scenario.query("SELECT * FROM bindings")
+    scenario.sync()
+    assert scenario.query("SELECT * FROM bindings") == rows
 
 
-def test_nobody_is_named_anywhere_afterwards(trial: Trial) -> None:
+def test_nobody_is_named_anywhere_afterwards(scenario: Scenario) -> None:
     """A name in one place is a name that was not hidden: history, deleted rows, quarantine, stages, drift."""
-    service = trial.services[0]
+    service = scenario.services[0]
     who = "ada.lovelace@x.example"
     for sid in service.sids()[20:22]:
         service.change(sid, identity=who, binding_type=f"web-{who}", **{f"of {who}": 1})
-    names = settle(trial) | {who}
-    trial.simulator.faults.add("forbidden", only_pages=[1], service=service.sid)
+    names = settle(scenario) | {who}
+    scenario.simulator.faults.add("forbidden", only_pages=[1], service=service.sid)
     service.touch(60)
-    trial.sync(expect=3)
-    assert size(trial, "scan_staged") > 0
-    assert who in json.dumps(trial.query("SELECT name FROM schema_drift"))
-    configure(trial, HASHED)
-    result = trial.run("rekey", "--log-level", "debug")
-    assert named_in(everything(trial) + result.out + result.err, names) == []
-    assert size(trial, "scan_staged") == 0
-    fingerprints = trial.query("SELECT fingerprint FROM rejected_bindings")
-    trial.simulator.faults.clear()
-    trial.sync()
-    assert trial.query("SELECT fingerprint FROM rejected_bindings") == fingerprints
+    scenario.sync(expect=3)
+    assert size(scenario, "scan_staged") > 0
+    assert who in json.dumps(scenario.query("SELECT name FROM schema_drift"))
+    configure(scenario, HASHED)
+    result = scenario.run("rekey", "--log-level", "debug")
+    assert named_in(everything(scenario) + result.out + result.err, names) == []
+    assert size(scenario, "scan_staged") == 0
+    fingerprints = scenario.query("SELECT fingerprint FROM rejected_bindings")
+    scenario.simulator.faults.clear()
+    scenario.sync()
+    assert scenario.query("SELECT fingerprint FROM rejected_bindings") == fingerprints
 
 
-def test_rejects_that_become_the_same_are_one(trial: Trial) -> None:
+def test_rejects_that_become_the_same_are_one(scenario: Scenario) -> None:
     """Without its names a reject without a SID may be told from no other, and a key holds one of each."""
-    settle(trial)
-    assert size(trial, "rejected_bindings", "sid IS NULL") == 2
-    configure(trial, DROPPED)
-    rekey(trial)
-    assert size(trial, "rejected_bindings", "sid IS NULL") == 1
-    trial.sync()
-    assert size(trial, "rejected_bindings", "resolved_at IS NULL") == 2
+    settle(scenario)
+    assert size(scenario, "rejected_bindings", "sid IS NULL") == 2
+    configure(scenario, DROPPED)
+    rekey(scenario)
+    assert size(scenario, "rejected_bindings", "sid IS NULL") == 1
+    scenario.sync()
+    assert size(scenario, "rejected_bindings", "resolved_at IS NULL") == 2
 
 
 @pytest.mark.parametrize(
@@ -261,74 +268,74 @@ def test_rejects_that_become_the_same_are_one(trial: Trial) -> None:
     ],
 )
 def test_what_cannot_be_rewritten_is_named_and_the_next_sync_does_it(
-    make_trial: MakeTrial, before: Privacy, after: Privacy, told: str
+    make_scenario: MakeScenario, before: Privacy, after: Privacy, told: str
 ) -> None:
     """Whoever changes a key has to know which rows keep the old one's hashes, and how to be rid of them."""
-    trial = make_trial((30,))
-    configure(trial, before)
-    trial.sync()
-    trial.services[0].delete(2)
-    trial.sync()
-    configure(trial, after)
-    outcome = rekey(trial)
+    scenario = make_scenario((30,))
+    configure(scenario, before)
+    scenario.sync()
+    scenario.services[0].delete(2)
+    scenario.sync()
+    configure(scenario, after)
+    outcome = rekey(scenario)
     assert sum(rewritten(outcome).values()) == 0
     assert left(outcome) == {"bindings": 30, "binding_versions": 2, "rejected_bindings": 0}
     assert told in outcome["notes"][0]
     assert "next complete sync" in outcome["notes"][0]
     assert ("privacy.old_keys" in outcome["notes"][0]) == (before is HASHED)
-    assert changes(trial.sync()) == {"updated": 28}
+    assert changes(scenario.sync()) == {"updated": 28}
     if after is KEEP:
-        trial.assert_equal_to_world()
-    assert changes(trial.sync()) == {}
+        scenario.assert_equal_to_world()
+    assert changes(scenario.sync()) == {}
 
 
 @pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_re_keying_that_is_killed_goes_on_where_it_was(trial: Trial, stride: int) -> None:
+def test_a_re_keying_that_is_killed_goes_on_where_it_was(scenario: Scenario, stride: int) -> None:
     """Rewritten twice a hash becomes the hash of a hash; passed over a name stays: and in between nobody may write."""
-    settle(trial)
-    configure(trial, HASHED)
-    path = trial.warehouse_url.removeprefix("sqlite:///")
-    trial.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    settle(scenario)
+    configure(scenario, HASHED)
+    path = scenario.warehouse_url.removeprefix("sqlite:///")
+    scenario.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     shutil.copy(path, f"{path}.before")
     with forking() as forker:
 
         def run(at: int | None) -> int:
             assert forker.stdin
             assert forker.stdout
-            order = {"arguments": ["rekey", "--config", str(trial.write_config())], "at": at}
+            order = {"arguments": ["rekey", "--config", str(scenario.write_config())], "at": at}
             print(json.dumps({**order, "rows_at_once": 100}), file=forker.stdin, flush=True)
             return int(forker.stdout.readline())
 
         def reset() -> None:
             for end in ("-wal", "-shm"):
-                (trial.folder / f"warehouse.sqlite{end}").unlink(missing_ok=True)
+                (scenario.folder / f"warehouse.sqlite{end}").unlink(missing_ok=True)
             shutil.copy(f"{path}.before", path)
 
         assert run(None) == 0
-        undisturbed, at, refused = _told(trial), 0, set()
+        undisturbed, at, refused = _told(scenario), 0, set()
         while True:
             at += stride
             reset()
             if run(at) == 0:
                 break
-            stored = image(trial)
-            if size(trial, "privacy_rules", "state = 'next'"):
-                refused.add(trial.sync(expect=None).code)
-                trial.expire_leases()
-                refused.add(trial.sync(expect=None).code)
-                assert image(trial)["bindings"] == stored["bindings"]
-            trial.expire_leases()
+            stored = image(scenario)
+            if size(scenario, "privacy_rules", "state = 'next'"):
+                refused.add(scenario.sync(expect=None).code)
+                scenario.expire_leases()
+                refused.add(scenario.sync(expect=None).code)
+                assert image(scenario)["bindings"] == stored["bindings"]
+            scenario.expire_leases()
             assert run(None) == 0, at
-            assert _told(trial) == undisturbed, at
+            assert _told(scenario) == undisturbed, at
     assert at > 50
     assert refused == {6, 2}
     assert CRASHED not in refused
-    assert changes(trial.sync()) == {"rejected": 3}
+    assert changes(scenario.sync()) == {"rejected": 3}
 
 
-def _told(trial: Trial) -> dict[str, list[dict[str, Any]]]:
+def _told(scenario: Scenario) -> dict[str, list[dict[str, Any]]]:
     """What stands in the tables, whichever runs have brought it there."""
-    told = image(trial)
+    told = image(scenario)
     return {
         table: [
             {name: value for name, value in row.items() if name != "run_id"} for row in told[table]
@@ -338,124 +345,124 @@ def _told(trial: Trial) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_re_keying_to_one_aim_is_not_finished_with_another(
-    trial: Trial, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Half of the rows would be hashed by one key and half by another."""
-    settle(trial)
-    configure(trial, HASHED)
+    settle(scenario)
+    configure(scenario, HASHED)
     monkeypatch.setattr(rewriting, "AT_ONCE", 100)
-    trial.execute(
+    scenario.execute(
         "CREATE TRIGGER broken BEFORE UPDATE ON binding_versions BEGIN SELECT RAISE(ABORT, ''); END"
     )
-    rekey(trial, expect=7)
-    trial.execute("DROP TRIGGER broken")
-    assert size(trial, "sync_leases") == 0
-    stored = image(trial)
+    rekey(scenario, expect=7)
+    scenario.execute("DROP TRIGGER broken")
+    assert size(scenario, "sync_leases") == 0
+    stored = image(scenario)
     for other in (OTHER_KEY, DROPPED, KEEP):
-        configure(trial, other)
-        assert "finish it" in rekey(trial, expect=2)["error"]["message"]
-    assert image(trial) == stored
-    configure(trial, HASHED)
-    first = trial.query("SELECT DISTINCT run_id FROM bindings")
-    assert rewritten(rekey(trial))["bindings"] == 0
-    assert trial.query("SELECT DISTINCT run_id FROM bindings") == first
-    assert trial.query("SELECT mode, status FROM sync_runs ORDER BY id DESC LIMIT 2") == [
+        configure(scenario, other)
+        assert "finish it" in rekey(scenario, expect=2)["error"]["message"]
+    assert image(scenario) == stored
+    configure(scenario, HASHED)
+    first = scenario.query("SELECT DISTINCT run_id FROM bindings")
+    assert rewritten(rekey(scenario))["bindings"] == 0
+    assert scenario.query("SELECT DISTINCT run_id FROM bindings") == first
+    assert scenario.query("SELECT mode, status FROM sync_runs ORDER BY id DESC LIMIT 2") == [
         {"mode": "rekey", "status": "succeeded"},
         {"mode": "rekey", "status": "failed"},
     ]
-    assert changes(trial.sync()) == {"rejected": 3}
+    assert changes(scenario.sync()) == {"rejected": 3}
 
 
-def test_a_live_run_is_waited_for(trial: Trial) -> None:
+def test_a_live_run_is_waited_for(scenario: Scenario) -> None:
     """What a scan has staged by the old rules would be published over rewritten rows."""
-    trial.sync()
-    configure(trial, HASHED)
-    hold_lease(trial, trial.services[0].sid)
-    stored = image(trial)
-    assert "is alive" in rekey(trial, expect=6)["error"]["message"]
-    assert image(trial) == stored
+    scenario.sync()
+    configure(scenario, HASHED)
+    hold_lease(scenario, scenario.services[0].sid)
+    stored = image(scenario)
+    assert "is alive" in rekey(scenario, expect=6)["error"]["message"]
+    assert image(scenario) == stored
 
 
-def test_a_run_that_slept_through_a_re_keying_writes_nothing(trial: Trial) -> None:
+def test_a_run_that_slept_through_a_re_keying_writes_nothing(scenario: Scenario) -> None:
     """Its configuration was right when it began; its rows would be plain ones among hashed ones."""
-    trial.sync()
-    trial.services[0].touch(5)
+    scenario.sync()
+    scenario.services[0].touch(5)
 
     def change(request: Any) -> None:
         if (
             request.is_listing
             and request.page == 0
-            and not size(trial, "privacy_rules", "identity = 'hmac'")
+            and not size(scenario, "privacy_rules", "identity = 'hmac'")
         ):
-            trial.expire_leases()
-            trial.execute("DELETE FROM sync_leases")
-            trial.execute("UPDATE privacy_rules SET identity = 'hmac', key_check = 'x'")
+            scenario.expire_leases()
+            scenario.execute("DELETE FROM sync_leases")
+            scenario.execute("UPDATE privacy_rules SET identity = 'hmac', key_check = 'x'")
 
-    trial.account["concurrency"] = 1
-    trial.front.watch = change
-    stored = trial.query("SELECT * FROM bindings")
-    result = trial.sync(expect=None)
+    scenario.account["concurrency"] = 1
+    scenario.interceptor.watch = change
+    stored = scenario.query("SELECT * FROM bindings")
+    result = scenario.sync(expect=None)
     assert result.code in (4, 6)
-    assert trial.query("SELECT * FROM bindings") == stored
+    assert scenario.query("SELECT * FROM bindings") == stored
 
 
-def test_exports_deliver_what_was_rewritten(trial: Trial) -> None:
+def test_exports_deliver_what_was_rewritten(scenario: Scenario) -> None:
     """Plain identities would stay in every other warehouse that follows this one."""
-    trial.sync()
-    trial.services[0].delete(2)
-    trial.sync()
-    until = trial.run(
-        "export", "--json", "--format", "jsonl", "--out", str(trial.folder / "1")
+    scenario.sync()
+    scenario.services[0].delete(2)
+    scenario.sync()
+    until = scenario.run(
+        "export", "--json", "--format", "jsonl", "--out", str(scenario.folder / "1")
     ).json
-    moment = trial.query("SELECT max(finished_at) AS at FROM sync_runs")[0]["at"]
-    configure(trial, HASHED)
-    rekey(trial)
+    moment = scenario.query("SELECT max(finished_at) AS at FROM sync_runs")[0]["at"]
+    configure(scenario, HASHED)
+    rekey(scenario)
     for number, since in enumerate((str(until["until"]), f"{moment}Z".replace(" ", "T"))):
-        folder = trial.folder / f"since{number}"
+        folder = scenario.folder / f"since{number}"
         options = ("--format", "jsonl", "--since", since, "--out", str(folder))
-        assert trial.run("export", "--json", *options).json["rows"] == 350
+        assert scenario.run("export", "--json", *options).json["rows"] == 350
 
 
-def test_a_person_is_found_whatever_the_re_keying_has_left(trial: Trial) -> None:
+def test_a_person_is_found_whatever_the_re_keying_has_left(scenario: Scenario) -> None:
     """`erase` that finds nobody tells a person who asked that there is nothing."""
     who = "ada@x.example"
-    sids = trial.services[0].sids()[:3]
+    sids = scenario.services[0].sids()[:3]
     for sid in sids:
-        trial.services[0].change(sid, identity=who)
-    configure(trial, HASHED)
-    trial.sync()
-    trial.services[0].remove(sids[:1])
-    trial.sync()
-    configure(trial, OTHER_KEY)
-    error = trial.run("erase", "--identity", who, "--json", expect=2).json["error"]["message"]
+        scenario.services[0].change(sid, identity=who)
+    configure(scenario, HASHED)
+    scenario.sync()
+    scenario.services[0].remove(sids[:1])
+    scenario.sync()
+    configure(scenario, OTHER_KEY)
+    error = scenario.run("erase", "--identity", who, "--json", expect=2).json["error"]["message"]
     assert "privacy.old_keys" in error
-    configure(trial, {**OTHER_KEY, "old_keys": ["the first key"]})
+    configure(scenario, {**OTHER_KEY, "old_keys": ["the first key"]})
     assert (
-        trial.run("erase", "--identity", who, "--dry-run", "--json").json["removed"]["bindings"]
+        scenario.run("erase", "--identity", who, "--dry-run", "--json").json["removed"]["bindings"]
         == 3
     )
-    rekey(trial)
-    trial.sync()
-    assert trial.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 3
+    rekey(scenario)
+    scenario.sync()
+    assert scenario.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 3
 
 
-def test_a_person_who_was_hashed_twice_is_found(make_trial: MakeTrial) -> None:
+def test_a_person_who_was_hashed_twice_is_found(make_scenario: MakeScenario) -> None:
     """Deleted rows keep their hashes when identities are kept again, and are hashed with the rest when they are not."""
-    trial = make_trial((30,))
-    service = trial.services[0]
+    scenario = make_scenario((30,))
+    service = scenario.services[0]
     who = "ada@x.example"
     for sid in service.sids()[:2]:
         service.change(sid, identity=who)
-    configure(trial, HASHED)
-    trial.sync()
+    configure(scenario, HASHED)
+    scenario.sync()
     service.remove(service.sids()[:1])
-    trial.sync()
+    scenario.sync()
     for privacy in ({**KEEP, "old_keys": ["the first key"]}, HASHED):
-        configure(trial, privacy)
-        rekey(trial)
-        trial.sync()
-    trial.execute("DELETE FROM binding_versions")
-    assert trial.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 2
+        configure(scenario, privacy)
+        rekey(scenario)
+        scenario.sync()
+    scenario.execute("DELETE FROM binding_versions")
+    assert scenario.run("erase", "--identity", who, "--json").json["removed"]["bindings"] == 2
 
 
 @pytest.mark.parametrize(
@@ -468,27 +475,29 @@ def test_a_person_who_was_hashed_twice_is_found(make_trial: MakeTrial) -> None:
     ],
 )
 def test_a_warehouse_of_before_shows_by_what_rules_it_was_written(
-    trial: Trial, before: Privacy, after: Privacy, told: str
+    scenario: Scenario, before: Privacy, after: Privacy, told: str
 ) -> None:
     """Whoever upgrades and changes the rules at once would mix plain rows and hidden ones."""
-    settle(trial, before)
-    trial.execute("DELETE FROM privacy_rules")
-    configure(trial, after)
+    settle(scenario, before)
+    scenario.execute("DELETE FROM privacy_rules")
+    configure(scenario, after)
     for command in WRITERS:
-        assert told in trial.run(*command, expect=2).json["error"]["message"]
-    assert size(trial, "privacy_rules") == 0
-    rekey(trial)
-    trial.sync()
-    assert size(trial, "privacy_rules") == 1
+        assert told in scenario.run(*command, expect=2).json["error"]["message"]
+    assert size(scenario, "privacy_rules") == 0
+    rekey(scenario)
+    scenario.sync()
+    assert size(scenario, "privacy_rules") == 1
 
 
 @pytest.mark.parametrize("privacy", [KEEP, HASHED, DROPPED, HALF, OTHER_HALF])
-def test_a_warehouse_of_before_goes_on_by_the_same_rules(trial: Trial, privacy: Privacy) -> None:
+def test_a_warehouse_of_before_goes_on_by_the_same_rules(
+    scenario: Scenario, privacy: Privacy
+) -> None:
     """An upgrade that stops every run until a person has looked at it is none."""
-    settle(trial, privacy)
-    trial.execute("DELETE FROM privacy_rules")
-    assert changes(trial.sync("--dry-run")) == {"rejected": 3}
-    assert size(trial, "privacy_rules") == 0
-    assert changes(trial.sync()) == {"rejected": 3}
-    assert size(trial, "privacy_rules") == 1
-    assert "nothing to do" in trial.run("rekey").out
+    settle(scenario, privacy)
+    scenario.execute("DELETE FROM privacy_rules")
+    assert changes(scenario.sync("--dry-run")) == {"rejected": 3}
+    assert size(scenario, "privacy_rules") == 0
+    assert changes(scenario.sync()) == {"rejected": 3}
+    assert size(scenario, "privacy_rules") == 1
+    assert "nothing to do" in scenario.run("rekey").out

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 QUIET = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -61,26 +61,26 @@ def open_page(browser: Browser) -> Iterator[Open]:
 
 
 @pytest.fixture
-def report(trial: Trial, tmp_path: Path) -> Path:
+def report(scenario: Scenario, tmp_path: Path) -> Path:
     """The page of a warehouse that shows something of everything."""
-    trial.sync()
-    first, second = trial.services[:2]
+    scenario.sync()
+    first, second = scenario.services[:2]
     first.touch(3)
     second.delete(2)
     first.change(first.sids()[0], date_updated="never")
     first.change(first.sids()[1], message_types=["new_message"], tags=["new"])
     for number, sid in enumerate(first.sids()[2:5]):
         first.change(sid, endpoint="handed on", identity=f"owner-{number}")
-    trial.sync()
+    scenario.sync()
     first.grow(3)
-    trial.sync()
+    scenario.sync()
     # Else all of it would be the first day, which is no gain.
-    trial.execute(
+    scenario.execute(
         "UPDATE bindings SET first_seen_at = '2026-01-01 00:00:00.000000' "
         "WHERE sid < (SELECT MAX(sid) FROM bindings)"
     )
     out = tmp_path / "report.html"
-    trial.run("report", "--out", str(out))
+    scenario.run("report", "--out", str(out))
     return out
 
 
@@ -123,23 +123,23 @@ def test_every_chart_is_drawn_and_readable(
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
 def test_two_hundred_services_of_long_names_fit(
-    trial: Trial, open_page: Open, tmp_path: Path, size: tuple[int, int]
+    scenario: Scenario, open_page: Open, tmp_path: Path, size: tuple[int, int]
 ) -> None:
     """A name that is as long as Twilio allows pushes the page off the screen, or the bars out of the picture."""
-    trial.sync()
-    trial.execute(
+    scenario.sync()
+    scenario.execute(
         "INSERT INTO services (chat_service_sid, account, friendly_name, state, first_seen_at, last_seen_at) "
         "WITH RECURSIVE counted (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM counted WHERE n < 200) "
         "SELECT printf('IS%032d', n), 'main', printf('%d', n) || :name, 'active', :then, :then FROM counted",
         name="W" * 252,
         then="2026-01-01 00:00:00.000000",
     )
-    trial.execute("UPDATE services SET friendly_name = friendly_name || :name", name="M" * 200)
-    trial.execute(
+    scenario.execute("UPDATE services SET friendly_name = friendly_name || :name", name="M" * 200)
+    scenario.execute(
         "UPDATE bindings SET chat_service_sid = printf('IS%032d', rowid % 200 + 1) WHERE rowid % 2"
     )
     out = tmp_path / "report.html"
-    trial.run("report", "--out", str(out))
+    scenario.run("report", "--out", str(out))
     page = open_page(out, size)
     charts = shown(page)
     assert charts
@@ -191,10 +191,10 @@ def test_the_numbers_are_behind_each_chart(report: Path, open_page: Open) -> Non
         assert card.locator("details td").first.is_visible()
 
 
-def test_an_empty_warehouse_is_quiet(trial: Trial, open_page: Open, tmp_path: Path) -> None:
+def test_an_empty_warehouse_is_quiet(scenario: Scenario, open_page: Open, tmp_path: Path) -> None:
     """Nothing is divided by, and nothing is drawn of, no rows."""
     out = tmp_path / "report.html"
-    trial.run("report", "--out", str(out))
+    scenario.run("report", "--out", str(out))
     page = open_page(out)
     assert page.locator("figure").count() == 0
     assert page.get_by_text("No service was read yet").is_visible()

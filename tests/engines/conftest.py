@@ -1,4 +1,4 @@
-"""Fixtures of the warehouse's contract: a migrated warehouse on each engine, and whole-program trials upon it."""
+"""Fixtures of the warehouse's contract: a migrated warehouse on each engine, and whole-program scenarios upon it."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -11,8 +11,8 @@ from etl import config
 from etl.simulator import Simulator, World
 from etl.stopping import Stop
 from etl.warehouse.connection import Warehouse, open_warehouse
-from tests.acceptance.front import Front
-from tests.acceptance.trial import Trial
+from tests.acceptance.interceptor import Interceptor
+from tests.acceptance.scenario import Scenario
 from tests.engines.scan_harness import ScanHarness
 
 
@@ -53,8 +53,8 @@ def harness(warehouse: Warehouse) -> ScanHarness:
 
 
 @pytest.fixture
-def trial_on(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
-    """The whole program on a migrated warehouse beside a served world: `trial_on(url, bindings=(40, 12))`."""
+def scenario_on(tmp_path: Path) -> Iterator[Callable[..., Scenario]]:
+    """The whole program on a migrated warehouse beside a served world: `scenario_on(url, bindings=(40, 12))`."""
     with ExitStack() as stack:
 
         def make(
@@ -63,16 +63,16 @@ def trial_on(tmp_path: Path) -> Iterator[Callable[..., Trial]]:
             *,
             schema: str | None = None,
             **options: Any,
-        ) -> Trial:
+        ) -> Scenario:
             world = World(seed=1)
             for number in bindings:
                 world.add_service(bindings=number)
             simulator = Simulator(world, gzip=False, **options)
-            front = Front(simulator.app)
-            simulator.app = front  # type: ignore[assignment]
+            interceptor = Interceptor(simulator.app)
+            simulator.app = interceptor  # type: ignore[assignment]
             stack.enter_context(simulator.serve())
-            trial = Trial(tmp_path, simulator, url, front)
-            trial.settings["warehouse"]["schema"] = schema
-            return trial.migrate()
+            scenario = Scenario(tmp_path, simulator, url, interceptor)
+            scenario.settings["warehouse"]["schema"] = schema
+            return scenario.migrate()
 
         yield make

@@ -1,7 +1,7 @@
 """Random lives of services, and a model of what the warehouse has to hold of each.
 
 The model shares no code with the program: it knows the world, what was asked for, and what is promised. A life is one service; all
-lives of a trial are read by the same runs, so that many cost little more than one.
+lives of a scenario are read by the same runs, so that many cost little more than one.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from etl.simulator.world import Binding, Service
-from tests.acceptance.trial import as_stored, expected_row
+from tests.acceptance.scenario import as_stored, expected_row
 
 KNOWN_TYPES = ("apn", "fcm", "gcm", "twilsock")
 NEW_TYPE = "webpush"

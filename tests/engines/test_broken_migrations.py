@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from etl import errors
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.engines import released
 from tests.engines.test_migrations import differences, table_names
 from tests.servers.mariadb import MariaDBServer
@@ -126,7 +126,7 @@ def test_tables_without_their_revision_are_told(empty: Warehouse) -> None:
 
 def test_settings_of_a_server_that_would_fail_are_told_before_anything_is_made(
     logging_mariadb: MariaDBServer,
-    trial_on: Callable[..., Trial],
+    scenario_on: Callable[..., Scenario],
     open_on: Callable[..., Warehouse],
 ) -> None:
     """The first insert failed after all tables were made, and then every later migration."""
@@ -144,11 +144,11 @@ def test_settings_of_a_server_that_would_fail_are_told_before_anything_is_made(
         logging_mariadb.execute(f"SET GLOBAL {name} = {good}")
     logging_mariadb.execute("SET GLOBAL default_storage_engine = MyISAM")
     warehouse.close()
-    trial = trial_on(url, (5,))
-    assert trial.sync().totals["inserted"] == 5
+    scenario = scenario_on(url, (5,))
+    assert scenario.sync().totals["inserted"] == 5
     with warehouse.migrating() as conn:
         used = "SELECT DISTINCT engine FROM information_schema.tables WHERE table_schema = DATABASE() AND engine IS NOT NULL"
         assert list(conn.exec_driver_sql(used).scalars()) == ["InnoDB"]
     logging_mariadb.execute("SET GLOBAL binlog_format = STATEMENT")
-    assert "binlog_format" in trial.run("check", expect=7).out
-    assert "bindings-etl check" in trial.run("sync", expect=7).err
+    assert "binlog_format" in scenario.run("check", expect=7).out
+    assert "bindings-etl check" in scenario.run("sync", expect=7).err

@@ -17,7 +17,7 @@ from etl.domain.binding import Reject
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.fault_proxy import listening, stay_silent
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.engines.scan_harness import SCOPE, ScanHarness, day, sid
 from tests.servers import pgbouncer
 from tests.servers.folder import free_port
@@ -270,21 +270,21 @@ def test_a_database_that_is_not_in_utf8_is_refused(
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 def test_the_isolation_is_the_programs_own(
-    open_on: OpenOn, trial_on: Callable[..., Trial], warehouse_url: str, level: str
+    open_on: OpenOn, scenario_on: Callable[..., Scenario], warehouse_url: str, level: str
 ) -> None:
     """Who waits for a lease has to see what the other has committed meanwhile, whatever the database's default is."""
-    trial = trial_on(warehouse_url, (5,))
-    trial.execute(
+    scenario = scenario_on(warehouse_url, (5,))
+    scenario.execute(
         f"ALTER DATABASE {sa.make_url(warehouse_url).database} SET default_transaction_isolation TO '{level}'"
     )
-    assert trial.query("SHOW default_transaction_isolation") == [
+    assert scenario.query("SHOW default_transaction_isolation") == [
         {"default_transaction_isolation": level}
     ]
 
     def count_around_a_run(conn: sa.Connection) -> tuple[int | None, int | None]:
         count = sa.text("SELECT count(*) FROM sync_runs")
         before = conn.scalar(count)
-        trial.sync()
+        scenario.sync()
         return before, conn.scalar(count)
 
     assert open_on(warehouse_url).transact(count_around_a_run) == (0, 1)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from etl.domain.drift import Kind, Novelty
 from etl.warehouse import drift, migration
 from etl.warehouse.connection import Warehouse
+from tests.acceptance.scenario import Scenario
 from tests.acceptance.test_drift import listed, sync, told
-from tests.acceptance.trial import Trial
 from tests.engines.scan_harness import SCOPE, SERVICE, ScanHarness, day, sent
 
 NAMES = (
@@ -15,11 +15,11 @@ NAMES = (
 
 
 def test_names_of_any_kind_are_counted_exactly(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """A name that a path, a pattern or a collation reads otherwise would be counted with another's rows."""
-    trial = trial_on(warehouse_url, (len(NAMES) * 2,))
-    [service] = trial.services
+    scenario = scenario_on(warehouse_url, (len(NAMES) * 2,))
+    [service] = scenario.services
     expected: dict[tuple[str, str, str], int] = {}
     for place, name in enumerate(NAMES):
         for number, binding in enumerate(service.sids()[place : place + 2]):
@@ -38,12 +38,12 @@ def test_names_of_any_kind_are_counted_exactly(
         expected[service.sid, "message_type", name] = place + 1
     service.change(service.sids()[-1], binding_type="Über")
     expected[service.sid, "binding_type", "über"] = 1
-    told_now = told(sync(trial))
+    told_now = told(sync(scenario))
     assert len(told_now) == len(expected)
-    assert listed(trial) == expected
+    assert listed(scenario) == expected
     service.remove(service.sids()[:1])
-    sync(trial)
-    after = listed(trial)
+    sync(scenario)
+    after = listed(scenario)
     assert after[service.sid, "message_type", "b"] == 0
     assert after[service.sid, "message_type", "b.c"] == 1
 

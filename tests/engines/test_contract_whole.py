@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from etl.simulator import World
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.tables import bindings
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 TEXTS = {
     "empty": "",
@@ -51,52 +51,54 @@ MOMENTS = {
 
 @pytest.mark.parametrize("column", ["identity", "endpoint"])
 def test_any_text_comes_back_as_it_was(
-    trial_on: Callable[..., Trial], warehouse_url: str, column: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, column: str
 ) -> None:
     """A character that COPY, an array literal, JSON or an escape eats would silently rename a person or lose a device."""
-    trial = trial_on(warehouse_url, (0,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (0,))
+    (service,) = scenario.world.services.values()
     expected = {}
     for number, (name, text) in enumerate(TEXTS.items()):
-        planted = binding(trial.world, number, {column: text, "extra field": {name: [text, None]}})
+        planted = binding(
+            scenario.world, number, {column: text, "extra field": {name: [text, None]}}
+        )
         service.put(planted)
         expected[planted["sid"]] = text
-    assert trial.sync().totals["inserted"] == len(TEXTS)
-    stored = trial.query(f"SELECT sid, {column} AS told, extra FROM bindings")
+    assert scenario.sync().totals["inserted"] == len(TEXTS)
+    stored = scenario.query(f"SELECT sid, {column} AS told, extra FROM bindings")
     assert {row["sid"]: row["told"] for row in stored} == expected
     for row in stored:
         extra = row["extra"] if isinstance(row["extra"], dict) else json.loads(row["extra"])
         assert list(extra["extra field"].values()) == [[expected[row["sid"]], None]]
     for sid in expected:
         service.change(sid, credential_sid="CR" + "d" * 32)
-    assert trial.sync().totals["updated"] == len(TEXTS)
-    past = trial.query(f"SELECT sid, {column} AS told FROM binding_versions")
+    assert scenario.sync().totals["updated"] == len(TEXTS)
+    past = scenario.query(f"SELECT sid, {column} AS told FROM binding_versions")
     assert {row["sid"]: row["told"] for row in past} == expected
-    assert trial.sync().totals["unchanged"] == len(TEXTS)
+    assert scenario.sync().totals["unchanged"] == len(TEXTS)
 
 
 def test_a_dry_run_plans_the_fields_that_the_run_changes(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """Each engine has its own form of times and JSON; compared as it comes, each row had changed."""
-    trial = trial_on(warehouse_url, (0,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (0,))
+    (service,) = scenario.world.services.values()
     before: dict[str, Any] = {
         "extra": {"b": 1e2, "a": [None]},
         "date_created": "2024-03-31T02:30:00.1+02:00",
     }
     for number in range(4):
-        service.put(binding(trial.world, number, before))
-    trial.sync()
+        service.put(binding(scenario.world, number, before))
+    scenario.sync()
     changes: tuple[dict[str, Any], ...] = (
         {"endpoint": "new"},
         {"extra": {}},
         {"date_created": None, "message_types": ["b"]},
     )
     for number, changed in enumerate(changes):
-        service.put(binding(trial.world, number, before | changed))
+        service.put(binding(scenario.world, number, before | changed))
     for arguments in (["--dry-run"], []):
-        [told] = trial.sync(*arguments).services.values()
+        [told] = scenario.sync(*arguments).services.values()
         assert told["changed_fields"] == {
             "endpoint": 1,
             "message_types": 1,
@@ -106,23 +108,23 @@ def test_a_dry_run_plans_the_fields_that_the_run_changes(
 
 
 def test_any_time_comes_back_to_the_microsecond(
-    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+    scenario_on: Callable[..., Scenario], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:
     """Servers of these tests live in odd time zones: a shifted or cut time would show here."""
-    trial = trial_on(warehouse_url, (0,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (0,))
+    (service,) = scenario.world.services.values()
     sent = {
         service.put(
-            binding(trial.world, number, {"date_created": given, "date_updated": None})
+            binding(scenario.world, number, {"date_created": given, "date_updated": None})
         ): kept
         for number, (given, kept) in enumerate(MOMENTS.items())
     }
-    trial.sync()
+    scenario.sync()
     select = sa.text("SELECT sid, date_created, date_updated FROM bindings")
     stored = open_on(warehouse_url).read(lambda conn: conn.execute(select).all())
     assert {sid: written(created) for sid, created, _ in stored} == sent
     assert {updated for _, _, updated in stored} == {None}
-    assert trial.sync().totals["unchanged"] == len(MOMENTS)
+    assert scenario.sync().totals["unchanged"] == len(MOMENTS)
 
 
 NUMBERS = ("1.10", "-0.0", "0.1234567890123456789012345", "1E3", "1e400", "9" * 1000, "1e-1000")
@@ -136,33 +138,33 @@ BY_JSONB = {
 
 
 def test_a_number_of_an_unknown_field_keeps_every_digit(
-    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+    scenario_on: Callable[..., Scenario], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:
     """An amount or a version that comes back as a float is wrong data."""
-    trial = trial_on(warehouse_url, (0,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (0,))
+    (service,) = scenario.world.services.values()
     for number, sent in enumerate(NUMBERS):
-        row = json.dumps(binding(trial.world, number, {}))[:-1]
+        row = json.dumps(binding(scenario.world, number, {}))[:-1]
         service.put(f'{row}, "x": [{sent}]}}'.encode(), key=f"row{number}")
-    trial.sync()
+    scenario.sync()
     stored = open_on(warehouse_url).read(
         lambda conn: conn.scalars(sa.select(sa.cast(bindings.c.extra, sa.Text))).all()
     )
     kept = BY_JSONB if warehouse_url.startswith("postgresql") else {}
     expected = {f'{{"x":[{kept.get(sent, sent)}]}}' for sent in NUMBERS}
     assert {extra.replace(" ", "") for extra in stored} == expected
-    assert trial.sync().totals["unchanged"] == len(NUMBERS)
+    assert scenario.sync().totals["unchanged"] == len(NUMBERS)
 
 
 def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """No subscriptions and unknown subscriptions are different answers to an analyst; so are no identity and an empty one."""
-    trial = trial_on(warehouse_url, (0,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (0,))
+    (service,) = scenario.world.services.values()
     empty = service.put(
         binding(
-            trial.world,
+            scenario.world,
             1,
             {"message_types": [], "identity": "", "endpoint": "", "binding_type": "", "url": ""},
         )
@@ -178,9 +180,9 @@ def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(
             "date_created",
         )
     )
-    null = service.put(binding(trial.world, 2, nothing))
-    trial.sync()
-    stored = trial.stored()
+    null = service.put(binding(scenario.world, 2, nothing))
+    scenario.sync()
+    stored = scenario.stored()
     assert {
         name: stored[empty][name]
         for name in ("message_types", "identity", "endpoint", "binding_type", "url", "extra")
@@ -191,25 +193,27 @@ def test_an_empty_list_is_not_null_and_an_empty_text_is_not_null(
     }
     assert {name: stored[null][name] for name in nothing} == nothing
     nulls = "SELECT sid FROM bindings WHERE message_types IS NULL AND identity IS NULL AND extra IS NULL"
-    assert trial.query(nulls) == [{"sid": null}]
+    assert scenario.query(nulls) == [{"sid": null}]
     service.change(empty, message_types=None)
     service.change(null, message_types=[])
-    assert trial.sync().totals["updated"] == 2
-    assert trial.query("SELECT sid FROM bindings WHERE message_types IS NULL") == [{"sid": empty}]
+    assert scenario.sync().totals["updated"] == 2
+    assert scenario.query("SELECT sid FROM bindings WHERE message_types IS NULL") == [
+        {"sid": empty}
+    ]
 
 
 def test_rejects_are_kept_whole_and_close_when_repaired(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """One bad row costs one row, on every engine, and the row that loads at last closes its reject."""
-    trial = trial_on(warehouse_url, (30,))
-    (service,) = trial.world.services.values()
-    bad = binding(trial.world, 1, {"identity": "a\x00b 😀"})
+    scenario = scenario_on(warehouse_url, (30,))
+    (service,) = scenario.world.services.values()
+    bad = binding(scenario.world, 1, {"identity": "a\x00b 😀"})
     service.put(bad)
     service.put(b'{"sid": "nonsense", "x": "\\\\N {} \'\\u00e9\'"}', key="nameless")
-    totals = trial.sync(expect=None).totals
+    totals = scenario.sync(expect=None).totals
     assert (totals["inserted"], totals["rejected"]) == (30, 2)
-    lines = trial.query(
+    lines = scenario.query(
         "SELECT sid, reason, payload, resolved_at FROM rejected_bindings ORDER BY sid"
     )
     assert {line["sid"] for line in lines} == {None, bad["sid"]}
@@ -218,33 +222,36 @@ def test_rejects_are_kept_whole_and_close_when_repaired(
         next(line["payload"] for line in lines if not line["sid"])
         == '{"sid": "nonsense", "x": "\\\\N {} \'\\u00e9\'"}'
     )
-    assert trial.sync(expect=None).totals["unchanged"] == 30
-    assert trial.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 2}]
+    assert scenario.sync(expect=None).totals["unchanged"] == 30
+    assert scenario.query("SELECT count(*) AS n FROM rejected_bindings") == [{"n": 2}]
     service.remove(["nameless"])
     service.put(bad | {"identity": "ab"})
-    assert trial.sync().totals["inserted"] == 1
-    assert trial.query("SELECT count(*) AS n FROM rejected_bindings WHERE resolved_at IS NULL") == [
-        {"n": 0}
-    ]
-    trial.assert_equal_to_world()
+    assert scenario.sync().totals["inserted"] == 1
+    assert scenario.query(
+        "SELECT count(*) AS n FROM rejected_bindings WHERE resolved_at IS NULL"
+    ) == [{"n": 0}]
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.parametrize(
     "engine_name", ["postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
 )
 def test_every_engine_holds_what_sqlite_holds(
-    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str, tmp_path: Path
+    scenario_on: Callable[..., Scenario], warehouse_url: str, engine_name: str, tmp_path: Path
 ) -> None:
     """The engine must not change the result: the same story, synced side by side, leaves the same content."""
-    trial = trial_on(warehouse_url, (120, 35))
-    witness = Trial(
-        tmp_path, trial.simulator, f"sqlite:///{tmp_path / 'witness.sqlite'}", trial.front
+    scenario = scenario_on(warehouse_url, (120, 35))
+    reference = Scenario(
+        tmp_path,
+        scenario.simulator,
+        f"sqlite:///{tmp_path / 'reference.sqlite'}",
+        scenario.interceptor,
     ).migrate()
-    first, second = trial.world.services.values()
+    first, second = scenario.world.services.values()
     for number, text in enumerate(TEXTS.values()):
         second.put(
             binding(
-                trial.world,
+                scenario.world,
                 number,
                 {"identity": text, "endpoint": text, "chat_service_sid": second.sid},
             )
@@ -267,12 +274,12 @@ def test_every_engine_holds_what_sqlite_holds(
     ]
     for step in steps:
         step()
-        counted = [one.sync(expect=None) for one in (trial, witness)]
+        counted = [one.sync(expect=None) for one in (scenario, reference)]
         assert counted[0].totals == counted[1].totals
     for table, columns in EXPORTED.items():
-        assert export(trial, table, columns) == export(witness, table, columns), table
-    assert export(trial, "bindings", EXPORTED["bindings"]) != []
-    assert export(trial, "binding_versions", EXPORTED["binding_versions"]) != []
+        assert export(scenario, table, columns) == export(reference, table, columns), table
+    assert export(scenario, "bindings", EXPORTED["bindings"]) != []
+    assert export(scenario, "binding_versions", EXPORTED["binding_versions"]) != []
 
 
 CONTENT = (
@@ -296,11 +303,11 @@ DOCUMENTS = {"message_types", "extra"}
 TIMES = {"date_created", "date_updated", "last_updated"}
 
 
-def export(trial: Trial, table: str, columns: str) -> list[str]:
+def export(scenario: Scenario, table: str, columns: str) -> list[str]:
     """The content of a table in one form, in one order."""
     return sorted(
         json.dumps({name: exported(name, value) for name, value in row.items()}, sort_keys=True)
-        for row in trial.query(f"SELECT {columns} FROM {table}")
+        for row in scenario.query(f"SELECT {columns} FROM {table}")
     )
 
 

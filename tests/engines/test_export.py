@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.trial import CONTENT, Trial, plain
+from tests.acceptance.scenario import CONTENT, Scenario, plain
 from tests.engines.fail_at import before
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
@@ -66,16 +66,16 @@ def form(name: str, value: Any) -> Any:
     return plain(name, value)
 
 
-def held(trial: Trial) -> dict[str, dict[str, Any]]:
-    rows = trial.query(f"SELECT {', '.join(COLUMNS)} FROM bindings")
+def held(scenario: Scenario) -> dict[str, dict[str, Any]]:
+    rows = scenario.query(f"SELECT {', '.join(COLUMNS)} FROM bindings")
     return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
 
 
 class Exports:
-    """Exports of one trial, one after the other."""
+    """Exports of one scenario, one after the other."""
 
-    def __init__(self, trial: Trial, folder: Path) -> None:
-        self.trial = trial
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        self.scenario = scenario
         self.folder = folder
         self.numbers = count(1)
         self.until: str | None = None
@@ -83,7 +83,7 @@ class Exports:
     def make(self, *arguments: str) -> tuple[Path, dict[str, Any]]:
         """The folder and its manifest."""
         out = self.folder / f"export-{next(self.numbers)}"
-        manifest = self.trial.run("export", "--out", str(out), "--json", *arguments).json
+        manifest = self.scenario.run("export", "--out", str(out), "--json", *arguments).json
         assert json.loads((out / "manifest.json").read_text()) == manifest
         return out, manifest
 
@@ -96,18 +96,18 @@ class Exports:
 
 
 @pytest.fixture
-def trial(warehouse_url: str, trial_on: Callable[..., Trial]) -> Trial:
-    return trial_on(warehouse_url, (40, 12))
+def scenario(warehouse_url: str, scenario_on: Callable[..., Scenario]) -> Scenario:
+    return scenario_on(warehouse_url, (40, 12))
 
 
 @pytest.fixture
-def exports(trial: Trial, tmp_path: Path) -> Exports:
-    return Exports(trial, tmp_path)
+def exports(scenario: Scenario, tmp_path: Path) -> Exports:
+    return Exports(scenario, tmp_path)
 
 
-def stir(trial: Trial) -> None:
+def stir(scenario: Scenario) -> None:
     """Changes of each kind, and values that a careless writer bends."""
-    first, second = trial.services
+    first, second = scenario.services
     first.delete(3)
     first.touch(4)
     odd, bare = second.sids()[:2]
@@ -117,53 +117,55 @@ def stir(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
-def test_exports_loaded_twice_equal_the_table(exports: Exports, trial: Trial, format_: str) -> None:
+def test_exports_loaded_twice_equal_the_table(
+    exports: Exports, scenario: Scenario, format_: str
+) -> None:
     """A row that is missing, doubled or bent elsewhere is a figure that nobody can explain."""
-    trial.sync()
+    scenario.sync()
     elsewhere = Elsewhere()
     first, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] == 52
     elsewhere.load(first)
-    stir(trial)
-    trial.sync()
+    stir(scenario)
+    scenario.sync()
     second, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] == 4 + 3 + 2 + 2
     for folder in (second, second, first):  # an old one once more, too
         elsewhere.load(folder)
-    assert elsewhere.rows() == held(trial)
+    assert elsewhere.rows() == held(scenario)
     _, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] == 0
 
 
-def test_hard_deleted_rows_are_exported_as_deleted(exports: Exports, trial: Trial) -> None:
+def test_hard_deleted_rows_are_exported_as_deleted(exports: Exports, scenario: Scenario) -> None:
     """`bindings` no longer has them; another warehouse would show them as alive for ever."""
-    trial.settings["deletes"] = {"mode": "hard"}
-    trial.sync()
+    scenario.settings["deletes"] = {"mode": "hard"}
+    scenario.sync()
     elsewhere = Elsewhere()
     elsewhere.load(exports.go_on()[0])
-    gone = set(trial.services[0].delete(3))
-    trial.sync()
-    (back,) = trial.services[0].bring_back(1)
-    trial.sync()
-    trial.services[0].remove([back])
-    trial.sync()
+    gone = set(scenario.services[0].delete(3))
+    scenario.sync()
+    (back,) = scenario.services[0].bring_back(1)
+    scenario.sync()
+    scenario.services[0].remove([back])
+    scenario.sync()
     folder, manifest = exports.go_on()
     assert manifest["rows"] == 3
     elsewhere.load(folder)
     assert set(elsewhere.rows("deleted_at IS NOT NULL")) == gone
-    assert elsewhere.rows("deleted_at IS NULL") == held(trial)
-    trial.services[0].bring_back(3)
-    trial.sync()
+    assert elsewhere.rows("deleted_at IS NULL") == held(scenario)
+    scenario.services[0].bring_back(3)
+    scenario.sync()
     elsewhere.load(exports.go_on()[0])
-    assert elsewhere.rows() == held(trial)
+    assert elsewhere.rows() == held(scenario)
 
 
-def test_since_a_run_and_since_a_time(exports: Exports, trial: Trial) -> None:
+def test_since_a_run_and_since_a_time(exports: Exports, scenario: Scenario) -> None:
     """What is asked for is what comes: the changes of that run, or since that moment."""
-    first = trial.sync().json["run_id"]
+    first = scenario.sync().json["run_id"]
     between = datetime.now(UTC)
-    trial.services[0].touch(5)
-    second = trial.sync().json["run_id"]
+    scenario.services[0].touch(5)
+    second = scenario.sync().json["run_id"]
     rows = {
         since: exports.make("--since", since)[1]["rows"]
         for since in (str(first), str(second), between.isoformat(), "2001-01-01")
@@ -171,7 +173,7 @@ def test_since_a_run_and_since_a_time(exports: Exports, trial: Trial) -> None:
     assert list(rows.values()) == [52, 5, 5, 52]
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).isoformat()
     for since, told in (("99", "the newest run is 2"), (tomorrow, "later than"), ("x", "neither")):
-        refused = trial.run(
+        refused = scenario.run(
             "export", "--out", str(exports.folder / "no"), "--since", since, expect=2
         )
         assert told in refused.err
@@ -179,38 +181,38 @@ def test_since_a_run_and_since_a_time(exports: Exports, trial: Trial) -> None:
 
 
 def test_what_a_run_publishes_after_an_export_is_in_the_next(
-    exports: Exports, trial: Trial
+    exports: Exports, scenario: Scenario
 ) -> None:
     """A run that began before an export and commits after it has the smaller id and may have the earlier stamps."""
-    if trial.warehouse_url.startswith("duckdb"):
+    if scenario.warehouse_url.startswith("duckdb"):
         pytest.skip("DuckDB lets one process in at a time, and it has one connection")
-    trial.sync()
+    scenario.sync()
     elsewhere = Elsewhere()
     elsewhere.load(exports.go_on()[0])
-    stir(trial)
+    stir(scenario)
     # In the publishing transaction, after its stamps are taken and before it commits.
     script = ("export", "--out", str(exports.folder / "amid"), "--json")
     amid: list[dict[str, Any]] = []
 
     def export_amid(_: Any) -> None:
-        process = trial.start(*script, "--since", str(exports.until))
-        amid.append(trial.wait_for(process).json)
+        process = scenario.start(*script, "--since", str(exports.until))
+        amid.append(scenario.wait_for(process).json)
 
     with before("INSERT INTO binding_versions", export_amid):
-        trial.sync()
+        scenario.sync()
     assert len(amid) == 1
     elsewhere.load(exports.folder / "amid")
     exports.until = amid[0]["until"]
     elsewhere.load(exports.go_on()[0])
-    assert elsewhere.rows() == held(trial)
+    assert elsewhere.rows() == held(scenario)
 
 
 def test_a_run_that_was_killed_or_is_not_seen_yet_holds_the_next_export_back(
-    exports: Exports, trial: Trial
+    exports: Exports, scenario: Scenario
 ) -> None:
     """Ids are given before they are committed, and who is taken for dead may only be frozen."""
-    run_id = trial.sync().json["run_id"]
-    trial.sync()
+    run_id = scenario.sync().json["run_id"]
+    scenario.sync()
     assert exports.make()[1]["until"] == str(run_id + 2)
     cases = (
         (
@@ -220,17 +222,17 @@ def test_a_run_that_was_killed_or_is_not_seen_yet_holds_the_next_export_back(
         ("error = 'the process ended without a word'", "error = NULL"),
     )
     for dead, alive in cases:
-        trial.execute(f"UPDATE sync_runs SET {dead} WHERE id = {run_id}")
+        scenario.execute(f"UPDATE sync_runs SET {dead} WHERE id = {run_id}")
         assert exports.make()[1]["until"] == str(run_id)
-        trial.execute(f"UPDATE sync_runs SET {alive} WHERE id = {run_id}")
+        scenario.execute(f"UPDATE sync_runs SET {alive} WHERE id = {run_id}")
     assert exports.make()[1]["until"] == str(run_id + 2)
-    trial.execute(f"DELETE FROM sync_runs WHERE id = {run_id}")
+    scenario.execute(f"DELETE FROM sync_runs WHERE id = {run_id}")
     assert exports.make()[1]["until"] == str(run_id)
 
 
-def test_the_manifest_measures_its_files(exports: Exports, trial: Trial) -> None:
+def test_the_manifest_measures_its_files(exports: Exports, scenario: Scenario) -> None:
     """Who copies the files to a bucket checks them by the manifest."""
-    trial.sync()
+    scenario.sync()
     folder, manifest = exports.make()
     assert {path.name for path in folder.iterdir()} == {
         "manifest.json", *(file["name"] for file in manifest["files"])

@@ -13,7 +13,7 @@ from etl.report.figures import read_figures
 from etl.stopping import Stop
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.tables import binding_versions, bindings
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 
 @pytest.mark.parametrize(("before", "while_it_counts"), [("4MB", "64MB"), ("1GB", "1GB")])
@@ -33,15 +33,17 @@ def test_postgresql_counts_in_memory(
     assert warehouse.read(lambda conn: conn.scalar(given)) == "4MB"
 
 
-def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[..., Trial]) -> None:
+def test_figures_count_what_is_stored(
+    warehouse_url: str, scenario_on: Callable[..., Scenario]
+) -> None:
     """A count that an engine gives in another type, or a day that it cuts in another zone, would bend a chart."""
-    trial = trial_on(warehouse_url, (30, 12))
-    trial.sync()
-    first, second = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (30, 12))
+    scenario.sync()
+    first, second = scenario.world.services.values()
     first.touch(4)
     second.delete(2)
     grown = first.grow(3)
-    trial.sync()
+    scenario.sync()
     warehouse = open_warehouse(
         config.Warehouse(url=SecretStr(warehouse_url)), config.Retry(attempts=2), Stop()
     )
@@ -72,10 +74,10 @@ def test_figures_count_what_is_stored(warehouse_url: str, trial_on: Callable[...
         (now.date(), none | {"inserted": 3, "deleted": 2}, 43),
     ]
     assert sum(sum(by_type.values()) for by_type in figures.ages.values()) == 43
-    people = {(row["chat_service_sid"], row["identity"]) for row in trial.stored().values()}
+    people = {(row["chat_service_sid"], row["identity"]) for row in scenario.stored().values()}
     assert sum(figures.reach.values()) == sum(figures.devices.values()) == len(people)
     assert sum(sum(kinds.values()) for kinds in figures.credentials.values()) == 43
-    stored = [row["message_types"] or [] for row in trial.stored().values()]
+    stored = [row["message_types"] or [] for row in scenario.stored().values()]
     assert figures.coverage == Counter(name for types in stored for name in types)
     assert sum(one.number for one in figures.unusual) < 43 / 2
     assert [run["mode"] for run in figures.runs] == ["sync", "sync"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
 # dbt-core 1.12 wants a file from elsewhere when it is installed.
@@ -58,10 +58,10 @@ class Dbt:
 
 
 @pytest.fixture
-def trial(trial_on: Callable[..., Trial], duckdb_url: str) -> Trial:
-    trial = trial_on(duckdb_url, (40, 12))
-    trial.sync()
-    return trial
+def scenario(scenario_on: Callable[..., Scenario], duckdb_url: str) -> Scenario:
+    scenario = scenario_on(duckdb_url, (40, 12))
+    scenario.sync()
+    return scenario
 
 
 @pytest.fixture
@@ -69,17 +69,17 @@ def dbt(tools: Path, tmp_path: Path, duckdb_url: str) -> Dbt:
     return Dbt(tools / "dbt", tmp_path / "dbt", Path(duckdb_url.removeprefix("duckdb:///")))
 
 
-def test_dbt_builds_what_the_project_says(trial: Trial, dbt: Dbt) -> None:
+def test_dbt_builds_what_the_project_says(scenario: Scenario, dbt: Dbt) -> None:
     """Who copies the project gets models that are right, and is warned of what is odd without being stopped."""
     statuses = dbt.run("build")
     assert set(statuses.values()) == {"success", "pass"}
-    (counted,) = trial.query(
+    (counted,) = scenario.query(
         "SELECT (SELECT SUM(devices) FROM analytics.stg_reachable_users) AS devices, "
         "(SELECT SUM(active) FROM analytics.stg_daily_bindings) AS active, COUNT(*) AS there FROM active_bindings"
     )
     assert counted["devices"] == counted["active"] == counted["there"] == 52
-    trial.services[0].change(trial.services[0].sids()[0], binding_type="webpush")
-    trial.sync()
+    scenario.services[0].change(scenario.services[0].sids()[0], binding_type="webpush")
+    scenario.sync()
     warned = {name for name, status in dbt.run("build").items() if status == "warn"}
     assert len(warned) == 1
     assert "binding_type" in warned.pop()
@@ -94,10 +94,10 @@ def test_dbt_builds_what_the_project_says(trial: Trial, dbt: Dbt) -> None:
     ],
 )
 def test_dbt_sees_the_oldest_service(
-    trial: Trial, dbt: Dbt, moment: str, status: str, code: int
+    scenario: Scenario, dbt: Dbt, moment: str, status: str, code: int
 ) -> None:
     """Of many services the freshest says nothing about the one that nobody has read for days."""
-    trial.execute(
+    scenario.execute(
         f"UPDATE services SET last_complete_at = {moment} "
         "WHERE chat_service_sid = (SELECT MIN(chat_service_sid) FROM services)"
     )
@@ -105,11 +105,11 @@ def test_dbt_sees_the_oldest_service(
 
 
 def test_the_python_of_the_page_runs(
-    trial_on: Callable[..., Trial], tools: Path, tmp_path: Path
+    scenario_on: Callable[..., Scenario], tools: Path, tmp_path: Path
 ) -> None:
     """A first example that fails is the last that is tried."""
     (tmp_path / "demo").mkdir()
-    trial_on(f"sqlite:///{tmp_path / 'demo' / 'bindings.db'}", (40, 12)).sync()
+    scenario_on(f"sqlite:///{tmp_path / 'demo' / 'bindings.db'}", (40, 12)).sync()
     page = (DOCS / "analysts.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     shown = [block for block in blocks if "import pandas" in block or "import polars" in block]

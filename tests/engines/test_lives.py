@@ -12,7 +12,7 @@ import pytest
 
 from etl.sync import prefetch
 from tests.acceptance.crashing import CRASHED, forking
-from tests.acceptance.trial import CONTENT, Trial, plain
+from tests.acceptance.scenario import CONTENT, Scenario, plain
 from tests.engines.lives import KNOWN_TYPES, Ask, Life, Present, check_history, image
 
 ROOT = Path(__file__).parents[2]
@@ -31,17 +31,17 @@ def forker() -> Iterator["subprocess.Popen[str]"]:
 class Fates:
     """Runs of the program over many lives, each compared with the model."""
 
-    def __init__(self, trial: Trial, forker: "subprocess.Popen[str]", seed: int) -> None:
-        self.trial = trial
+    def __init__(self, scenario: Scenario, forker: "subprocess.Popen[str]", seed: int) -> None:
+        self.scenario = scenario
         self.rng = Random(seed)
-        self.lives = [Life(service) for service in trial.services]
+        self.lives = [Life(service) for service in scenario.services]
         self._forker = forker
 
     def turn(self) -> None:
         """Something happens; then a run, which may be killed. After a kill the world holds still until all is read anew."""
         for life in self.lives:
             life.stir(self.rng)
-        self.trial.settings["deletes"] = {"mode": self.rng.choice(("soft", "hard"))}
+        self.scenario.settings["deletes"] = {"mode": self.rng.choice(("soft", "hard"))}
         killed = False
         chosen = self._choose()
         while self.rng.random() < 0.4:
@@ -81,8 +81,8 @@ class Fates:
 
     def _run(self, command: list[str], asks: list[Ask]) -> None:
         """To its end. What goes on where a killed run stopped deletes nothing; the next one does."""
-        self.trial.account["partition_by_type"] = asks == PARTS
-        told = self.trial.run(*command, "--json").json["services"]
+        self.scenario.account["partition_by_type"] = asks == PARTS
+        told = self.scenario.run(*command, "--json").json["services"]
         print(*command, [one["resumed"] for one in told])  # noqa: T201 - shown when a life goes wrong
         for life in self.lives:
             entries = [one for one in told if one["chat_service_sid"] == life.service.sid]
@@ -97,19 +97,19 @@ class Fates:
 
     def _kill(self, command: list[str], asks: list[Ask]) -> bool:
         """At any step, unless the run ends before; what is published by then is whole."""
-        self.trial.account["concurrency"] = 1  # so that no commit is under way in another thread
-        self.trial.account["partition_by_type"] = asks == PARTS
-        self.trial.write_config()
+        self.scenario.account["concurrency"] = 1  # so that no commit is under way in another thread
+        self.scenario.account["partition_by_type"] = asks == PARTS
+        self.scenario.write_config()
         at = self.rng.randint(5, 30 * len(self.lives))
-        order = {"arguments": [*command, "--config", str(self.trial.config_path)], "at": at}
+        order = {"arguments": [*command, "--config", str(self.scenario.config_path)], "at": at}
         assert self._forker.stdin
         assert self._forker.stdout
         print(json.dumps(order | {"batch_pages": BATCH_PAGES}), file=self._forker.stdin, flush=True)
         code = int(self._forker.stdout.readline())
         print("killed" if code == CRASHED else "not killed", *command, at)  # noqa: T201 - as above
         assert code in (0, CRASHED)
-        self.trial.account["concurrency"] = 4
-        self.trial.expire_leases()
+        self.scenario.account["concurrency"] = 4
+        self.scenario.expire_leases()
         stored = self._stored()
         for life in self.lives:
             present = stored[life.service.sid]
@@ -119,7 +119,7 @@ class Fates:
 
     def _stored(self) -> dict[str, Present]:
         found: dict[str, Present] = {life.service.sid: {} for life in self.lives}
-        for sid, row in self.trial.stored().items():
+        for sid, row in self.scenario.stored().items():
             found[row["chat_service_sid"]][sid] = image(row)
         return found
 
@@ -131,15 +131,17 @@ class Fates:
     def _check_tidiness(self) -> None:
         """After a complete reading nothing is staged or leased, and what is in quarantine is what is bad."""
         for table in ("scan_seen", "scan_staged", "scan_absent", "scan_progress", "sync_leases"):
-            assert self.trial.query(f"SELECT * FROM {table}") == [], table
-        rejected = self.trial.query("SELECT sid FROM rejected_bindings WHERE resolved_at IS NULL")
+            assert self.scenario.query(f"SELECT * FROM {table}") == [], table
+        rejected = self.scenario.query(
+            "SELECT sid FROM rejected_bindings WHERE resolved_at IS NULL"
+        )
         assert {row["sid"] for row in rejected} - {None} == set().union(
             *(life.bad for life in self.lives)
         )
 
     def check_histories(self) -> None:
         """Each binding's whole story, as analysts read it."""
-        lines = self.trial.query(
+        lines = self.scenario.query(
             f"SELECT {', '.join(CONTENT)}, valid_from, valid_to, is_deleted, first_seen_at "
             "FROM binding_history ORDER BY sid, valid_from"
         )
@@ -168,7 +170,7 @@ def live(fates: Fates, turns: int) -> None:
 
 @pytest.fixture
 def fates_on(
-    trial_on: Callable[..., Trial],
+    scenario_on: Callable[..., Scenario],
     warehouse_url: str,
     forker: "subprocess.Popen[str]",
     monkeypatch: pytest.MonkeyPatch,
@@ -179,8 +181,8 @@ def fates_on(
     def make(lives: int, seed: int) -> Fates:
         print("seed", seed)  # noqa: T201 - shown when a life goes wrong
         rows = tuple(1 + number % 6 for number in range(lives))
-        trial = trial_on(warehouse_url, rows, max_page_size=2)
-        return Fates(trial, forker, seed)
+        scenario = scenario_on(warehouse_url, rows, max_page_size=2)
+        return Fates(scenario, forker, seed)
 
     return make
 

@@ -7,7 +7,7 @@ import pytest
 from etl.domain.binding import Reject
 from etl.warehouse import migration, quarantine
 from etl.warehouse.connection import Warehouse
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.scenario import Scenario, changes
 from tests.engines.scan_harness import SCOPE, day, sid
 from tests.servers.mariadb import MariaDBServer
 
@@ -28,26 +28,26 @@ def narrow_url(own_mariadb: MariaDBServer) -> str:
 
 @pytest.mark.parametrize("sign", ["x", "\\", "'", "é", "😀"])
 def test_a_row_that_is_longer_than_a_packet_costs_one_row(
-    trial_on: Callable[..., Trial], narrow_url: str, sign: str
+    scenario_on: Callable[..., Scenario], narrow_url: str, sign: str
 ) -> None:
     """The server cuts the connection at such a row: the service then failed at every run, and was told to be unreachable."""
-    trial = trial_on(narrow_url, (20,))
-    service = trial.services[0]
+    scenario = scenario_on(narrow_url, (20,))
+    service = scenario.services[0]
     long, rather_long = service.sids()[3:5]
     service.change(long, endpoint=sign * 2 * MB)
     service.change(rather_long, endpoint="y" * 300_000)
-    assert changes(trial.sync("--dry-run")) == {"inserted": 19, "rejected": 1}
-    assert changes(trial.sync()) == {"inserted": 19, "rejected": 1}
-    assert changes(trial.sync()) == {"rejected": 1}
-    [line] = trial.query("SELECT sid, reason, payload FROM rejected_bindings")
+    assert changes(scenario.sync("--dry-run")) == {"inserted": 19, "rejected": 1}
+    assert changes(scenario.sync()) == {"inserted": 19, "rejected": 1}
+    assert changes(scenario.sync()) == {"rejected": 1}
+    [line] = scenario.query("SELECT sid, reason, payload FROM rejected_bindings")
     assert line["sid"] == long
     assert "bytes that this warehouse takes" in line["reason"]
     assert line["payload"].startswith("{")
     assert "cut off: " in line["payload"][-100:]
-    assert trial.run("rejects", "retry").code == 0
+    assert scenario.run("rejects", "retry").code == 0
     service.change(long, endpoint="short")
-    assert changes(trial.sync()) == {"inserted": 1}
-    trial.assert_equal_to_world()
+    assert changes(scenario.sync()) == {"inserted": 1}
+    scenario.assert_equal_to_world()
 
 
 def test_a_reject_that_is_longer_than_a_packet_keeps_its_beginning(

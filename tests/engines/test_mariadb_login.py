@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from etl import errors
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.engines.test_connecting import OpenOn, complaint
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.mysql_login import MysqlLogin
@@ -100,18 +100,18 @@ def test_a_login_that_the_driver_does_not_know_is_told(open_on: OpenOn) -> None:
 
 @pytest.mark.parametrize("limit", ["account", "server"])
 def test_a_limit_on_connections_is_waited_for(
-    trial_on: Callable[..., Trial], own_mariadb_of_few: MariaDBServer, limit: str
+    scenario_on: Callable[..., Scenario], own_mariadb_of_few: MariaDBServer, limit: str
 ) -> None:
     """Four services of eight failed at once, where one more try would have found a free place."""
     url = own_mariadb_of_few.create_database()
-    trial = trial_on(url, (20,) * 8, latency_ms=20)
+    scenario = scenario_on(url, (20,) * 8, latency_ms=20)
     name = "WITH MAX_USER_CONNECTIONS 2" if limit == "account" else ""
     own_mariadb_of_few.execute(f"CREATE USER few {name}")
     own_mariadb_of_few.execute("GRANT ALL ON *.* TO few")
     own_mariadb_of_few.execute("REVOKE CONNECTION ADMIN ON *.* FROM few")
-    trial.settings["warehouse"]["url"] = url.replace("root@", "few@")
-    trial.settings["retry"] = {"attempts": 100, "max_wait_seconds": 0.2}
-    assert trial.sync().totals["inserted"] == 160
+    scenario.settings["warehouse"]["url"] = url.replace("root@", "few@")
+    scenario.settings["retry"] = {"attempts": 100, "max_wait_seconds": 0.2}
+    assert scenario.sync().totals["inserted"] == 160
 
 
 def test_too_many_connections_are_told(

@@ -16,7 +16,7 @@ from etl.warehouse import leases, migration, tables
 from etl.warehouse.connection import Warehouse, open_warehouse
 from etl.warehouse.leases import Holder
 from etl.warehouse.views import COMMENTS
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.engines.scan_harness import SCOPE
 from tests.engines.test_migrations import differences
 
@@ -70,21 +70,21 @@ def test_two_that_migrate_at_once_take_turns(
 
 
 def test_check_tells_whether_the_warehouse_is_at_head(
-    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+    scenario_on: Callable[..., Scenario], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:
     """A deployment asks before it starts the job: the answer is an exit code, and no run starts on an old warehouse."""
-    trial = trial_on(warehouse_url, (5,))
-    assert tables.HEAD in trial.run("migrate", "--check").out
+    scenario = scenario_on(warehouse_url, (5,))
+    assert tables.HEAD in scenario.run("migrate", "--check").out
     warehouse = open_on(warehouse_url)
     older = migration.known_revisions()[1]
     migration.downgrade(warehouse, older)
     warehouse.close()
     for command in (("migrate", "--check"), ("sync", "--json")):
-        result = trial.run(*command, expect=7)
+        result = scenario.run(*command, expect=7)
         assert f"at revision {older}" in result.err
         assert "bindings-etl migrate" in result.err
-    trial.run("migrate")
-    assert trial.sync().totals["inserted"] == 5
+    scenario.run("migrate")
+    assert scenario.sync().totals["inserted"] == 5
     warehouse = open_on(warehouse_url)
     migration.downgrade(warehouse, "base")
     with pytest.raises(WarehouseOutdated, match="no tables yet"):
@@ -95,39 +95,39 @@ def test_check_tells_whether_the_warehouse_is_at_head(
     "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
 )
 def test_the_printed_sql_builds_the_warehouse(
-    trial_on: Callable[..., Trial],
+    scenario_on: Callable[..., Scenario],
     warehouse_url: str,
     engine_name: str,
     open_on: Callable[..., Warehouse],
 ) -> None:
     """A DBA who runs the reviewed SQL by hand must get exactly what `migrate` makes."""
-    trial = trial_on(warehouse_url, (5,))
+    scenario = scenario_on(warehouse_url, (5,))
     warehouse = open_on(warehouse_url)
     migration.downgrade(warehouse, "base")
     warehouse.transact(lambda conn: conn.execute(sa.text("DROP TABLE bindings_etl_version")))
-    script = trial.run("migrate", "--sql").out
+    script = scenario.run("migrate", "--sql").out
     warehouse.transact(partial(run_script, script=script))
     views = warehouse.read(lambda conn: set(sa.inspect(conn).get_view_names()))
     assert set(COMMENTS) <= views
     assert differences(warehouse, engine_name) == []
     warehouse.close()
-    trial.run("migrate", "--check")
-    assert trial.sync().totals["inserted"] == 5
+    scenario.run("migrate", "--check")
+    assert scenario.sync().totals["inserted"] == 5
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
 def test_the_printed_sql_makes_the_schema_and_goes_into_it(
-    trial_on: Callable[..., Trial], warehouse_url: str, open_on: Callable[..., Warehouse]
+    scenario_on: Callable[..., Scenario], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:
     """Tables in the wrong schema would be found by nobody, least of all by the job."""
-    trial = trial_on(warehouse_url, (5,))
-    trial.settings["warehouse"]["schema"] = "Push data"
-    script = trial.run("migrate", "--sql").out
+    scenario = scenario_on(warehouse_url, (5,))
+    scenario.settings["warehouse"]["schema"] = "Push data"
+    script = scenario.run("migrate", "--sql").out
     warehouse = open_on(warehouse_url)
     warehouse.transact(partial(run_script, script=script))
     warehouse.close()
-    trial.run("migrate", "--check")
-    assert trial.sync().totals["inserted"] == 5
+    scenario.run("migrate", "--check")
+    assert scenario.sync().totals["inserted"] == 5
 
 
 def run_script(conn: sa.Connection, script: str) -> None:

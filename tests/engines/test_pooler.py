@@ -8,7 +8,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.servers import pgbouncer
 from tests.servers.postgres import PostgresServer
 
@@ -26,22 +26,22 @@ def pooled_url(
 
 
 def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
-    trial_on: Callable[..., Trial], pooled_url: str, empty_postgres18_url: str
+    scenario_on: Callable[..., Scenario], pooled_url: str, empty_postgres18_url: str
 ) -> None:
     """What a session sets stays in a backend that the next transaction of the other warehouse gets."""
-    trial = trial_on(pooled_url, (150, 90), schema="one")
-    trial.account |= {"page_size": 20, "concurrency": 4}
+    scenario = scenario_on(pooled_url, (150, 90), schema="one")
+    scenario.account |= {"page_size": 20, "concurrency": 4}
     running = []
     for schema in ("two", "one"):
-        trial.settings["warehouse"]["schema"] = schema
-        trial.config_path = trial.folder / f"{schema}.yaml"
-        trial.migrate()
+        scenario.settings["warehouse"]["schema"] = schema
+        scenario.config_path = scenario.folder / f"{schema}.yaml"
+        scenario.migrate()
     for schema in ("two", "one"):
-        trial.settings["warehouse"]["schema"] = schema
-        trial.config_path = trial.folder / f"{schema}.yaml"
-        running.append(trial.start("sync", "--json"))
+        scenario.settings["warehouse"]["schema"] = schema
+        scenario.config_path = scenario.folder / f"{schema}.yaml"
+        running.append(scenario.start("sync", "--json"))
     for process in running:
-        trial.wait_for(process)
+        scenario.wait_for(process)
     with psycopg.connect(empty_postgres18_url, autocommit=True) as conn:
         for schema in ("one", "two"):
             counted = conn.execute(f'SELECT count(*) FROM "{schema}".bindings'.encode()).fetchone()
@@ -51,10 +51,10 @@ def test_two_warehouses_side_by_side_behind_a_pooler_do_not_mix(
 
 
 def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
-    trial_on: Callable[..., Trial], pooled_url: str
+    scenario_on: Callable[..., Scenario], pooled_url: str
 ) -> None:
     """Another program's search path or time zone must not decide what is written where, nor ours what it does."""
-    trial = trial_on(pooled_url, (30,))
+    scenario = scenario_on(pooled_url, (30,))
     strangers = [psycopg.connect(pooled_url, autocommit=False) for _ in range(2)]
     for stranger in strangers:  # both backends, while neither is free for the other
         stranger.execute("SET search_path TO pg_catalog")
@@ -62,7 +62,7 @@ def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
         stranger.execute("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
     for stranger in strangers:
         stranger.commit()
-    trial.sync()
+    scenario.sync()
     names = ("search_path", "lock_timeout", "statement_timeout")
     for stranger in strangers:  # each has one of the two, as it left it
         left = [stranger.execute(f"SHOW {name}".encode()).fetchone() for name in names]
@@ -73,4 +73,4 @@ def test_a_strangers_settings_in_a_pooled_backend_change_nothing(
     for stranger in strangers:
         stranger.commit()
         stranger.close()
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()

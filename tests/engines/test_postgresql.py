@@ -16,7 +16,7 @@ from etl.warehouse import absences, migration, staging, tables
 from etl.warehouse.connection import Warehouse, limits_of
 from etl.warehouse.engines.postgresql.sessions import connect
 from etl.warehouse.views import COMMENTS
-from tests.acceptance.trial import Trial, wait_until
+from tests.acceptance.scenario import Scenario, wait_until
 from tests.engines.scan_harness import SERVICE, ScanHarness, sent
 from tests.servers.folder import lend_database
 from tests.servers.postgres import PostgresServer
@@ -94,21 +94,21 @@ def test_a_fault_of_a_statement_is_told_as_that(
 
 @every_postgresql
 def test_an_unchanged_repeat_makes_no_dead_row(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """Each rewritten row is a dead one for vacuum and a record for every replica: a repeat must cost none."""
-    trial = trial_on(warehouse_url)
-    trial.sync()
+    scenario = scenario_on(warehouse_url)
+    scenario.sync()
 
     def written() -> list[dict[str, object]]:
-        return trial.query(
+        return scenario.query(
             "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del, n_dead_tup FROM pg_stat_user_tables "
             "WHERE relname IN ('bindings', 'binding_versions', 'rejected_bindings') ORDER BY relname"
         )
 
     before = written()
     assert before[1]["n_tup_ins"] == 52
-    assert trial.sync().totals["unchanged"] == 52
+    assert scenario.sync().totals["unchanged"] == 52
     assert written() == before
 
 
@@ -135,52 +135,52 @@ def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehou
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
 def test_the_schema_of_the_configuration_is_where_everything_lies(
-    trial_on: Callable[..., Trial], empty_url: str
+    scenario_on: Callable[..., Scenario], empty_url: str
 ) -> None:
     """A warehouse is shared: tables in the wrong schema collide with others', or nobody finds them."""
     schema = "Push data"
-    trial = trial_on(empty_url, schema=schema)
-    assert trial.sync().totals["inserted"] == 52
-    assert trial.sync().totals["unchanged"] == 52
+    scenario = scenario_on(empty_url, schema=schema)
+    assert scenario.sync().totals["inserted"] == 52
+    assert scenario.sync().totals["unchanged"] == 52
     query = "SELECT table_schema, table_name FROM information_schema.tables "
     query += "WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
-    found = {(row["table_schema"], row["table_name"]) for row in trial.query(query)}
+    found = {(row["table_schema"], row["table_name"]) for row in scenario.query(query)}
     assert {one for one, _ in found} == {schema}
     assert {*tables.metadata.tables, "bindings_etl_version", "active_bindings"} <= {
         name for _, name in found
     }
-    assert trial.query(f'SELECT count(*) AS n FROM "{schema}".active_bindings') == [{"n": 52}]
-    trial.run("migrate", "--check")
+    assert scenario.query(f'SELECT count(*) AS n FROM "{schema}".active_bindings') == [{"n": 52}]
+    scenario.run("migrate", "--check")
 
 
 def test_on_mariadb_the_schema_is_the_database(
-    trial_on: Callable[..., Trial], empty_mariadb_url: str
+    scenario_on: Callable[..., Scenario], empty_mariadb_url: str
 ) -> None:
     """On MariaDB a schema is a database; the setting has to lead there, whatever the URL names."""
     elsewhere = sa.make_url(empty_mariadb_url)
-    trial = trial_on(
+    scenario = scenario_on(
         elsewhere.set(database="mysql").render_as_string(hide_password=False),
         schema=elsewhere.database,
     )
-    assert trial.sync().totals["inserted"] == 52
-    trial.warehouse_url = empty_mariadb_url
-    trial.assert_equal_to_world()
+    assert scenario.sync().totals["inserted"] == 52
+    scenario.warehouse_url = empty_mariadb_url
+    scenario.assert_equal_to_world()
 
 
-def as_small_role(trial: Trial, schema: str = "push") -> str:
-    """Make a role that owns nothing, and let the trial's job use it."""
-    url = sa.make_url(trial.warehouse_url)
+def as_small_role(scenario: Scenario, schema: str = "push") -> str:
+    """Make a role that owns nothing, and let the scenario's job use it."""
+    url = sa.make_url(scenario.warehouse_url)
     role = f"small_{url.database}"
-    trial.execute(f"CREATE ROLE {role} LOGIN")
-    trial.settings["warehouse"]["url"] = url.set(username=role).render_as_string(
+    scenario.execute(f"CREATE ROLE {role} LOGIN")
+    scenario.settings["warehouse"]["url"] = url.set(username=role).render_as_string(
         hide_password=False
     )
     return role
 
 
-def story(trial: Trial) -> int:
+def story(scenario: Scenario) -> int:
     """Everything a job does: load, change, delete in both ways, return, reject, repair; gives the first exit code but 0."""
-    service = trial.services[0]
+    service = scenario.services[0]
     steps: list[Callable[[], object]] = [
         lambda: None,
         lambda: [
@@ -192,18 +192,18 @@ def story(trial: Trial) -> int:
         lambda: [
             service.remove(["BS" + "0" * 32]),
             service.delete(1),
-            trial.settings.update(deletes={"mode": "hard"}),
+            scenario.settings.update(deletes={"mode": "hard"}),
         ],
         lambda: [
             service.put(service.bindings[service.sids()[0]] | {"binding_type": "web"}),
-            trial.account.update(partition_by_type=True),
+            scenario.account.update(partition_by_type=True),
         ],
         lambda: None,
-        lambda: [trial.account.update(partition_by_type=False)],
+        lambda: [scenario.account.update(partition_by_type=False)],
     ]
     for step in steps:
         step()
-        code = trial.sync(expect=None).code
+        code = scenario.sync(expect=None).code
         if code:
             return code
     return 0
@@ -223,59 +223,59 @@ def push_url(postgres18_server: PostgresServer, warehouse_in_push: str) -> Itera
     yield from lend_database(postgres18_server, warehouse_in_push)
 
 
-def drop_role(trial: Trial, role: str) -> None:
-    trial.execute(f"DROP OWNED BY {role}")
-    trial.execute(f"DROP ROLE {role}")
+def drop_role(scenario: Scenario, role: str) -> None:
+    scenario.execute(f"DROP OWNED BY {role}")
+    scenario.execute(f"DROP ROLE {role}")
 
 
 def test_the_job_runs_under_a_role_that_owns_nothing(
-    trial_on: Callable[..., Trial], push_url: str
+    scenario_on: Callable[..., Scenario], push_url: str
 ) -> None:
     """The nightly job must not need the right to drop a table."""
-    trial = trial_on(push_url, (20,), schema="push")
-    role = as_small_role(trial)
+    scenario = scenario_on(push_url, (20,), schema="push")
+    role = as_small_role(scenario)
     for privilege, kind, name in single_grants():
-        trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+        scenario.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
     try:
-        assert story(trial) == 0
-        trial.run("migrate", "--check")
-        assert trial.run("migrate", expect=None).code == 0  # nothing to do is no DDL
+        assert story(scenario) == 0
+        scenario.run("migrate", "--check")
+        assert scenario.run("migrate", expect=None).code == 0  # nothing to do is no DDL
     finally:
-        drop_role(trial, role)
+        drop_role(scenario, role)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("revoked", single_grants(), ids=" ".join)
 def test_no_grant_is_superfluous(
-    trial_on: Callable[..., Trial], push_url: str, revoked: tuple[str, str, str]
+    scenario_on: Callable[..., Scenario], push_url: str, revoked: tuple[str, str, str]
 ) -> None:
     """A privilege that the job does not need is one that a thief of its password does not need to get."""
-    trial = trial_on(push_url, (20,), schema="push")
-    role = as_small_role(trial)
+    scenario = scenario_on(push_url, (20,), schema="push")
+    role = as_small_role(scenario)
     for privilege, kind, name in single_grants():
         if (privilege, kind, name) != revoked:
-            trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+            scenario.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
     try:
-        assert story(trial) != 0
+        assert story(scenario) != 0
     finally:
-        drop_role(trial, role)
+        drop_role(scenario, role)
 
 
 def test_a_missing_privilege_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], push_url: str
+    scenario_on: Callable[..., Scenario], push_url: str
 ) -> None:
     """Who sets up the role has to learn that a GRANT is missing, and where they are listed."""
-    trial = trial_on(push_url, (20,), schema="push")
-    role = as_small_role(trial)
+    scenario = scenario_on(push_url, (20,), schema="push")
+    role = as_small_role(scenario)
     for privilege, kind, name in single_grants():
         if (privilege, name) != ("INSERT", "bindings"):
-            trial.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
+            scenario.execute(f"GRANT {privilege} ON {kind} {full_name(kind, name)} TO {role}")
     try:
-        result = trial.sync(expect=7)
+        result = scenario.sync(expect=7)
         assert "lacks a privilege" in result.out
         assert "Traceback" not in result.err
     finally:
-        drop_role(trial, role)
+        drop_role(scenario, role)
 
 
 def documented(mark: str, database: str) -> list[str]:
@@ -295,7 +295,7 @@ def documented(mark: str, database: str) -> list[str]:
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16", "mariadb"], indirect=True)
 def test_the_documented_grants_are_enough(
-    trial_on: Callable[..., Trial],
+    scenario_on: Callable[..., Scenario],
     warehouse_url: str,
     engine_name: str,
     open_on: Callable[..., Warehouse],
@@ -304,73 +304,73 @@ def test_the_documented_grants_are_enough(
     url = sa.make_url(warehouse_url)
     database = str(url.database)
     server, schema = ("mariadb", None) if engine_name == "mariadb" else ("postgresql", "twilio")
-    trial = trial_on(warehouse_url, (20,))
+    scenario = scenario_on(warehouse_url, (20,))
     migration.downgrade(open_on(warehouse_url), "base")
-    trial.settings["warehouse"]["schema"] = schema
+    scenario.settings["warehouse"]["schema"] = schema
     for statement in documented(f"{server}, administrator", database):
-        trial.execute(statement)
+        scenario.execute(statement)
 
     def as_role(role: str) -> str:
         return url.set(username=f"{role}_{database}").render_as_string(hide_password=False)
 
     try:
-        trial.warehouse_url = trial.settings["warehouse"]["url"] = as_role("owner")
-        trial.run("migrate")
+        scenario.warehouse_url = scenario.settings["warehouse"]["url"] = as_role("owner")
+        scenario.run("migrate")
         for statement in documented(f"{server}, owner", database):
-            trial.execute(statement)
-        trial.settings["warehouse"]["url"] = as_role("job")
-        assert story(trial) == 0
+            scenario.execute(statement)
+        scenario.settings["warehouse"]["url"] = as_role("job")
+        assert story(scenario) == 0
         for command in (
             ("check",),
             ("status",),
             ("migrate", "--check"),
             ("purge", "--deleted-before", "1d"),
         ):
-            trial.run(*command)
+            scenario.run(*command)
         if engine_name == "mariadb":
-            trial.warehouse_url = warehouse_url
+            scenario.warehouse_url = warehouse_url
             for statement in documented("mariadb, administrator, analysts", database):
-                trial.execute(statement)
-            trial.execute(f"DROP USER owner_{database}")
-            trial.run("status")
-            assert_reads_views_only(trial, as_role("analyst"))
+                scenario.execute(statement)
+            scenario.execute(f"DROP USER owner_{database}")
+            scenario.run("status")
+            assert_reads_views_only(scenario, as_role("analyst"))
     finally:
-        trial.warehouse_url = warehouse_url
-        drop_roles(trial, engine_name, database)
+        scenario.warehouse_url = warehouse_url
+        drop_roles(scenario, engine_name, database)
 
 
-def assert_reads_views_only(trial: Trial, url: str) -> None:
+def assert_reads_views_only(scenario: Scenario, url: str) -> None:
     """MariaDB's views that carry the user who made them fail for everybody once that user is dropped."""
-    trial.warehouse_url = url
+    scenario.warehouse_url = url
     for view in COMMENTS:
-        trial.query(f"SELECT * FROM {view}")
+        scenario.query(f"SELECT * FROM {view}")
     with pytest.raises(sa.exc.DBAPIError):
-        trial.query("SELECT payload FROM rejected_bindings")
+        scenario.query("SELECT payload FROM rejected_bindings")
 
 
-def drop_roles(trial: Trial, engine_name: str, database: str) -> None:
+def drop_roles(scenario: Scenario, engine_name: str, database: str) -> None:
     if engine_name == "mariadb":
         for role in ("job", "owner", "analyst"):
-            trial.execute(f"DROP USER IF EXISTS {role}_{database}")
+            scenario.execute(f"DROP USER IF EXISTS {role}_{database}")
     else:
         for role in ("job", "owner"):
-            drop_role(trial, f"{role}_{database}")
+            drop_role(scenario, f"{role}_{database}")
 
 
 def test_check_names_every_privilege_that_is_missing(
-    trial_on: Callable[..., Trial], push_url: str
+    scenario_on: Callable[..., Scenario], push_url: str
 ) -> None:
     """A preflight that is content, and a run that then fails for a sequence or a view, is worse than none."""
-    trial = trial_on(push_url, (20,), schema="push")
-    role = as_small_role(trial)
-    trial.execute(f"GRANT USAGE ON SCHEMA push TO {role}")
-    trial.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA push TO {role}")
-    trial.execute(f"REVOKE SELECT ON push.service_freshness FROM {role}")
-    trial.execute(f"REVOKE DELETE ON push.bindings FROM {role}")
+    scenario = scenario_on(push_url, (20,), schema="push")
+    role = as_small_role(scenario)
+    scenario.execute(f"GRANT USAGE ON SCHEMA push TO {role}")
+    scenario.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA push TO {role}")
+    scenario.execute(f"REVOKE SELECT ON push.service_freshness FROM {role}")
+    scenario.execute(f"REVOKE DELETE ON push.bindings FROM {role}")
     try:
         told = {
             one["message"].partition(";")[0]
-            for one in trial.run("check", "--json", expect=7).json["findings"]
+            for one in scenario.run("check", "--json", expect=7).json["findings"]
             if not one["ok"]
         }
         sequences = [name for privilege, kind, name in single_grants() if kind == "SEQUENCE"]
@@ -381,20 +381,20 @@ def test_check_names_every_privilege_that_is_missing(
         )
         assert told == {f"the role lacks the privilege {one}" for one in may_not}
     finally:
-        drop_role(trial, role)
+        drop_role(scenario, role)
 
 
 def test_check_tells_a_read_only_warehouse_once(
-    trial_on: Callable[..., Trial], sqlite_url: str
+    scenario_on: Callable[..., Scenario], sqlite_url: str
 ) -> None:
     """No GRANT helps where the file is read-only, and forty lines hide the one that counts."""
-    trial = trial_on(sqlite_url, (5,))
-    trial.settings["warehouse"]["url"] = (
+    scenario = scenario_on(sqlite_url, (5,))
+    scenario.settings["warehouse"]["url"] = (
         f"sqlite:///file:{sqlite_url.removeprefix('sqlite:///')}?mode=ro&uri=true"
     )
     findings = [
         one["message"]
-        for one in trial.run("check", "--json", expect=7).json["findings"]
+        for one in scenario.run("check", "--json", expect=7).json["findings"]
         if not one["ok"]
     ]
     assert len(findings) == 1
@@ -403,18 +403,18 @@ def test_check_tells_a_read_only_warehouse_once(
 
 @every_postgresql
 def test_migrate_needs_no_more_than_to_create_in_its_schema(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """A DBA prepares a schema and hands it over; `migrate` must not ask for the whole database."""
-    trial = trial_on(warehouse_url, (20,))
-    role = as_small_role(trial)
-    trial.execute(f"CREATE SCHEMA handed_over AUTHORIZATION {role}")
-    trial.settings["warehouse"]["schema"] = "handed_over"
+    scenario = scenario_on(warehouse_url, (20,))
+    role = as_small_role(scenario)
+    scenario.execute(f"CREATE SCHEMA handed_over AUTHORIZATION {role}")
+    scenario.settings["warehouse"]["schema"] = "handed_over"
     try:
-        trial.run("migrate")
-        assert story(trial) == 0
+        scenario.run("migrate")
+        assert story(scenario) == 0
     finally:
-        drop_role(trial, role)
+        drop_role(scenario, role)
 
 
 @every_postgresql
@@ -477,9 +477,9 @@ def test_a_session_that_nobody_holds_is_closed_without_a_warning(empty_url: str)
 
 
 def test_the_mariadb_name_of_the_url_is_as_good_as_the_mysql_one(
-    trial_on: Callable[..., Trial], mariadb_url: str
+    scenario_on: Callable[..., Scenario], mariadb_url: str
 ) -> None:
     """The contract takes both; a user of MariaDB writes mariadb:// first of all."""
-    trial = trial_on(mariadb_url.replace("mysql+pymysql", "mariadb+pymysql"), (20,))
-    assert trial.sync().totals["inserted"] == 20
-    trial.assert_equal_to_world()
+    scenario = scenario_on(mariadb_url.replace("mysql+pymysql", "mariadb+pymysql"), (20,))
+    assert scenario.sync().totals["inserted"] == 20
+    scenario.assert_equal_to_world()

@@ -16,8 +16,8 @@ from etl import errors
 from etl.simulator.replies import Reply
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.crashing import CRASHED
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Scenario
 from tests.engines import fail_at
 from tests.servers.mariadb import MariaDBServer
 
@@ -36,42 +36,44 @@ def kill_session(conn: sa.Connection) -> None:
     "place", ["UPDATE scan_progress", "INSERT INTO scan_staged", "INSERT INTO bindings", "COMMIT"]
 )
 def test_mariadb_a_killed_session_costs_one_more_try(
-    trial_on: Callable[..., Trial], mariadb_url: str, place: str
+    scenario_on: Callable[..., Scenario], mariadb_url: str, place: str
 ) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
-    trial = trial_on(mariadb_url, (40,))
+    scenario = scenario_on(mariadb_url, (40,))
     with fail_at.before(place, kill_session) as hits:
-        result = trial.sync()
+        result = scenario.sync()
     assert hits.count == 1
     assert "transaction.retried" in result.err
     assert result.totals["inserted"] == 40
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.parametrize("code", [1213, 1205, 1020])
 def test_mariadb_a_conflict_is_tried_again(
-    trial_on: Callable[..., Trial], mariadb_url: str, code: int
+    scenario_on: Callable[..., Scenario], mariadb_url: str, code: int
 ) -> None:
     """A deadlock or a lock wait says that the same transaction will do next time."""
-    trial = trial_on(mariadb_url, (40,))
-    trial.execute("CREATE SEQUENCE mishaps NOCACHE")
-    trial.execute(
+    scenario = scenario_on(mariadb_url, (40,))
+    scenario.execute("CREATE SEQUENCE mishaps NOCACHE")
+    scenario.execute(
         f"""CREATE TRIGGER mishap BEFORE INSERT ON bindings FOR EACH ROW
         IF NEXTVAL(mishaps) < 3 THEN SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = {code}, MESSAGE_TEXT = 'mishap'; END IF"""
     )
-    result = trial.sync()
+    result = scenario.sync()
     assert result.err.count("WarehouseConflict") == 2
     assert result.totals["inserted"] == 40
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(
-    trial_on: Callable[..., Trial], mariadb_url: str
+    scenario_on: Callable[..., Scenario], mariadb_url: str
 ) -> None:
     """Error 1205 undoes only the statement, so going on without a rollback would publish half."""
-    trial = trial_on(f"{mariadb_url}&init_command=SET SESSION innodb_lock_wait_timeout=1", (40,))
-    trial.sync()
-    (service,) = trial.services
+    scenario = scenario_on(
+        f"{mariadb_url}&init_command=SET SESSION innodb_lock_wait_timeout=1", (40,)
+    )
+    scenario.sync()
+    (service,) = scenario.services
     service.delete(2)
     service.touch(10)
     other = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
@@ -86,67 +88,67 @@ def test_mariadb_a_lock_that_is_held_too_long_is_waited_for_again(
 
         sa.event.listen(sa.Engine, "handle_error", free)
         try:
-            result = trial.sync()
+            result = scenario.sync()
         finally:
             sa.event.remove(sa.Engine, "handle_error", free)
     assert freed.is_set()
     assert "WarehouseConflict" in result.err
     assert (result.totals["updated"], result.totals["deleted"]) == (10, 2)
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_mariadb_a_crash_in_the_middle_of_a_run_is_survived(
-    trial_on: Callable[..., Trial], own_mariadb: MariaDBServer
+    scenario_on: Callable[..., Scenario], own_mariadb: MariaDBServer
 ) -> None:
     """MariaDB keeps what was staged; a run that outlives the crash ends as if there had been none."""
-    trial = trial_on(own_mariadb.create_database(), (120,))
-    trial.account["page_size"] = 2
+    scenario = scenario_on(own_mariadb.create_database(), (120,))
+    scenario.account["page_size"] = 2
     done = threading.Event()
 
     def watch(request: Request) -> Reply | None:
         if request.is_listing and request.page >= 55 and not done.is_set():
             done.set()
-            while trial.query("SELECT count(*) AS n FROM scan_seen") == [{"n": 0}]:
+            while scenario.query("SELECT count(*) AS n FROM scan_seen") == [{"n": 0}]:
                 pass
             own_mariadb.restart()
         return None
 
-    trial.front.watch = watch
-    assert trial.sync().totals["inserted"] == 120
-    trial.assert_equal_to_world()
+    scenario.interceptor.watch = watch
+    assert scenario.sync().totals["inserted"] == 120
+    scenario.assert_equal_to_world()
 
 
 def test_mariadb_a_read_only_server_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], own_mariadb: MariaDBServer
+    scenario_on: Callable[..., Scenario], own_mariadb: MariaDBServer
 ) -> None:
     """A replica takes no writes; whoever points the job there has to read so."""
     url = own_mariadb.create_database()
-    trial = trial_on(url, (40,))
-    trial.execute("CREATE USER small@'127.0.0.1'")
-    trial.execute("GRANT ALL ON *.* TO small@'127.0.0.1'")
-    trial.execute("REVOKE READ_ONLY ADMIN ON *.* FROM small@'127.0.0.1'")
-    trial.execute("SET GLOBAL read_only = ON")
-    trial.settings["warehouse"]["url"] = url.replace("root@", "small@")
-    result = trial.sync(expect=7)
+    scenario = scenario_on(url, (40,))
+    scenario.execute("CREATE USER small@'127.0.0.1'")
+    scenario.execute("GRANT ALL ON *.* TO small@'127.0.0.1'")
+    scenario.execute("REVOKE READ_ONLY ADMIN ON *.* FROM small@'127.0.0.1'")
+    scenario.execute("SET GLOBAL read_only = ON")
+    scenario.settings["warehouse"]["url"] = url.replace("root@", "small@")
+    result = scenario.sync(expect=7)
     assert "is read-only" in result.err
     assert "Traceback" not in result.err
-    trial.execute("SET GLOBAL read_only = OFF")
-    assert trial.sync().totals["inserted"] == 40
+    scenario.execute("SET GLOBAL read_only = OFF")
+    assert scenario.sync().totals["inserted"] == 40
 
 
 # --- SQLite ---
 
 
 def test_sqlite_a_writer_elsewhere_is_waited_for(
-    trial_on: Callable[..., Trial], sqlite_url: str, tmp_path: Path
+    scenario_on: Callable[..., Scenario], sqlite_url: str, tmp_path: Path
 ) -> None:
     """Somebody's open transaction in a SQL shell must not fail the nightly run."""
-    trial = trial_on(sqlite_url, (40,))
+    scenario = scenario_on(sqlite_url, (40,))
     locked, free = threading.Event(), threading.Event()
 
     def hold() -> None:
         other = sqlite3.connect(
-            trial.warehouse_url.removeprefix("sqlite:///"), isolation_level=None
+            scenario.warehouse_url.removeprefix("sqlite:///"), isolation_level=None
         )
         other.execute("BEGIN IMMEDIATE")
         locked.set()
@@ -163,49 +165,49 @@ def test_sqlite_a_writer_elsewhere_is_waited_for(
             threading.Timer(0.5, free.set).start()
         return None
 
-    trial.front.watch = watch
-    assert trial.sync().totals["inserted"] == 40
+    scenario.interceptor.watch = watch
+    assert scenario.sync().totals["inserted"] == 40
     holder.join()
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_sqlite_a_writer_that_never_ends_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+    scenario_on: Callable[..., Scenario], sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After a bounded wait the run ends by saying who is in the way, and the next run does the work."""
     monkeypatch.setattr("etl.warehouse.connection._SHORTEST_LOCK", 0.02)
-    trial = trial_on(sqlite_url, (40,))
-    trial.settings["retry"]["timeout_seconds"] = 0.02
+    scenario = scenario_on(sqlite_url, (40,))
+    scenario.settings["retry"]["timeout_seconds"] = 0.02
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    result = trial.sync(expect=7)
+    result = scenario.sync(expect=7)
     assert "busy with another transaction" in result.err
     assert "Traceback" not in result.err
     other.close()
-    assert trial.sync().totals["inserted"] == 40
+    assert scenario.sync().totals["inserted"] == 40
 
 
 def test_sqlite_a_read_only_file_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], sqlite_url: str
+    scenario_on: Callable[..., Scenario], sqlite_url: str
 ) -> None:
     """A warehouse that the job may only read has to be named as that."""
-    trial = trial_on(sqlite_url, (40,))
+    scenario = scenario_on(sqlite_url, (40,))
     path = sqlite_url.removeprefix("sqlite:///")
-    trial.settings["warehouse"]["url"] = f"sqlite:///file:{path}?mode=ro&uri=true"
-    result = trial.sync(expect=7)
+    scenario.settings["warehouse"]["url"] = f"sqlite:///file:{path}?mode=ro&uri=true"
+    result = scenario.sync(expect=7)
     assert "is read-only" in result.err
     assert "Traceback" not in result.err
-    trial.settings["warehouse"]["url"] = sqlite_url
-    assert trial.sync().totals["inserted"] == 40
+    scenario.settings["warehouse"]["url"] = sqlite_url
+    assert scenario.sync().totals["inserted"] == 40
 
 
 def test_sqlite_a_folder_that_is_not_there_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], sqlite_url: str
+    scenario_on: Callable[..., Scenario], sqlite_url: str
 ) -> None:
     """The most common slip of all: a path that does not exist, or a file that is no database."""
-    trial = trial_on(sqlite_url, (1,))
-    trial.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all/bindings.db"
-    result = trial.sync(expect=7)
+    scenario = scenario_on(sqlite_url, (1,))
+    scenario.settings["warehouse"]["url"] = "sqlite:////nowhere/at/all/bindings.db"
+    result = scenario.sync(expect=7)
     assert "there is no database /nowhere" in result.err
     assert "Traceback" not in result.err
 
@@ -232,36 +234,36 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
 def test_a_full_disk_is_said_in_a_sentence_and_repaired_by_the_next_run(
-    trial_on: Callable[..., Trial], small_disk: Path, kind: str
+    scenario_on: Callable[..., Scenario], small_disk: Path, kind: str
 ) -> None:
     """A disk that fills up must cost a run and not the warehouse; the sentence says what to do."""
-    trial = trial_on(f"{kind}:///{small_disk / 'warehouse'}", (40,))
-    trial.sync()
-    (service,) = trial.services
-    before = trial.query("SELECT * FROM bindings ORDER BY sid")
+    scenario = scenario_on(f"{kind}:///{small_disk / 'warehouse'}", (40,))
+    scenario.sync()
+    (service,) = scenario.services
+    before = scenario.query("SELECT * FROM bindings ORDER BY sid")
     for sid in service.grow(500):
         service.change(sid, identity=sid * 600, endpoint=sid[::-1] * 600)
-    result = trial.wait_for(trial.start("sync", "--json"), expect=None)
+    result = scenario.wait_for(scenario.start("sync", "--json"), expect=None)
     assert result.code in (3, 7), result.err
     assert "its disk is full" in result.out + result.err
     assert "Traceback" not in result.err
-    assert trial.query("SELECT * FROM bindings ORDER BY sid") == before
+    assert scenario.query("SELECT * FROM bindings ORDER BY sid") == before
     if kind == "duckdb":
         return  # DuckDB 1.5 loses index entries of the file when a commit fails: docs/warehouse.md tells to go back to a copy
     subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
-    trial.expire_leases()
-    assert trial.sync().totals["inserted"] == 500
-    trial.assert_equal_to_world()
+    scenario.expire_leases()
+    assert scenario.sync().totals["inserted"] == 500
+    scenario.assert_equal_to_world()
 
 
 def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(
-    trial_on: Callable[..., Trial], sqlite_url: str
+    scenario_on: Callable[..., Scenario], sqlite_url: str
 ) -> None:
     """A quota or a limit of the shell looks to SQLite like a broken disk; nothing may be half published."""
-    trial = trial_on(sqlite_url, (40,))
-    for sid in trial.services[0].grow(500):
-        trial.services[0].change(sid, identity=sid * 600)
-    config = trial.write_config()
+    scenario = scenario_on(sqlite_url, (40,))
+    for sid in scenario.services[0].grow(500):
+        scenario.services[0].change(sid, identity=sid * 600)
+    config = scenario.write_config()
     limited = subprocess.run(
         [sys.executable, "-m", "etl", "sync", "--json", "--config", str(config)],
         check=False,
@@ -272,20 +274,20 @@ def test_sqlite_a_limit_on_the_file_size_is_like_a_full_disk(
     assert limited.returncode in (3, 7), limited.stderr
     assert "its disk is full" in limited.stdout + limited.stderr
     assert "Traceback" not in limited.stderr
-    assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
-    trial.expire_leases()
-    assert trial.sync().totals["inserted"] == 540
-    trial.assert_equal_to_world()
+    assert scenario.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
+    scenario.expire_leases()
+    assert scenario.sync().totals["inserted"] == 540
+    scenario.assert_equal_to_world()
 
 
 # --- DuckDB ---
 
 
 def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], duckdb_url: str
+    scenario_on: Callable[..., Scenario], duckdb_url: str
 ) -> None:
     """DuckDB lets one process in at a time: an open notebook stops the job, and the sentence has to say so."""
-    trial = trial_on(duckdb_url, (40,))
+    scenario = scenario_on(duckdb_url, (40,))
     hold = f"import duckdb; held = duckdb.connect({duckdb_url.removeprefix('duckdb:///')!r}); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -293,12 +295,12 @@ def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
         assert other.stdout is not None
         assert other.stdin is not None
         assert other.stdout.readline() == "held\n"
-        result = trial.sync(expect=7)
+        result = scenario.sync(expect=7)
         assert "another process holds the file" in result.err
         assert "Traceback" not in result.err
         other.stdin.write("\n")
         other.stdin.close()
-    assert trial.sync().totals["inserted"] == 40
+    assert scenario.sync().totals["inserted"] == 40
 
 
 @pytest.mark.parametrize("engine_name", ["duckdb"], indirect=True)
@@ -314,18 +316,18 @@ def test_duckdb_that_breaks_down_is_not_told_as_a_full_disk_alone(warehouse: War
 
 @pytest.mark.parametrize("at", [40, 50])
 def test_duckdb_a_run_that_is_killed_and_a_reader_after_it_leave_the_file_usable(
-    trial_on: Callable[..., Trial], duckdb_url: str, at: int
+    scenario_on: Callable[..., Scenario], duckdb_url: str, at: int
 ) -> None:
     """What came back from the log was missing in the indexes, and from then on every run ended with a fatal error."""
-    trial = trial_on(duckdb_url, (40,))
-    order = {"arguments": ["sync", "--config", str(trial.write_config())], "at": at}
+    scenario = scenario_on(duckdb_url, (40,))
+    order = {"arguments": ["sync", "--config", str(scenario.write_config())], "at": at}
     crashing = [sys.executable, "-m", "tests.acceptance.crashing"]
     said = subprocess.run(
         crashing, input=json.dumps(order) + "\n", stdout=subprocess.PIPE, text=True, check=True
     )
     assert int(said.stdout) == CRASHED
-    begun = trial.query("SELECT status FROM sync_scans")
+    begun = scenario.query("SELECT status FROM sync_scans")
     assert begun == [{"status": "running"}], "the scan has to be begun by this step, and not over"
-    trial.expire_leases()
-    trial.sync()
-    trial.assert_equal_to_world()
+    scenario.expire_leases()
+    scenario.sync()
+    scenario.assert_equal_to_world()

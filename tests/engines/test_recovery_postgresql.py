@@ -9,8 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from etl.simulator.replies import Reply
-from tests.acceptance.front import Request
-from tests.acceptance.trial import Trial
+from tests.acceptance.interceptor import Request
+from tests.acceptance.scenario import Scenario
 from tests.engines import fail_at
 from tests.servers.postgres import PostgresServer
 
@@ -38,17 +38,17 @@ def kill_session(conn: sa.Connection) -> None:
 
 @pytest.mark.parametrize("place", [*PLACES, "COMMIT"])
 def test_a_killed_session_costs_one_more_try(
-    trial_on: Callable[..., Trial], warehouse_url: str, place: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, place: str
 ) -> None:
     """A failover of the database must not end a run, nor leave a part of a transaction behind."""
-    trial = trial_on(warehouse_url, (40,))
+    scenario = scenario_on(warehouse_url, (40,))
     with fail_at.before(place, kill_session) as hits:
-        result = trial.sync()
+        result = scenario.sync()
     assert hits.count == 1
     assert result.totals["inserted"] == 40
     assert "transaction.retried" in result.err
-    trial.assert_equal_to_world()
-    assert trial.query("SELECT status, complete FROM sync_scans") == [
+    scenario.assert_equal_to_world()
+    assert scenario.query("SELECT status, complete FROM sync_scans") == [
         {"status": "published", "complete": True}
     ]
 
@@ -63,12 +63,12 @@ def commit_and_vanish(conn: sa.Connection) -> None:
 
 @pytest.mark.parametrize("number", range(1, 6))
 def test_a_commit_whose_answer_is_lost_counts_once(
-    trial_on: Callable[..., Trial], warehouse_url: str, number: int
+    scenario_on: Callable[..., Scenario], warehouse_url: str, number: int
 ) -> None:
     """A retried transaction that had gone through would meet its own lease, stage a batch twice, or call a published service locked."""
-    trial = trial_on(warehouse_url, (40,))
-    trial.sync()
-    (service,) = trial.services
+    scenario = scenario_on(warehouse_url, (40,))
+    scenario.sync()
+    (service,) = scenario.services
     service.touch(6)
     service.delete(3)
     commits = iter(range(1, 100))
@@ -77,15 +77,15 @@ def test_a_commit_whose_answer_is_lost_counts_once(
         lambda conn: commit_and_vanish(conn) if next(commits) == number else None,
         times=None,
     ):
-        result = trial.sync()
+        result = scenario.sync()
     assert "transaction.retried" in result.err
     assert (result.totals["updated"], result.totals["deleted"], result.totals["unchanged"]) == (
         6,
         3,
         31,
     )
-    trial.assert_equal_to_world()
-    assert trial.query(
+    scenario.assert_equal_to_world()
+    assert scenario.query(
         "SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1"
     ) == [
         {"change": "deleted", "n": 3},
@@ -94,22 +94,22 @@ def test_a_commit_whose_answer_is_lost_counts_once(
 
 
 def test_a_killed_session_does_not_write_history_twice(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """A transaction that is tried again must start from nothing, or each try would add its own past images."""
-    trial = trial_on(warehouse_url, (40,))
-    trial.sync()
-    (service,) = trial.services
+    scenario = scenario_on(warehouse_url, (40,))
+    scenario.sync()
+    (service,) = scenario.services
     service.touch(6)
     service.delete(3)
     with (
         fail_at.before("DELETE FROM scan_staged", kill_session) as hits,
         fail_at.before("UPDATE bindings", kill_session),
     ):
-        result = trial.sync()
+        result = scenario.sync()
     assert hits.count == 1
     assert (result.totals["updated"], result.totals["deleted"]) == (6, 3)
-    assert trial.query(
+    assert scenario.query(
         "SELECT change, count(*) AS n FROM binding_versions GROUP BY 1 ORDER BY 1"
     ) == [
         {"change": "deleted", "n": 3},
@@ -119,47 +119,49 @@ def test_a_killed_session_does_not_write_history_twice(
 
 @pytest.mark.parametrize("place", [STAGING, PUBLISHING, "COMMIT"])
 def test_sessions_that_are_killed_for_ever_fail_the_run_cleanly(
-    trial_on: Callable[..., Trial], warehouse_url: str, place: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, place: str
 ) -> None:
     """The run ends with a sentence and an exit code, publishes nothing of it, and the next run does it all."""
-    trial = trial_on(warehouse_url, (40,))
+    scenario = scenario_on(warehouse_url, (40,))
     with fail_at.before(place, kill_session, times=None):
-        result = trial.sync(expect=7)
+        result = scenario.sync(expect=7)
     assert "Traceback" not in result.err
-    assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
-    trial.expire_leases()
-    assert trial.sync().totals["inserted"] == 40
-    trial.assert_equal_to_world()
+    assert scenario.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
+    scenario.expire_leases()
+    assert scenario.sync().totals["inserted"] == 40
+    scenario.assert_equal_to_world()
 
 
 @pytest.mark.parametrize("state", ["40001", "40P01"])
 @pytest.mark.parametrize("when", ["at the statement", "at commit"])
 def test_a_conflict_is_tried_again(
-    trial_on: Callable[..., Trial], warehouse_url: str, state: str, when: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, state: str, when: str
 ) -> None:
     """A deadlock or a serialization failure says that the same transaction will do next time; some come at COMMIT."""
-    trial = trial_on(warehouse_url, (40,))
-    trial.execute("CREATE SEQUENCE mishaps")
-    trial.execute(
+    scenario = scenario_on(warehouse_url, (40,))
+    scenario.execute("CREATE SEQUENCE mishaps")
+    scenario.execute(
         f"""CREATE FUNCTION mishap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             IF nextval('mishaps') < 3 THEN RAISE EXCEPTION 'mishap' USING ERRCODE = '{state}'; END IF; RETURN NULL; END $$"""
     )
     deferred = "DEFERRABLE INITIALLY DEFERRED" if when == "at commit" else ""
     kind = "CONSTRAINT TRIGGER" if deferred else "TRIGGER"
-    trial.execute(
+    scenario.execute(
         f"CREATE {kind} mishap AFTER INSERT ON bindings {deferred} FOR EACH ROW EXECUTE FUNCTION mishap()"
     )
-    result = trial.sync()
+    result = scenario.sync()
     assert result.totals["inserted"] == 40
     assert result.err.count("WarehouseConflict") == 2
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
-def test_a_real_deadlock_is_tried_again(trial_on: Callable[..., Trial], warehouse_url: str) -> None:
+def test_a_real_deadlock_is_tried_again(
+    scenario_on: Callable[..., Scenario], warehouse_url: str
+) -> None:
     """Somebody else's transaction locks the same rows in another order; PostgreSQL picks us, and we come again."""
-    trial = trial_on(warehouse_url, (40,))
-    trial.sync()
-    (service,) = trial.services
+    scenario = scenario_on(warehouse_url, (40,))
+    scenario.sync()
+    (service,) = scenario.services
     service.touch(40)
     first = min(service.sids())
     with psycopg.connect(warehouse_url, autocommit=False) as other:
@@ -183,66 +185,66 @@ def test_a_real_deadlock_is_tried_again(trial_on: Callable[..., Trial], warehous
                     time.sleep(0.01)
 
         with fail_at.before(PUBLISHING, entangle):
-            result = trial.sync()
+            result = scenario.sync()
         thread.join(timeout=60)
     assert their_end.is_set()
     assert "WarehouseConflict" in result.err
     assert result.totals["updated"] == 40
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 def test_a_read_only_warehouse_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """After a failover the old name may lead to a standby; the sentence has to say so, and nothing may be half done."""
-    trial = trial_on(warehouse_url, (40,))
+    scenario = scenario_on(warehouse_url, (40,))
     database = sa.make_url(warehouse_url).database
-    trial.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
-    result = trial.sync(expect=7)
+    scenario.execute(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    result = scenario.sync(expect=7)
     assert "is read-only" in result.err
     assert "Traceback" not in result.err
     with psycopg.connect(warehouse_url, autocommit=True) as conn:
         conn.execute("SET default_transaction_read_only = off")
         conn.execute(f"ALTER DATABASE {database} RESET default_transaction_read_only")
-    assert trial.sync().totals["inserted"] == 40
+    assert scenario.sync().totals["inserted"] == 40
 
 
 def test_a_full_disk_is_said_in_a_sentence(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """Nobody knows what 53100 means at three in the morning."""
-    trial = trial_on(warehouse_url, (40,))
-    trial.execute(
+    scenario = scenario_on(warehouse_url, (40,))
+    scenario.execute(
         """CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'; END $$"""
     )
-    trial.execute(
+    scenario.execute(
         "CREATE TRIGGER full_disk AFTER INSERT ON bindings FOR EACH ROW EXECUTE FUNCTION full_disk()"
     )
-    result = trial.sync(expect=7)
+    result = scenario.sync(expect=7)
     assert "disk is full" in result.out
-    assert trial.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
-    trial.execute("DROP TRIGGER full_disk ON bindings")
-    assert trial.sync().totals["inserted"] == 40
-    trial.assert_equal_to_world()
+    assert scenario.query("SELECT count(*) AS n FROM bindings") == [{"n": 0}]
+    scenario.execute("DROP TRIGGER full_disk ON bindings")
+    assert scenario.sync().totals["inserted"] == 40
+    scenario.assert_equal_to_world()
 
 
 @pytest.fixture
-def long_trial(trial_on: Callable[..., Trial], own_postgres18: PostgresServer) -> Trial:
+def long_scenario(scenario_on: Callable[..., Scenario], own_postgres18: PostgresServer) -> Scenario:
     """One service on a server of its own, read in two batches: 50 pages of 2 rows, and the rest."""
-    trial = trial_on(own_postgres18.create_database(), (120,))
-    trial.account["page_size"] = 2
-    return trial
+    scenario = scenario_on(own_postgres18.create_database(), (120,))
+    scenario.account["page_size"] = 2
+    return scenario
 
 
-def once_staged(trial: Trial, act: Callable[[], object]) -> Callable[[Request], Reply | None]:
+def once_staged(scenario: Scenario, act: Callable[[], object]) -> Callable[[Request], Reply | None]:
     """Acts once, when the first batch is committed and the last page has not yet been read."""
     done = threading.Event()
 
     def watch(request: Request) -> Reply | None:
         if request.is_listing and request.page >= 55 and not done.is_set():
             done.set()
-            while trial.query("SELECT count(*) AS n FROM scan_seen") == [{"n": 0}]:
+            while scenario.query("SELECT count(*) AS n FROM scan_seen") == [{"n": 0}]:
                 time.sleep(0.01)
             act()
         return None
@@ -251,60 +253,64 @@ def once_staged(trial: Trial, act: Callable[[], object]) -> Callable[[Request], 
 
 
 def test_a_restart_in_the_middle_of_a_run_is_survived(
-    long_trial: Trial, own_postgres18: PostgresServer, engine_name: str
+    long_scenario: Scenario, own_postgres18: PostgresServer, engine_name: str
 ) -> None:
     """A planned restart of the database takes seconds; a run that takes minutes must come through it."""
-    long_trial.front.watch = once_staged(long_trial, lambda: own_postgres18.restart("fast"))
-    result = long_trial.sync()
+    long_scenario.interceptor.watch = once_staged(
+        long_scenario, lambda: own_postgres18.restart("fast")
+    )
+    result = long_scenario.sync()
     assert result.totals["inserted"] == 120
-    long_trial.assert_equal_to_world()
+    long_scenario.assert_equal_to_world()
 
 
 @pytest.mark.parametrize("loaded_before", [False, True], ids=["first load", "repeat"])
 def test_a_crash_that_empties_staging_is_noticed(
-    long_trial: Trial, own_postgres18: PostgresServer, engine_name: str, loaded_before: bool
+    long_scenario: Scenario, own_postgres18: PostgresServer, engine_name: str, loaded_before: bool
 ) -> None:
     """A crash empties the unlogged tables: going on would publish half a scan as whole, and take the other half for gone."""
     if loaded_before:
-        long_trial.sync()
-        long_trial.settings["deletes"] = {"max_fraction": 1, "confirm": False}
-        long_trial.services[0].touch(30)
-    before = long_trial.query("SELECT * FROM bindings ORDER BY sid")
-    long_trial.front.watch = once_staged(long_trial, lambda: own_postgres18.restart("immediate"))
-    result = long_trial.sync(expect=7)
+        long_scenario.sync()
+        long_scenario.settings["deletes"] = {"max_fraction": 1, "confirm": False}
+        long_scenario.services[0].touch(30)
+    before = long_scenario.query("SELECT * FROM bindings ORDER BY sid")
+    long_scenario.interceptor.watch = once_staged(
+        long_scenario, lambda: own_postgres18.restart("immediate")
+    )
+    result = long_scenario.sync(expect=7)
     (service,) = result.services.values()
     assert (service["status"], service["complete"], service["error"]["type"]) == (
         "failed",
         False,
         "StageLost",
     )
-    assert long_trial.query("SELECT * FROM bindings ORDER BY sid") == before
-    long_trial.front.watch = None
-    totals = long_trial.sync().totals
+    assert long_scenario.query("SELECT * FROM bindings ORDER BY sid") == before
+    long_scenario.interceptor.watch = None
+    totals = long_scenario.sync().totals
     assert (totals["updated"] if loaded_before else totals["inserted"]) == (
         30 if loaded_before else 120
     )
-    long_trial.assert_equal_to_world()
+    long_scenario.assert_equal_to_world()
 
 
 def test_a_crash_while_publishing_is_noticed(
-    trial_on: Callable[..., Trial], own_postgres18: PostgresServer, engine_name: str
+    scenario_on: Callable[..., Scenario], own_postgres18: PostgresServer, engine_name: str
 ) -> None:
     """When the publication itself meets the crash and is tried again, staging is empty, and every binding would seem absent."""
-    trial = trial_on(own_postgres18.create_database(), (40,))
-    trial.sync()
-    trial.settings["deletes"] = {"max_fraction": 1, "confirm": False}
-    trial.services[0].touch(5)
+    scenario = scenario_on(own_postgres18.create_database(), (40,))
+    scenario.sync()
+    scenario.settings["deletes"] = {"max_fraction": 1, "confirm": False}
+    scenario.services[0].touch(5)
 
     def crash(conn: sa.Connection) -> None:
         own_postgres18.restart("immediate")
 
     with fail_at.before("INSERT INTO binding_versions", crash) as hits:
-        result = trial.sync(expect=7)
+        result = scenario.sync(expect=7)
     assert hits.count == 1
     assert result.totals["deleted"] == 0
-    assert trial.query("SELECT count(*) AS n FROM bindings WHERE deleted_at IS NOT NULL") == [
+    assert scenario.query("SELECT count(*) AS n FROM bindings WHERE deleted_at IS NOT NULL") == [
         {"n": 0}
     ]
-    assert trial.sync().totals["updated"] == 5
-    trial.assert_equal_to_world()
+    assert scenario.sync().totals["updated"] == 5
+    scenario.assert_equal_to_world()

@@ -2,39 +2,43 @@
 
 from collections.abc import Callable
 
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 
 
 def test_retry_publishes_updates_restores_and_closes(
-    warehouse_url: str, trial_on: Callable[..., Trial]
+    warehouse_url: str, scenario_on: Callable[..., Scenario]
 ) -> None:
     """Rows that are staged and published in one transaction meet limits that a scan, with its many, never meets."""
-    trial = trial_on(warehouse_url, (12,))
-    (service,) = trial.world.services.values()
+    scenario = scenario_on(warehouse_url, (12,))
+    (service,) = scenario.world.services.values()
     new, changed, returned, gone, still_bad = service.sids()[:5]
     service.change(new, date_updated="never")
-    trial.sync()
+    scenario.sync()
     service.remove([returned])
-    trial.sync()
+    scenario.sync()
     service.bring_back(1)
     for sid in (changed, returned, gone, still_bad):
         service.change(sid, date_updated="never")
-    trial.sync()
+    scenario.sync()
     for sid in (new, changed, returned):
         service.change(sid, date_updated="2024-02-03T04:05:06Z")
     service.remove([gone])
-    totals = trial.run("rejects", "retry", "--json").totals
+    totals = scenario.run("rejects", "retry", "--json").totals
     assert {name: totals[name] for name in ("inserted", "updated", "restored", "rejected")} == {
         "inserted": 1, "updated": 1, "restored": 1, "rejected": 1,
     }  # fmt: skip
-    assert [one["sid"] for one in trial.run("rejects", "list", "--json").json["rejects"]] == [
+    assert [one["sid"] for one in scenario.run("rejects", "list", "--json").json["rejects"]] == [
         still_bad
     ]
-    assert trial.query("SELECT * FROM scan_staged") == trial.query("SELECT * FROM scan_seen") == []
+    assert (
+        scenario.query("SELECT * FROM scan_staged")
+        == scenario.query("SELECT * FROM scan_seen")
+        == []
+    )
     assert {
         sid: row["date_updated"]
-        for sid, row in trial.stored().items()
+        for sid, row in scenario.stored().items()
         if sid in (new, changed, returned)
     } == dict.fromkeys((new, changed, returned), "2024-02-03 04:05:06.000000")
-    assert trial.run("rejects", "discard", "--json").json == {"discarded": 1}
-    assert trial.run("rejects", "retry").out == "no open rejects\n"
+    assert scenario.run("rejects", "discard", "--json").json == {"discarded": 1}
+    assert scenario.run("rejects", "retry").out == "no open rejects\n"

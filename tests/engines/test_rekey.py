@@ -19,89 +19,91 @@ from etl.sync.privacy import require_agreement, rules_of
 from etl.warehouse import leases, privacy_rules, rewriting
 from etl.warehouse.connection import Warehouse
 from tests.acceptance.crashing import CRASHED, forking
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.scenario import Scenario, changes
 from tests.engines.scan_harness import ScanHarness, sent
 
 HASHED = {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"}
 
 
 def test_rewritten_rows_are_what_a_sync_writes(
-    trial_on: Callable[..., Trial], warehouse_url: str, monkeypatch: pytest.MonkeyPatch
+    scenario_on: Callable[..., Scenario], warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each engine keeps JSON and times in a form of its own, and the hash of a row is of none of them."""
     monkeypatch.setattr(rewriting, "AT_ONCE", 7)
-    trial = trial_on(warehouse_url, (30,))
-    service = trial.services[0]
+    scenario = scenario_on(warehouse_url, (30,))
+    service = scenario.services[0]
     names = {row[name] for row in service.bindings.values() for name in ("identity", "endpoint")}
     for number, sid in enumerate(service.sids()[:4]):
         service.change(sid, nested={"b": [1.50, {"z": 0, "aa": "ü\u2028"}], "a": None}, n=number)
-    trial.sync()
+    scenario.sync()
     for _ in range(3):
         service.touch(6)
         names |= {row["endpoint"] for row in service.bindings.values()}
-        trial.sync()
+        scenario.sync()
     service.delete(3)
-    trial.sync()
+    scenario.sync()
     service.change(service.sids()[0], date_updated="never")
     for number in (1, 2):
         service.put({"sid": "no", "identity": f"odd{number}@x.example"}, key=f"odd{number}")
         names.add(f"odd{number}@x.example")
-    trial.sync()
-    stamps = trial.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
-    images = trial.query("SELECT id, sid, valid_from, valid_to FROM binding_versions ORDER BY id")
-    trial.settings["privacy"] = HASHED
-    planned = trial.run("rekey", "--dry-run", "--json").json["tables"]
-    assert trial.run("rekey", "--json").json["tables"] == planned
+    scenario.sync()
+    stamps = scenario.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
+    images = scenario.query(
+        "SELECT id, sid, valid_from, valid_to FROM binding_versions ORDER BY id"
+    )
+    scenario.settings["privacy"] = HASHED
+    planned = scenario.run("rekey", "--dry-run", "--json").json["tables"]
+    assert scenario.run("rekey", "--json").json["tables"] == planned
     assert planned["binding_versions"]["rewritten"] == len(images) > 18
-    assert stamps == trial.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
-    assert images == trial.query(
+    assert stamps == scenario.query("SELECT sid, changed_at, deleted_at FROM bindings ORDER BY sid")
+    assert images == scenario.query(
         "SELECT id, sid, valid_from, valid_to FROM binding_versions ORDER BY id"
     )
     stored = json.dumps(
         [
-            *trial.query("SELECT * FROM bindings"),
-            *trial.query("SELECT * FROM binding_versions"),
-            *trial.query("SELECT * FROM rejected_bindings"),
+            *scenario.query("SELECT * FROM bindings"),
+            *scenario.query("SELECT * FROM binding_versions"),
+            *scenario.query("SELECT * FROM rejected_bindings"),
         ],
         default=str,
         ensure_ascii=False,
     )
     assert [name for name in names if name in stored] == []
-    assert changes(trial.sync()) == {"rejected": 3}
-    assert len(trial.query("SELECT * FROM binding_versions")) == len(images)
+    assert changes(scenario.sync()) == {"rejected": 3}
+    assert len(scenario.query("SELECT * FROM binding_versions")) == len(images)
     stale = f"SELECT sid FROM bindings WHERE deleted_at IS NULL AND source_hash = '{'0' * 32}'"
-    assert len(trial.query(stale)) == 1  # in quarantine
-    trial.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
-    trial.run("rekey")
-    assert len(trial.query("SELECT * FROM rejected_bindings")) == 2
-    assert changes(trial.sync()) == {"rejected": 3}
+    assert len(scenario.query(stale)) == 1  # in quarantine
+    scenario.settings["privacy"] = {"identity": "drop", "endpoint": "drop"}
+    scenario.run("rekey")
+    assert len(scenario.query("SELECT * FROM rejected_bindings")) == 2
+    assert changes(scenario.sync()) == {"rejected": 3}
 
 
 def test_a_killed_re_keying_goes_on_on_every_engine(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """What is rewritten twice is the hash of a hash, and what is passed over stays: in rows as in their past."""
-    trial = trial_on(warehouse_url, (30,))
-    service = trial.services[0]
-    trial.sync()
+    scenario = scenario_on(warehouse_url, (30,))
+    service = scenario.services[0]
+    scenario.sync()
     past = {row["endpoint"] for row in service.bindings.values()}
     service.touch(12)
-    trial.sync()
-    assert len(trial.query("SELECT * FROM binding_versions")) == 12
-    trial.settings["privacy"] = HASHED
+    scenario.sync()
+    assert len(scenario.query("SELECT * FROM binding_versions")) == 12
+    scenario.settings["privacy"] = HASHED
     with forking() as forker:
         assert forker.stdin
         assert forker.stdout
         for at in (2, 17, 29, 41, 53):
-            order = {"arguments": ["rekey", "--config", str(trial.write_config())], "at": at}
+            order = {"arguments": ["rekey", "--config", str(scenario.write_config())], "at": at}
             print(json.dumps({**order, "rows_at_once": 7}), file=forker.stdin, flush=True)
             assert int(forker.stdout.readline()) in (CRASHED, 0)
-            trial.expire_leases()
-    trial.run("rekey")
+            scenario.expire_leases()
+    scenario.run("rekey")
     hashed = {treat("hmac", HASHED["key"].encode(), one) for one in past}
-    versions = trial.query("SELECT endpoint FROM binding_versions")
+    versions = scenario.query("SELECT endpoint FROM binding_versions")
     assert {row["endpoint"] for row in versions} <= hashed
-    assert changes(trial.sync()) == {}
+    assert changes(scenario.sync()) == {}
 
 
 class StopAfterPortions(Stop):

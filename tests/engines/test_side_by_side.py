@@ -8,7 +8,7 @@ import pytest
 from etl.domain.status import ScanStatus
 from etl.sync.outcome import ScanOutcome
 from etl.warehouse.connection import Warehouse
-from tests.acceptance.trial import Trial, changes
+from tests.acceptance.scenario import Scenario, changes
 from tests.engines.changing_world import ChangingWorld
 
 STEADY = ("position", "opaque")
@@ -50,21 +50,21 @@ def check(world: ChangingWorld, outcome: ScanOutcome, before: dict[str, str]) ->
         assert world.alive_throughout <= stored.keys()
 
 
-def test_chains_on_every_engine(warehouse_url: str, trial_on: Callable[..., Trial]) -> None:
+def test_chains_on_every_engine(warehouse_url: str, scenario_on: Callable[..., Scenario]) -> None:
     """What is staged apart has to be moved over, or thrown away, by every engine."""
-    trial = trial_on(warehouse_url, (300,), max_page_size=10, order="updated")
-    trial.account |= {"chains_per_service": 4, "page_size": 10}
-    trial.sync()
-    service = trial.services[0]
+    scenario = scenario_on(warehouse_url, (300,), max_page_size=10, order="updated")
+    scenario.account |= {"chains_per_service": 4, "page_size": 10}
+    scenario.sync()
+    service = scenario.services[0]
     for turn in range(2):
         service.delete(5)
         service.touch(100)
         service.grow(30)
         if turn:
-            trial.execute("UPDATE page_links SET link = '' WHERE rows_before > 200")
-        counted = changes(trial.sync())
+            scenario.execute("UPDATE page_links SET link = '' WHERE rows_before > 200")
+        counted = changes(scenario.sync())
         assert counted == {"inserted": 30, "updated": 100, "deleted": 5}
-        trial.assert_equal_to_world()
+        scenario.assert_equal_to_world()
 
 
 one_engine = pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)

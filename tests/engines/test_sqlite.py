@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from etl import errors
-from tests.acceptance.trial import Trial
+from tests.acceptance.scenario import Scenario
 from tests.engines.test_connecting import OpenOn, complaint
 
 
@@ -29,62 +29,62 @@ def journal(file: Path) -> str:
 
 
 def test_a_reader_with_an_open_cursor_keeps_nobody_waiting(
-    trial_on: Callable[..., Trial], sqlite_url: str, file: Path, reader: sqlite3.Connection
+    scenario_on: Callable[..., Scenario], sqlite_url: str, file: Path, reader: sqlite3.Connection
 ) -> None:
     """A notebook left open over night kept a sync waiting for minutes, and failed it."""
-    trial = trial_on(sqlite_url, (20,))
-    trial.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
-    trial.sync()
+    scenario = scenario_on(sqlite_url, (20,))
+    scenario.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
+    scenario.sync()
     counting = reader.execute("SELECT sid, COUNT(*) OVER () FROM bindings")
     assert counting.fetchone()[1] == 20
-    trial.services[0].grow(5)
-    assert trial.sync().totals["inserted"] == 5
+    scenario.services[0].grow(5)
+    assert scenario.sync().totals["inserted"] == 5
     assert len(counting.fetchall()) == 19
     assert reader.execute("SELECT COUNT(*) FROM bindings").fetchone() == (25,)
     reader.close()
-    trial.run("status")
+    scenario.run("status")
     assert [path.name for path in file.parent.glob("warehouse.sqlite*")] == [file.name]
 
 
 def test_the_journal_can_be_chosen(
-    trial_on: Callable[..., Trial], file: Path, open_on: OpenOn
+    scenario_on: Callable[..., Scenario], file: Path, open_on: OpenOn
 ) -> None:
     """On a network file system the journal in shared memory damages what two hosts write."""
     url = f"sqlite:///{file}"
-    trial = trial_on(url, (5,))
+    scenario = scenario_on(url, (5,))
     assert journal(file) == "delete"
-    trial.sync("--dry-run")
+    scenario.sync("--dry-run")
     assert journal(file) == "delete"  # a dry run writes nothing
-    trial.sync()
+    scenario.sync()
     assert journal(file) == "wal"
-    trial.settings["warehouse"]["url"] = f"{url}?journal_mode=delete"
-    trial.sync()
+    scenario.settings["warehouse"]["url"] = f"{url}?journal_mode=delete"
+    scenario.sync()
     assert journal(file) == "delete"
     said = complaint(open_on, f"{url}?journal_mode=off", errors.ConfigurationError)
     assert "journal_mode is one of wal, delete" in said
 
 
 def test_a_reader_that_is_there_first_costs_nothing(
-    trial_on: Callable[..., Trial], sqlite_url: str, file: Path, reader: sqlite3.Connection
+    scenario_on: Callable[..., Scenario], sqlite_url: str, file: Path, reader: sqlite3.Connection
 ) -> None:
     """The journal cannot be changed while others use the file: it is left, and tried again later."""
-    trial = trial_on(f"{sqlite_url}?journal_mode=delete", (5,))
-    trial.sync()
+    scenario = scenario_on(f"{sqlite_url}?journal_mode=delete", (5,))
+    scenario.sync()
     reading = reader.execute("SELECT * FROM bindings")
     reading.fetchone()
-    trial.settings["warehouse"]["url"] = sqlite_url
-    trial.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
-    trial.sync(expect=None)
+    scenario.settings["warehouse"]["url"] = sqlite_url
+    scenario.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
+    scenario.sync(expect=None)
     assert journal(file) == "delete"
     reading.close()
-    trial.sync()
+    scenario.sync()
     assert journal(file) == "wal"
 
 
 def test_a_file_system_without_shared_memory_is_taken(
-    trial_on: Callable[..., Trial], file: Path
+    scenario_on: Callable[..., Scenario], file: Path
 ) -> None:
     """What cannot be had must not be asked for at the price of the run."""
-    trial = trial_on(f"sqlite:///file:{file}?vfs=unix-dotfile&uri=true", (5,))
-    assert trial.sync().totals["inserted"] == 5
+    scenario = scenario_on(f"sqlite:///file:{file}?vfs=unix-dotfile&uri=true", (5,))
+    assert scenario.sync().totals["inserted"] == 5
     assert journal(file) == "delete"

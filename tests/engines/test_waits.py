@@ -20,7 +20,7 @@ from etl.stopping import Stop
 from etl.warehouse import connection, leases
 from etl.warehouse.connection import Warehouse, open_warehouse
 from tests.acceptance.fault_proxy import Frost, listening
-from tests.acceptance.trial import Trial, wait_until
+from tests.acceptance.scenario import Scenario, wait_until
 from tests.engines import fail_at
 from tests.engines.scan_harness import SERVICE, ScanHarness
 
@@ -66,23 +66,23 @@ def is_stopped(pid: int) -> bool:
 
 @ON_SERVERS
 def test_a_client_that_is_frozen_in_its_transaction_is_not_waited_for_for_ever(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """A machine that hangs kept every later run waiting behind it, without a word."""
-    trial = trial_on(warehouse_url, (5,))
-    (service,) = trial.services
-    trial.settings["retry"] |= {"max_total_seconds": 2, "timeout_seconds": 1}
-    trial.execute(
+    scenario = scenario_on(warehouse_url, (5,))
+    (service,) = scenario.services
+    scenario.settings["retry"] |= {"max_total_seconds": 2, "timeout_seconds": 1}
+    scenario.execute(
         "INSERT INTO sync_runs (id, mode, status, started_at, dry_run, host, version)"
         " VALUES (4711, 'sync', 'running', '2001-01-01 00:00:00', false, 'far-away', '0.1.0')"
     )
     with frozen_in_its_transaction(warehouse_url, service.sid):
-        result = trial.sync(expect=7)
+        result = scenario.sync(expect=7)
     [told] = result.services.values()
     assert told["status"] == "failed"
     assert "run 4711 on far-away" in told["error"]["message"]
-    trial.sync()
-    trial.assert_equal_to_world()
+    scenario.sync()
+    scenario.assert_equal_to_world()
 
 
 @ON_SERVERS
@@ -145,79 +145,79 @@ def test_a_host_that_is_gone_is_noticed_while_nobody_asks(
 @ON_EACH_KIND
 @pytest.mark.parametrize("place", ["INSERT INTO scan_seen", "INSERT INTO bindings", "COMMIT"])
 def test_a_database_that_falls_silent_in_mid_run_costs_one_more_try(
-    trial_on: Callable[..., Trial], warehouse_url: str, place: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, place: str
 ) -> None:
     """Standing connections that a firewall forgot were waited for without end."""
     address = sa.make_url(warehouse_url)
     frost = Frost(f"//{address.host}:{address.port}")
     with listening(frost.handler) as proxy:
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
-        trial = trial_on(through, (30,))
-        trial.settings["retry"]["timeout_seconds"] = 2
+        scenario = scenario_on(through, (30,))
+        scenario.settings["retry"]["timeout_seconds"] = 2
         with fail_at.before(place, lambda _conn: frost.fall()) as hits:
-            result = trial.sync()
+            result = scenario.sync()
         assert hits.count == 1
         assert "transaction.retried" in result.err
-        trial.assert_equal_to_world()
+        scenario.assert_equal_to_world()
 
 
 @ON_EACH_KIND
 @pytest.mark.slow
 def test_a_scan_that_does_not_move_for_as_long_as_a_lease_is_broken_off(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """Answers of a byte a second are no silence, and kept a service locked for ever."""
     address = sa.make_url(warehouse_url)
     frost = Frost(f"//{address.host}:{address.port}")
     with listening(frost.handler) as proxy:
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
-        trial = trial_on(through, (30,))
-        trial.settings["run"] = {"lease_seconds": 3}
+        scenario = scenario_on(through, (30,))
+        scenario.settings["run"] = {"lease_seconds": 3}
         with fail_at.before("INSERT INTO bindings", lambda _conn: frost.drip()):
-            result = trial.sync()
+            result = scenario.sync()
         assert "connection.cut" in result.err
         assert "transaction.retried" in result.err
-        trial.assert_equal_to_world()
+        scenario.assert_equal_to_world()
 
 
 @ON_EACH_KIND
 @pytest.mark.slow
 def test_publishing_may_take_longer_than_a_lease(
-    trial_on: Callable[..., Trial], warehouse_url: str, engine_name: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str, engine_name: str
 ) -> None:
     """What the server says it works on is neither cut off nor taken over, however long it takes."""
-    trial = trial_on(warehouse_url, (1,))
-    trial.settings["run"] = {"lease_seconds": 1}
+    scenario = scenario_on(warehouse_url, (1,))
+    scenario.settings["run"] = {"lease_seconds": 1}
     if engine_name == "mariadb":
-        trial.execute("CREATE TRIGGER slow BEFORE INSERT ON bindings FOR EACH ROW DO SLEEP(8)")
+        scenario.execute("CREATE TRIGGER slow BEFORE INSERT ON bindings FOR EACH ROW DO SLEEP(8)")
     else:
-        trial.execute(
+        scenario.execute(
             "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
             " $$ BEGIN PERFORM pg_sleep(8); RETURN NEW; END $$"
         )
-        trial.execute(
+        scenario.execute(
             "CREATE TRIGGER slow BEFORE INSERT ON bindings FOR EACH ROW EXECUTE FUNCTION slow()"
         )
-    result = trial.sync()
+    result = scenario.sync()
     assert "connection.cut" not in result.err
     assert "transaction.retried" not in result.err
-    trial.assert_equal_to_world()
+    scenario.assert_equal_to_world()
 
 
 @ON_EACH_KIND
 @pytest.mark.slow
 def test_a_database_that_falls_silent_for_good_ends_the_run(
-    trial_on: Callable[..., Trial], warehouse_url: str
+    scenario_on: Callable[..., Scenario], warehouse_url: str
 ) -> None:
     """A run that hangs is worse than one that fails: nobody hears of it."""
     address = sa.make_url(warehouse_url)
     frost = Frost(f"//{address.host}:{address.port}")
     with listening(frost.handler) as proxy:
         through = address.set(port=proxy.port).render_as_string(hide_password=False)
-        trial = trial_on(through, (30,))
-        trial.settings["retry"] |= {"timeout_seconds": 1, "attempts": 2, "max_total_seconds": 5}
+        scenario = scenario_on(through, (30,))
+        scenario.settings["retry"] |= {"timeout_seconds": 1, "attempts": 2, "max_total_seconds": 5}
         with fail_at.before("INSERT INTO bindings", lambda _conn: frost.fall(on_all=True)):
-            result = trial.sync(expect=7)
+            result = scenario.sync(expect=7)
     [told] = result.services.values()
     assert told["error"]["type"] == "WarehouseUnreachable"
 

@@ -1,4 +1,4 @@
-"""What stands before the simulator in a trial: sees each request first, and may act or answer in its place."""
+"""What stands before the simulator in a scenario: sees each request first, and may act or answer in its place."""
 
 import asyncio
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from etl.simulator.replies import Reply
 
 
 class Request(NamedTuple):
-    """A request as a trial looks at it."""
+    """A request as a scenario looks at it."""
 
     number: int
     path: str
@@ -41,7 +41,7 @@ class Request(NamedTuple):
 Watch = Callable[[Request], Reply | None]
 
 
-class Front:
+class Interceptor:
     """Calls `watch` in a thread of its own before each request goes on, so that it may wait, or start a process that asks too."""
 
     def __init__(self, app: ASGIApp) -> None:

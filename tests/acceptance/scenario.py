@@ -1,4 +1,4 @@
-"""A trial: the simulator on a real socket, a configuration file, the program's command line, a real warehouse."""
+"""A scenario: the simulator on a real socket, a configuration file, the program's command line, a real warehouse."""
 
 import contextlib
 import io
@@ -19,7 +19,7 @@ import yaml
 from etl.cli.app import run
 from etl.simulator import Simulator, World
 from etl.simulator.world import Service
-from tests.acceptance.front import Front
+from tests.acceptance.interceptor import Interceptor
 
 CONTENT = (
     "sid", "account", "account_sid", "chat_service_sid", "credential_sid", "binding_type", "identity", "endpoint",
@@ -58,7 +58,7 @@ class Result:
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Until a condition holds; a program that never gets there must fail the trial and not hold it up."""
+    """Until a condition holds; a program that never gets there must fail the scenario and not hold it up."""
     give_up_at = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up_at, "what was waited for did not come about"
@@ -71,15 +71,15 @@ def changes(result: Result) -> dict[str, int]:
     return {name: result.totals[name] for name in names if result.totals[name]}
 
 
-class Trial:
+class Scenario:
     """One world, one warehouse, one configuration; commands run against them."""
 
     def __init__(
-        self, folder: Path, simulator: Simulator, warehouse_url: str, front: Front
+        self, folder: Path, simulator: Simulator, warehouse_url: str, interceptor: Interceptor
     ) -> None:
         self.folder = folder
         self.simulator = simulator
-        self.front = front
+        self.interceptor = interceptor
         self.world: World = simulator.worlds[0]
         self.warehouse_url = warehouse_url
         self.config_path = folder / "config.yaml"
@@ -94,7 +94,7 @@ class Trial:
         self.settings: dict[str, Any] = {
             "accounts": [self.account],
             "warehouse": {"url": warehouse_url},
-            # Waits are short, so that a trial of a fault takes no time; what is waited for is the program's own arithmetic.
+            # Waits are short, so that a scenario of a fault takes no time; what is waited for is the program's own arithmetic.
             "retry": {
                 "attempts": 6,
                 "timeout_seconds": 5,
@@ -126,7 +126,7 @@ class Trial:
     def start(
         self, *arguments: str, environment: Mapping[str, str] | None = None
     ) -> "subprocess.Popen[str]":
-        """One command line in a process of its own, for trials that kill it."""
+        """One command line in a process of its own, for scenarios that kill it."""
         self.write_config()
         return subprocess.Popen(
             [sys.executable, "-m", "etl", *arguments, "--config", str(self.config_path)],
@@ -137,7 +137,7 @@ class Trial:
             env={**os.environ, **(environment or {})},
         )
 
-    def migrate(self) -> "Trial":
+    def migrate(self) -> "Scenario":
         """Bring the warehouse to the newest revision."""
         self.run("migrate")
         return self

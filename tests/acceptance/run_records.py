@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from tests.acceptance.trial import Result, Trial
+from tests.acceptance.scenario import Result, Scenario
 
 is_request_id = re.compile(r"RQ[0-9a-f]{32}").fullmatch
 
@@ -15,15 +15,15 @@ def events(result: Result, name: str) -> list[dict[str, Any]]:
     return [line for line in lines if line["event"] == name]
 
 
-def last_run(trial: Trial) -> dict[str, Any]:
+def last_run(scenario: Scenario) -> dict[str, Any]:
     """The newest line of `sync_runs`."""
-    return trial.query("SELECT * FROM sync_runs ORDER BY id DESC LIMIT 1")[0]
+    return scenario.query("SELECT * FROM sync_runs ORDER BY id DESC LIMIT 1")[0]
 
 
-def last_scan(trial: Trial, service_sid: str) -> dict[str, Any]:
+def last_scan(scenario: Scenario, service_sid: str) -> dict[str, Any]:
     """The newest line of `sync_scans` of a service."""
     query = "SELECT * FROM sync_scans WHERE chat_service_sid = :sid ORDER BY id DESC LIMIT 1"
-    return trial.query(query, sid=service_sid)[0]
+    return scenario.query(query, sid=service_sid)[0]
 
 
 def report_on(result: Result, service_sid: str) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def report_on(result: Result, service_sid: str) -> dict[str, Any]:
 
 
 def assert_failed(
-    trial: Trial, result: Result, service_sid: str, kind: str, *, request_id: bool = True
+    scenario: Scenario, result: Result, service_sid: str, kind: str, *, request_id: bool = True
 ) -> dict[str, Any]:
     """A service failed for this reason, and JSON, log and ledger tell the same; gives what the JSON says of it."""
     said = report_on(result, service_sid)
     assert (said["status"], said["complete"], said["error"]["type"]) == ("failed", False, kind), (
         said
     )
-    kept = last_scan(trial, service_sid)
+    kept = last_scan(scenario, service_sid)
     assert (kept["status"], kept["complete"], kept["error"]) == (
         "failed",
         False,
@@ -58,12 +58,12 @@ def assert_failed(
     return said
 
 
-def assert_complete(trial: Trial, result: Result) -> None:
+def assert_complete(scenario: Scenario, result: Result) -> None:
     """Everything was read to its end and published, and the ledger says so."""
-    trial.assert_equal_to_world()
-    assert result.json["status"] == last_run(trial)["status"] == "succeeded"
+    scenario.assert_equal_to_world()
+    assert result.json["status"] == last_run(scenario)["status"] == "succeeded"
     for said in result.json["services"]:
-        kept = last_scan(trial, said["chat_service_sid"])
+        kept = last_scan(scenario, said["chat_service_sid"])
         assert (said["status"], said["complete"], said["error"]) == ("published", True, None)
         assert (kept["status"], kept["complete"], kept["error"], kept["twilio_request_id"]) == (
             "published",
