@@ -30,7 +30,7 @@ import yaml
 from etl.simulator import Fault, Simulator, World
 from tests.acceptance.interceptor import Interceptor, Request
 from tests.acceptance.scenario import CONTENT, expected_row, plain
-from tests.servers.folder import join_run, make_run_folder, post_warden
+from tests.servers.folder import join_run, make_run_folder, start_reaper
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 
@@ -406,7 +406,7 @@ def opened(engine: str, folder: Path) -> Iterator[Warehouse]:
         return
     home = make_run_folder()
     with join_run(home):
-        post_warden(home)
+        start_reaper(home)
         if engine == "mariadb":
             mariadb = MariaDBServer(home / "server")
             mariadb.start()

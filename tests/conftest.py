@@ -26,9 +26,9 @@ from tests.servers.folder import (
     lend_database,
     make_run_folder,
     memory,
-    post_warden,
+    reaper_is_running,
     share,
-    warden_is_posted,
+    start_reaper,
 )
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -87,8 +87,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     folder = config.stash[RUN_FOLDER]
     # Workers that were interrupted may still be starting a server; the reaper waits for their end.
-    left_to_warden = config.stash.get(INTERRUPTED, False) and warden_is_posted(folder)
-    if not hasattr(config, "workerinput") and not left_to_warden:
+    left_to_reaper = config.stash.get(INTERRUPTED, False) and reaper_is_running(folder)
+    if not hasattr(config, "workerinput") and not left_to_reaper:
         sweep(folder)
     alive.close()
 
@@ -236,7 +236,7 @@ def own_mariadb_of_few(run_folder: Path) -> Iterator[MariaDBServer]:
 
 def own(server: S, engine_name: str) -> Iterator[S]:
     skip_if_absent(engine_name)
-    post_warden(server.home.parent)
+    start_reaper(server.home.parent)
     server.start()
     yield server
     server.stop()

@@ -191,7 +191,7 @@ def test_a_crash_at_any_step_in_sqlite(
 def test_a_crash_between_batches(
     make_scenario: MakeScenario, forker: "subprocess.Popen[str]"
 ) -> None:
-    """A scan of several batches goes on where it crashed; what it had put by then counts once and not twice."""
+    """A scan of several batches goes on where it crashed; what it had staged counts once and not twice."""
     scenario = make_scenario((56, 5), max_page_size=1)
     prepare(scenario)
     assert (

@@ -209,7 +209,7 @@ def test_rows_hashed_by_a_key_of_the_past_are_found(scenario: Scenario) -> None:
 
 
 def test_unfinished_scans_that_met_the_identity_are_dropped(scenario: Scenario) -> None:
-    """What an interrupted scan has put by would bring the identity back, from before the erasure."""
+    """What an interrupted scan has staged would bring the identity back, from before the erasure."""
     service = first_service(scenario)
     settle_in(service)
     scenario.simulator.faults.add("forbidden", only_pages=[2], service=service.sid)

@@ -99,7 +99,7 @@ def test_retry_loads_what_is_good_now_closes_what_is_gone_and_keeps_the_rest(
 
 
 def test_more_living_rejects_than_are_asked_for_at_once_load(scenario: Scenario) -> None:
-    """Were all portions put by under one number, a service with many rejects could never be retried."""
+    """Were all portions staged under one number, a service with many rejects could never be retried."""
     service = first_service(scenario)
     service.grow(450)
     sids = break_rows(service, 450)

@@ -338,7 +338,7 @@ def test_a_mishap_in_the_middle_leaves_no_trace(harness: ScanHarness) -> None:
 
 
 def test_a_mishap_in_a_batch_leaves_nothing_of_it(harness: ScanHarness) -> None:
-    """A batch that half remains would count rows as met whose content was never put by."""
+    """A batch that half remains would count rows as met whose content was never staged."""
     harness.scans += 1
 
     def stage_and_fail(conn: sa.Connection) -> None:

@@ -90,20 +90,20 @@ def share(server: Server) -> None:
     run_folder = server.home.parent
     with exclusively(run_folder / f"{server.home.name}.lock"):
         if not (server.home / "port").exists():
-            post_warden(run_folder)
+            start_reaper(run_folder)
             server.start()
 
 
-def post_warden(run_folder: Path) -> None:
+def start_reaper(run_folder: Path) -> None:
     """Start the process that cleans up behind this run, once."""
     with exclusively(run_folder / "reaper.lock"):
-        if not warden_is_posted(run_folder):
+        if not reaper_is_running(run_folder):
             command = [sys.executable, "-I", "-S", reaper.__file__, str(run_folder)]
             run_detached(command, log=run_folder / "reaper.log", cwd=run_folder)
             (run_folder / "reaper.posted").touch()
 
 
-def warden_is_posted(run_folder: Path) -> bool:
+def reaper_is_running(run_folder: Path) -> bool:
     return (run_folder / "reaper.posted").exists()
 
 
