@@ -72,6 +72,13 @@ CASES = {
             most_rounds=2,
         ),
         Case(
+            "many-small",
+            "1,000 services of 10 rows",
+            World(services=1_000, rows_per_service=10),
+            ("floor-fetch", "ours"),
+            (FIRST, REPEAT),
+        ),
+        Case(
             "sqlite",
             "into SQLite",
             World(),

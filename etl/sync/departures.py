@@ -128,8 +128,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
     asked = replace(departure.outcome.counters)
 
     def work(conn: sa.Connection) -> None:
-        session.begin(conn)
-        now = context.warehouse.engine.now(conn)
+        now = session.begin(conn)
         order = Publication(session.holder.run_id, session.scan_id, scope, (), now)
         active = staging.count_active(conn, scope.chat_service_sid)
         _decide(context, departure, active)
@@ -139,7 +138,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
         else:
             services.record_held(conn, scope.chat_service_sid, active)
         vars(departure.outcome.counters).update(vars(counted))
-        session.finish(conn, _ending(departure.outcome, counted))
+        session.finish(conn, _ending(departure.outcome, counted), now)
 
     return work
 

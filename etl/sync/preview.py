@@ -118,6 +118,12 @@ class PreviewSink:
     def sample_absent(self, limit: int) -> Sample:
         return draw_sample(self._seen.absent(), limit)
 
+    def publish_if_none_absent(
+        self, reading: Reading, decision: DeleteDecision, counters: Counters, *, proven: bool
+    ) -> Published | Absences:
+        missed = self.list_absent(proven=proven, parts=1)
+        return missed if missed.absent else self.publish(reading, decision, counters)
+
     def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
         """Return what would change; nothing is written."""
         if decision.deletes:

@@ -156,7 +156,7 @@ class _RejectRetry:
             self._retried.changed_fields = published.changed_fields
             self._log.info("rejects.retried", **vars(published.counters))
 
-    def _read_open(self, conn: sa.Connection) -> list[Line]:
+    def _read_open(self, conn: sa.Connection, _now: datetime) -> list[Line]:
         lines = quarantine.read_open(conn, [self._scope.chat_service_sid])
         return [line for line in lines if line.account == self._scope.account]
 
@@ -189,8 +189,7 @@ class _RejectRetry:
         alive: Sequence[bytes],
     ) -> _Published:
         leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
-        self._session.renew(conn)
-        now = self._engine.now(conn)
+        now = self._session.renew(conn)
         rejects = self._stage(conn, alive, now)
         run_id, stage_id = self._session.holder.run_id, self._session.scan_id
         order = Publication(run_id, stage_id, self._scope, (), now)
@@ -218,7 +217,7 @@ class _RejectRetry:
         counted, results, fields = published
         note = _note_on_unanswered(results)
         ending = Ending(ScanStatus.PUBLISHED, counted, error=note, changed_fields=fields)
-        self._session.finish(conn, ending)
+        self._session.finish(conn, ending, now)
         reading = service_table.Reading(self._scope, now)
         service_table.record_reading(conn, reading, changed=changed)
         self._drift.measure(conn, changed=changed)

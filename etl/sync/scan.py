@@ -2,7 +2,7 @@
 
     opened   = sink.open()                         lease; where to resume
     reading  = read(source, sink, opened)          pages → batches → compared and kept
-    absences = sink.list_absent(…)                 what was not seen
+    absences = sink.list_absent(…)                 what was not seen; if nothing: published as well
     decision = decide_deletes(…)                   guard, the service's other parts, the API's word
     counted  = sink.publish(reading, decision, …)  one transaction, or numbers only
 
@@ -10,8 +10,9 @@
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from typing import Any
 
 import structlog
 
@@ -34,7 +35,7 @@ from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.sync.warehouse_sink import WarehouseSink
 from etl.telemetry.tracing import OFF, Trace
 from etl.twilio.client import Client
-from etl.warehouse.ledger import Ending
+from etl.warehouse.ledger import Ending, Published
 
 log = structlog.get_logger()
 
@@ -126,13 +127,17 @@ class Scan:
             if reading.rejections.may_be_one_fault:
                 expected = self._sink.count_expected()
                 refuse_common_reason(reading.rejections, expected, whole=not reading.resumed)
-            self._list_absent(reading)
+            self._outcome.note = why_unproven(self._source.scope, self._identities, reading)
             self._reading = reading
+            if self._barrier.parts > 1:
+                parts = self._barrier.parts
+                missed = self._sink.list_absent(proven=self._is_proven, parts=parts)
+                self._note_absences(reading, missed)
 
     def finish(self) -> None:
         """Decide about deletes and publish; what came of an error is in the outcome."""
         with self._failures_noted():
-            if self._reading is not None:
+            if self._reading is not None and not self._publish_if_none_absent(self._reading):
                 self._publish(self._reading, self._decide(self._reading))
         self._sink.close()
         self._outcome.ended = True
@@ -145,12 +150,29 @@ class Scan:
             outcome.expected = max(0, outcome.expected - opened.fetched)
         self._log.info("scan.started", resumed=outcome.resumed)
 
-    def _list_absent(self, reading: Reading) -> None:
-        self._outcome.note = why_unproven(self._source.scope, self._identities, reading)
-        self._absences = self._sink.list_absent(
-            proven=self._outcome.note is None, parts=self._barrier.parts
-        )
-        self._barrier.measure(self._absences, reading.last_sid)
+    @property
+    def _is_proven(self) -> bool:
+        """Return whether what was not seen is absent; known once it is read."""
+        return self._outcome.note is None
+
+    def _note_absences(self, reading: Reading, absences: Absences) -> None:
+        self._absences = absences
+        self._barrier.measure(absences, reading.last_sid)
+
+    def _publish_if_none_absent(self, reading: Reading) -> bool:
+        """Publish in the transaction that finds nothing absent, where the scan has all parts."""
+        if self._barrier.parts > 1:
+            return False
+        decision, counters = self._decide(reading), self._outcome.counters
+        with self._spanned():
+            done = self._sink.publish_if_none_absent(
+                reading, decision, counters, proven=self._is_proven
+            )
+        if isinstance(done, Absences):
+            self._note_absences(reading, done)
+            return False
+        self._note_published(decision, done)
+        return True
 
     def _decide(self, reading: Reading) -> DeleteDecision:
         source, barrier = self._source, self._barrier
@@ -170,11 +192,16 @@ class Scan:
         return replace(decision, note=self._outcome.note)
 
     def _publish(self, reading: Reading, decision: DeleteDecision) -> None:
+        with self._spanned():
+            published = self._sink.publish(reading, decision, self._outcome.counters)
+        self._note_published(decision, published)
+
+    def _spanned(self) -> AbstractContextManager[Any]:
+        return self._trace.child("publish") if self._sink.writes else nullcontext()
+
+    def _note_published(self, decision: DeleteDecision, published: Published) -> None:
         outcome = self._outcome
-        with self._trace.child("publish") if self._sink.writes else nullcontext():
-            counted, outcome.changed_fields = self._sink.publish(
-                reading, decision, outcome.counters
-            )
+        counted, outcome.changed_fields = published
         vars(outcome.counters).update(vars(counted))
         outcome.status = ScanStatus.PUBLISHED if self._sink.writes else ScanStatus.PLANNED
         if decision.refused:

@@ -1,6 +1,7 @@
 """A scan's lease and its line in the ledger: taken together, ended together."""
 
 from collections.abc import Callable, Collection
+from datetime import datetime
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -40,47 +41,54 @@ class ScanSession:
         self.is_open = False
         """Whether the transaction that took the lease is committed."""
 
-    def open(self, then: Callable[[sa.Connection], T]) -> T:
+    def open(self, then: Callable[[sa.Connection, datetime], T]) -> T:
         """Take the lease and add the scan's line; do `then` in the same transaction.
+
+        `then` gets the connection and the warehouse's time.
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
         """
 
         def begin(conn: sa.Connection) -> T:
-            self.begin(conn)
-            return then(conn)
+            now = self.begin(conn)
+            return then(conn, now)
 
         result = self.warehouse.transact(begin)
         self.is_open = True
         return result
 
-    def begin(self, conn: sa.Connection) -> None:
+    def begin(self, conn: sa.Connection) -> datetime:
         """Take the lease and open the line; what killed runs left open here is closed.
+
+        Return the warehouse's time.
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
             ConfigurationError: rows are written by other privacy rules since the run began.
         """
         engine = self.warehouse.engine
-        require_agreement(conn, engine, self._privacy)
         lapsed = leases.acquire(conn, engine, self.holder, self.scope)
+        # Under the lease, which excludes a rekey.
+        require_agreement(conn, engine, self._privacy)
         now = engine.now(conn)
         killed = [one.run_id for one in lapsed if one.run_id != self.holder.run_id]
-        ledger.close_abandoned(conn, killed, self.scope, now)
+        if killed:
+            ledger.close_abandoned(conn, killed, self.scope, now)
         self.scan_id = ledger.start_scan(conn, self.holder.run_id, self.scope, now)
+        return now
 
-    def renew(self, conn: sa.Connection) -> None:
-        """Renew the lease inside the transaction that relies on it.
+    def renew(self, conn: sa.Connection) -> datetime:
+        """Renew the lease inside the transaction that relies on it; return the warehouse's time.
 
         Raises:
             LeaseLost: another run has taken it; the transaction must not be committed.
         """
-        leases.renew(conn, self.warehouse.engine, self.holder, self.scope)
+        return leases.renew(conn, self.warehouse.engine, self.holder, self.scope)
 
-    def finish(self, conn: sa.Connection, ending: Ending) -> None:
+    def finish(self, conn: sa.Connection, ending: Ending, now: datetime) -> None:
         """Close the line and give the lease back."""
-        ledger.finish_scan(conn, self.scan_id, ending, self.warehouse.engine.now(conn))
+        ledger.finish_scan(conn, self.scan_id, ending, now)
         leases.release(conn, self.holder, self.scope)
 
     def abandon(

@@ -60,6 +60,11 @@ class Sink(Protocol):
     def sample_absent(self, limit: int) -> Sample:
         """Draw up to `limit` of those that still stand on the list."""
 
+    def publish_if_none_absent(
+        self, reading: Reading, decision: DeleteDecision, counters: Counters, *, proven: bool
+    ) -> Published | Absences:
+        """Write down what was not seen; where that is nothing, publish in the same transaction."""
+
     def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
         """Make what was kept the current truth, in one transaction; return all counters."""
 

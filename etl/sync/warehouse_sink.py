@@ -4,10 +4,11 @@ A crash at any instant leaves the published tables whole: what is staged is eith
 next run or thrown away.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -29,7 +30,16 @@ from etl.sync.session import ScanSession
 from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
 from etl.warehouse import absences, leases, ledger, page_links, quarantine, services, staging
 from etl.warehouse.ledger import Ending, Progress, Published
-from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
+from etl.warehouse.publishing import (
+    Changes,
+    Publication,
+    Publishing,
+    publish_deletes,
+    publish_staged,
+)
+from etl.warehouse.tables import STAGE, scan_absent, scan_staged
+
+T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -66,6 +76,9 @@ class WarehouseSink:
         self._apart: dict[int, Progress] = {}
         """What was read by chains that are not linked with the first one, each in its own stage."""
         self._is_first_load = False
+        self._is_resumed = False
+        """Whether another process has staged some of it: then nobody here knows what there is."""
+        self._may_have_staged = False
         self._absent = 0
         self._log = log.bind(run_id=context.holder.run_id, **scope.named)
 
@@ -76,26 +89,26 @@ class WarehouseSink:
         self._pages = self._progress.pages
         return Opened(self._progress.next_link or None, self._progress.fetched)
 
-    def _resume_or_begin(self, conn: sa.Connection) -> None:
+    def _resume_or_begin(self, conn: sa.Connection, now: datetime) -> None:
         self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
-        stored = self._find_progress(conn)
+        stored = self._find_progress(conn, now)
+        self._is_resumed = self._may_have_staged = stored is not None
         # What is stored keeps the age of its last batch, so that a link that always fails grows too
         # old to be tried.
-        self._progress = stored or self._save_first_progress(conn)
+        self._progress = stored or self._save_first_progress(conn, now)
         older = ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id)
         staging.discard(conn, older)
 
-    def _find_progress(self, conn: sa.Connection) -> Progress | None:
+    def _find_progress(self, conn: sa.Connection, now: datetime) -> Progress | None:
         if self._context.request.fresh or self._scope.identities:
             return None
         seconds = self._context.settings.run.resume_within_seconds
-        horizon = ledger.resume_horizon(self._engine.now(conn), seconds)
+        horizon = ledger.resume_horizon(now, seconds)
         return ledger.find_progress(conn, self._scope, self._normalizer.digest, horizon)
 
-    def _save_first_progress(self, conn: sa.Connection) -> Progress:
+    def _save_first_progress(self, conn: sa.Connection, now: datetime) -> Progress:
         progress = Progress(self._session.scan_id, "", 0, 0)
-        now = self._engine.now(conn)
-        ledger.save_progress(conn, self._scope, self._normalizer.digest, progress, now)
+        ledger.insert_progress(conn, self._scope, self._normalizer.digest, progress, now)
         return progress
 
     def find_links(self, page_size: int) -> Sequence[PageLink]:
@@ -105,9 +118,9 @@ class WarehouseSink:
 
     def start_over(self) -> None:
         def forget(conn: sa.Connection) -> Progress:
-            self._session.renew(conn)
+            now = self._session.renew(conn)
             staging.discard(conn, [self._progress.stage_id, *self._stages_apart()])
-            return self._save_first_progress(conn)
+            return self._save_first_progress(conn, now)
 
         self._progress = self._warehouse.transact(forget)
         self._pages, self._linked, self._apart = 0, {0}, {}
@@ -120,10 +133,10 @@ class WarehouseSink:
         progress = replace(self._progress, next_link=next_link, pages=self._pages, fetched=fetched)
 
         def take_over(conn: sa.Connection) -> None:
-            self._session.renew(conn)
+            now = self._session.renew(conn)
             ledger.require_progress(conn, progress.stage_id)
             staging.move(conn, [one.stage_id for one in apart], into=progress.stage_id)
-            ledger.move_progress(conn, progress, self._engine.now(conn))
+            ledger.move_progress(conn, progress, now)
 
         self._warehouse.transact(take_over)
         self._progress = progress
@@ -180,14 +193,13 @@ class WarehouseSink:
         progress: Progress,
     ) -> Rejections:
         # The lease comes first: a stage that is gone may have been published by whoever took it.
-        self._session.renew(conn)
+        now = self._session.renew(conn)
         is_linked = progress.stage_id == self._progress.stage_id
         stored: int | None = ledger.require_progress(conn, self._progress.stage_id)
         if not is_linked:
             stored = ledger.find_pages(conn, progress.stage_id)
         if stored is not None and stored >= progress.pages:
             return Rejections()  # the commit went through, and only the answer to it was lost
-        now = self._engine.now(conn)
         seen = self._stage(conn, hashed, unreadable, progress, now)
         if is_linked:
             ledger.move_progress(conn, progress, now)
@@ -214,6 +226,7 @@ class WarehouseSink:
         sids = [one.sid for one in hashed]
         if found.skipped:  # what a dated scan did not ask for does not count as seen
             sids = [sid for sid in sids if sid not in found.skipped]
+        self._may_have_staged |= bool(found.changed or found.stale)
         stage_id, number = progress.stage_id, progress.pages
         staging.stage_batch(
             conn, self._engine, stage_id, number, sids, [*found.changed, *found.stale]
@@ -233,17 +246,19 @@ class WarehouseSink:
         )
 
     def list_absent(self, *, proven: bool, parts: int) -> Absences:
-        missed = self._warehouse.transact(lambda conn: self._list_absent(conn, proven, parts))
-        self._absent = missed.absent
-        return missed
+        def work(conn: sa.Connection) -> Absences:
+            self._session.renew(conn)
+            return self._list_absent(conn, proven, parts)
+
+        return self._warehouse.transact(work)
 
     def _list_absent(self, conn: sa.Connection, proven: bool, parts: int) -> Absences:
-        self._session.renew(conn)
         absent = 0
         if proven:
             absent = absences.list_absent(
                 conn, self._engine, self._scope, self._identities, self._progress.stage_id
             )
+        self._absent = absent
         if not absent and (parts == 1 or self._is_first_load):
             return Absences()  # nobody will ask how many are active
         return Absences(absent, staging.count_active(conn, self._scope.chat_service_sid))
@@ -261,22 +276,45 @@ class WarehouseSink:
     # publish
 
     def publish(self, reading: Reading, decision: DeleteDecision, counters: Counters) -> Published:
-        published = self._warehouse.transact(
-            lambda conn: self._publish(conn, reading, decision, counters)
+        return self._transact_once_only(
+            lambda conn, now: self._publish(conn, reading, decision, counters, now)
         )
+
+    def publish_if_none_absent(
+        self, reading: Reading, decision: DeleteDecision, counters: Counters, *, proven: bool
+    ) -> Published | Absences:
+        def work(conn: sa.Connection, now: datetime) -> Published | Absences:
+            missed = self._list_absent(conn, proven, parts=1)
+            if missed.absent:
+                return missed
+            return self._publish(conn, reading, decision, counters, now)
+
+        return self._transact_once_only(work)
+
+    def _transact_once_only(self, work: Callable[[sa.Connection, datetime], T]) -> T | Published:
+        """Do what may publish, unless it is done already and only the answer was lost."""
+        tries = itertools.count()
+
+        def publish(conn: sa.Connection) -> T | Published:
+            if next(tries) and (done := ledger.find_publication(conn, self._session.scan_id)):
+                return done
+            leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
+            now = self._session.renew(conn)
+            ledger.require_progress(conn, self._progress.stage_id)
+            return work(conn, now)
+
+        done = self._warehouse.transact(publish)
         self._drift.tell()
-        return published
+        return done
 
     def _publish(
-        self, conn: sa.Connection, reading: Reading, decision: DeleteDecision, counters: Counters
+        self,
+        conn: sa.Connection,
+        reading: Reading,
+        decision: DeleteDecision,
+        counters: Counters,
+        now: datetime,
     ) -> Published:
-        published = ledger.find_publication(conn, self._session.scan_id)
-        if published is not None:
-            return published  # the commit went through, and only the answer to it was lost
-        leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
-        self._session.renew(conn)
-        ledger.require_progress(conn, self._progress.stage_id)
-        now = self._engine.now(conn)
         rejected = self._take_back(conn, decision, now)
         changes, fields = self._publish_stage(conn, reading, decision, now)
         counted = replace(counters, **changes, rejected=counters.rejected + rejected)
@@ -284,7 +322,7 @@ class WarehouseSink:
         self._discard_stages(conn)
         if reading.links is not None and not self._scope.identities:
             page_links.replace(conn, self._scope, self._session.scan_id, reading.links)
-        self._session.finish(conn, _ending(reading, decision, published))
+        self._session.finish(conn, _ending(reading, decision, published), now)
         self._record_reading(conn, reading, decision, changes, now)
         return published
 
@@ -322,7 +360,9 @@ class WarehouseSink:
         seen, repeated = staging.count_seen(conn, self._engine, stage_id)
         if repeated:
             staging.drop_superseded(conn, self._engine, stage_id)
-        changes, fields = publish_staged(conn, self._engine, order)
+        changes, fields = Publishing(Changes(), {})
+        if self._may_have_staged:
+            changes, fields = publish_staged(conn, self._engine, order)
         mode = self._context.settings.deletes.mode
         deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
         quarantine.resolve(
@@ -338,7 +378,12 @@ class WarehouseSink:
         outdated = ledger.overlapping_stages(conn, self._scope, besides=stage_id)
         if outdated:
             self._log.warning("scan.outdated", stages=len(outdated))
-        staging.discard(conn, [stage_id, *outdated])
+            staging.discard(conn, outdated)
+        used = {
+            scan_staged: self._may_have_staged,
+            scan_absent: self._absent or self._is_resumed,
+        }
+        staging.discard(conn, [stage_id], [table for table in STAGE if used.get(table, True)])
 
     # when it does not go well
 

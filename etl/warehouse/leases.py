@@ -61,8 +61,8 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
         if other.expires_at > now and other.owner != holder.owner:
             raise LeaseHeld(_describe(other))
     labels = {other.scope for other in in_the_way}
-    outdated = mine & sync_leases.c.scope.in_(labels - {scope.label})
-    conn.execute(sa.delete(sync_leases).where(outdated))
+    if outdated := labels - {scope.label}:
+        conn.execute(sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(outdated)))
     _store(conn, holder, scope, now, is_there=scope.label in labels)
     return [Lapsed(other.run_id) for other in in_the_way]
 
@@ -113,13 +113,14 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
         conn.execute(line)
 
 
-def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> None:
-    """Renew the lease, inside the transaction that relies on it.
+def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:
+    """Renew the lease, inside the transaction that relies on it; return the warehouse's time.
 
     Raises:
         LeaseLost: it expired and another run has taken it; the transaction must not be committed.
     """
-    expires_at = engine.now(conn) + timedelta(seconds=holder.lease_seconds)
+    now = engine.now(conn)
+    expires_at = now + timedelta(seconds=holder.lease_seconds)
     held = (
         (sync_leases.c.chat_service_sid == scope.chat_service_sid)
         & (sync_leases.c.scope == scope.label)
@@ -133,6 +134,7 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
             "published nothing of it"
         )
     conn.execute(sa.update(sync_leases).where(held).values(expires_at=expires_at))
+    return now
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:

@@ -287,7 +287,18 @@ def find_rivals(conn: sa.Connection, now: datetime, own_run: int | None) -> list
 def save_progress(
     conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime
 ) -> None:
-    """Insert the line from which a scan can be resumed."""
+    """Write the line from which a scan can be resumed."""
+    mine = scan_progress.c.stage_id == progress.stage_id
+    if conn.scalar(sa.select(scan_progress.c.stage_id).where(mine)) is None:
+        insert_progress(conn, scope, rules, progress, now)
+    else:
+        move_progress(conn, progress, now)
+
+
+def insert_progress(
+    conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime
+) -> None:
+    """Insert the line of a stage that has none yet."""
     line = {
         **asdict(progress),
         "account": scope.account,
@@ -296,13 +307,7 @@ def save_progress(
         "rules": rules,
         "updated_at": now,
     }
-    mine = scan_progress.c.stage_id == progress.stage_id
-    known = conn.scalar(sa.select(scan_progress.c.stage_id).where(mine)) is not None
-    conn.execute(
-        sa.update(scan_progress).where(mine).values(line)
-        if known
-        else sa.insert(scan_progress).values(line)
-    )
+    conn.execute(sa.insert(scan_progress).values(line))
 
 
 def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> None:

@@ -198,10 +198,12 @@ def move(conn: sa.Connection, stage_ids: Collection[int], into: int) -> None:
     discard(conn, stage_ids)
 
 
-def discard(conn: sa.Connection, stage_ids: Collection[int]) -> None:
-    """Delete what is staged under these ids."""
+def discard(
+    conn: sa.Connection, stage_ids: Collection[int], tables: Collection[sa.Table] = STAGE
+) -> None:
+    """Delete what is staged under these ids; `tables` are those that may hold any of it."""
     for some in portions(stage_ids):
-        for table in STAGE:
+        for table in tables:
             conn.execute(sa.delete(table).where(table.c.stage_id.in_(some)))
 
 

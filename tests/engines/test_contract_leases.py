@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import pytest
@@ -250,7 +251,7 @@ def test_a_scan_whose_opening_was_undone_ends_no_line_of_the_ledger(warehouse: W
     """The id that it was given may be that of another scan by then, whose line it would overwrite."""
     session = ScanSession(warehouse, holder(1), WHOLE, PrivacyRules())
 
-    def undo(conn: sa.Connection) -> None:
+    def undo(conn: sa.Connection, now: datetime) -> None:
         raise LeaseLost("undone")
 
     with pytest.raises(LeaseLost):
@@ -258,6 +259,6 @@ def test_a_scan_whose_opening_was_undone_ends_no_line_of_the_ledger(warehouse: W
     assert not session.is_open
     assert live(warehouse) == []
     other = ScanSession(warehouse, holder(2), WHOLE, PrivacyRules())
-    other.open(lambda _: None)
+    other.open(lambda _conn, _now: None)
     assert other.is_open
     assert live(warehouse) == [("service", 2)]

@@ -1,5 +1,6 @@
 """What engines share whose warehouse is on a server."""
 
+import time
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -9,6 +10,8 @@ from etl.warehouse.engines.base import Engine, Limits
 _HIGHEST_PORT = 65_535
 _KEPT = 8
 """Connections that stay open while nobody needs them."""
+_TRUSTED_SECONDS = 5.0
+"""A connection that was at work so lately is not tried before it is used again."""
 
 
 class ServerEngine(Engine):
@@ -32,5 +35,27 @@ def pool_options(limits: Limits) -> dict[str, Any]:
         "pool_size": _KEPT,
         "max_overflow": max(0, limits.connections + 1 - _KEPT),
         "pool_timeout": limits.lock,
-        "pool_pre_ping": True,
     }
+
+
+def try_idle_connections(engine: sa.Engine) -> None:
+    """Try a connection that lay idle before it is used, and replace one that is dead.
+
+    One that broke a moment ago costs its transaction one more try; to ask before each of them
+    costs every transaction a round trip.
+    """
+
+    def note(_connection: Any, record: Any) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    def ensure(connection: Any, record: Any, _fairy: Any) -> None:
+        idle_since = record.info.get("idle_since")
+        if idle_since is None or time.monotonic() - idle_since < _TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as dead:
+            raise sa.exc.DisconnectionError from dead
+
+    sa.event.listen(engine, "checkin", note)
+    sa.event.listen(engine, "checkout", ensure)

@@ -19,7 +19,7 @@ from etl.warehouse.engines.base import (
     Engine,
     Limits,
 )
-from etl.warehouse.engines.servers import ServerEngine, pool_options
+from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.tables import CARRIED
 
@@ -141,6 +141,7 @@ class Mariadb(ServerEngine):
                 record.info[MAX_ROW_BYTES] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
 
         sa.event.listen(engine, "begin", _begin)
+        try_idle_connections(engine)
         return engine
 
     def column_type(

@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from etl.domain.binding import HashedRow, Row
 from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
-from etl.warehouse.engines.servers import ServerEngine, pool_options
+from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import OnConflictEngine
 from etl.warehouse.tables import CARRIED, scan_seen
 
@@ -121,6 +121,7 @@ class Postgresql(OnConflictEngine, ServerEngine):
             )
             conn.exec_driver_sql(begin, execution_options={"no_parameters": True})
 
+        try_idle_connections(engine)
         return engine
 
     def column_type(
