@@ -23,7 +23,7 @@ def image_of(soak: Soak) -> Image:
 
 def counted(soak: Soak, before: Image, after: Image) -> dict[str, int]:
     soak._result.wrong.clear()
-    soak._judge(before, after, whole=True)
+    soak._judge(before, after, honest=True, resumed=())
     return {name: number for name, number in soak._result.wrong.items() if number}
 
 
