@@ -182,7 +182,7 @@ def story(scenario: Scenario) -> int:
     """Everything a job does: load, change, delete in both ways, return, reject, repair; gives the first exit code but 0."""
     service = scenario.services[0]
     steps: list[Callable[[], object]] = [
-        lambda: None,
+        lambda: [scenario.account.update(chains_per_service=2, page_size=2)],
         lambda: [
             service.touch(3),
             service.delete(2),
