@@ -54,13 +54,7 @@ class DaskWorkers:
 
     def shared_slots(self, account: Account) -> SharedSlots:
         """See `Workers`."""
-        semaphore = distributed.Semaphore(
-            account.concurrency,
-            name=remote.budget_name(self._run, account.name),
-            scheduler_rpc=self._cluster.scheduler,
-            loop=self._cluster.loop,
-        )
-        return partial(remote.slot, semaphore)
+        return remote.slots_of(self._run, account, self._cluster.scheduler, self._cluster.loop)
 
     def scan(
         self, context: Context, client: Client, services: Sequence[Parts]

@@ -39,7 +39,7 @@ class Division:
         return self._spreads[account]
 
     def agree(self, account: str, places: Mapping[str, int]) -> None:
-        """Use these places (SID → shard) of services, which all processes of a run group know."""
+        """Use these places of services, by SID, which all processes of a run group know."""
         self._agreed[self._spreads[account].key] = places
 
 

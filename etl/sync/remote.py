@@ -19,6 +19,7 @@ from etl.sync.heartbeat import heartbeat
 from etl.sync.outcome import ScanOutcome, sentence
 from etl.sync.workers import Threads, wait_for
 from etl.twilio.client import Client
+from etl.twilio.throttle import SharedSlots
 from etl.warehouse import leases, ledger
 from etl.warehouse.engines import read_url
 from etl.warehouse.leases import Holder
@@ -48,20 +49,28 @@ def topic(run: str) -> str:
     return f"bindings-etl-{run}"
 
 
-def budget_name(run: str, account: str) -> str:
-    """Return the name of the semaphore that bounds an account's requests in flight."""
-    return f"bindings-etl-{run}-{account}"
+def slots_of(run: str, account: Account, scheduler: Any, loop: Any) -> SharedSlots:
+    """Return what bounds an account's requests in flight over all processes of a run.
 
+    `scheduler` and `loop` are those of the process's own connection to the cluster.
+    """
+    semaphore = distributed.Semaphore(
+        account.concurrency,
+        name=f"bindings-etl-{run}-{account.name}",
+        scheduler_rpc=scheduler,
+        loop=loop,
+    )
 
-@contextmanager
-def slot(semaphore: distributed.Semaphore, stop: Stop) -> Iterator[None]:
-    """Wait for a place in flight among all workers, and hold it."""
-    while not semaphore.acquire(timeout=_LOOK_SECONDS):
-        stop.check()
-    try:
-        yield
-    finally:
-        semaphore.release()
+    @contextmanager
+    def slot(stop: Stop) -> Iterator[None]:
+        while not semaphore.acquire(timeout=_LOOK_SECONDS):
+            stop.check()
+        try:
+            yield
+        finally:
+            semaphore.release()
+
+    return slot
 
 
 def why_unfit(wanted: str, configuration: dict[str, Any]) -> str | None:
@@ -131,16 +140,9 @@ class _Here:
         return self._clients[job.account]
 
     def _make_client(self, settings: Settings, job: Job) -> Client:
-        semaphore = distributed.Semaphore(
-            job.concurrency,
-            name=budget_name(job.run, job.account),
-            scheduler_rpc=self._scheduler,
-            loop=self._loop,
-        )
         account = _account(settings, job)
-        made = Client(
-            account, settings.retry, self.context.stop, shared=lambda stop: slot(semaphore, stop)
-        )
+        shared = slots_of(job.run, account, self._scheduler, self._loop)
+        made = Client(account, settings.retry, self.context.stop, shared=shared)
         self._opened.enter_context(closing(made))
         return made
 
