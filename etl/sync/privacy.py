@@ -6,7 +6,6 @@ import structlog
 from etl import errors
 from etl.config import Settings
 from etl.domain.privacy import PrivacyRules, RulesChange, check_of, rules_by
-from etl.domain.scope import Scope
 from etl.warehouse import leases, privacy_rules
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines.base import Engine
@@ -17,9 +16,6 @@ _KEYS_OF_THE_PAST = (
     "deleted rows and past images may hold hashes by an earlier key that privacy.old_keys does not "
     "name: the identity is not found by them"
 )
-
-EVERY_SERVICE = Scope("", "*")
-"""What a re-keying holds the lease of."""
 
 
 def rules_of(settings: Settings) -> PrivacyRules:
@@ -87,7 +83,7 @@ def _require_same(before: PrivacyRules, after: PrivacyRules) -> None:
 
 def _in_the_middle(conn: sa.Connection, engine: Engine) -> errors.EtlError:
     for lease in leases.live(conn, engine):
-        if lease.chat_service_sid == EVERY_SERVICE.chat_service_sid:
+        if lease.chat_service_sid == privacy_rules.EVERY_SERVICE.chat_service_sid:
             return errors.LeaseHeld(
                 f"the warehouse is being rewritten to other privacy rules by run {lease.run_id} "
                 f"on {lease.host}; run again when that has ended"

@@ -22,12 +22,12 @@ from etl.domain.status import RunStatus
 from etl.stopping import Stop
 from etl.sync.context import Request
 from etl.sync.outcome import sentence
-from etl.sync.privacy import EVERY_SERVICE, rules_of
+from etl.sync.privacy import rules_of
 from etl.sync.run import open_line
 from etl.warehouse import drift, leases, ledger, page_links, privacy_rules, rewriting, staging
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
-from etl.warehouse.privacy_rules import Position, Recorded
+from etl.warehouse.privacy_rules import EVERY_SERVICE, Position, Recorded
 from etl.warehouse.rewriting import TABLES, Step, Tally
 
 log = structlog.get_logger()

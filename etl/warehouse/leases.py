@@ -97,20 +97,23 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
     For whoever wants any lease of a service, so that two cannot both find it free; and for whoever
     publishes a part of it, so that two parts do not publish one row in the same moment.
     """
-    line = _locking(
-        engine,
-        sa.select(sync_gates.c.chat_service_sid).where(
-            sync_gates.c.chat_service_sid == chat_service_sid
-        ),
-    )
     # Inserted only where it is missing: MariaDB's insert of a key that is there takes a shared
     # lock, and of two who then want the row for themselves one is thrown out.
-    if conn.execute(line).first() is None:
+    if not _pass_gate(conn, engine, chat_service_sid):
         columns = ["chat_service_sid"]
         conn.execute(
             engine.insert_missing(sync_gates, columns, sa.select(sa.literal(chat_service_sid)))
         )
-        conn.execute(line)
+        _pass_gate(conn, engine, chat_service_sid)
+
+
+def _pass_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> bool:
+    """Lock a service's gate; return whether it has one."""
+    gate = sync_gates.c.chat_service_sid == chat_service_sid
+    if engine.conflicts_at_commit:  # then what two have changed is found, and not what they locked
+        conn.execute(sa.update(sync_gates).where(gate).values(passed=sync_gates.c.passed + 1))
+    locked = _locking(engine, sa.select(sync_gates.c.chat_service_sid).where(gate))
+    return conn.execute(locked).first() is not None
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:

@@ -11,8 +11,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from etl.domain.privacy import PrivacyRules, RulesChange, infer_rules
+from etl.domain.scope import Scope
+from etl.warehouse import leases
 from etl.warehouse.engines.base import Engine
 from etl.warehouse.tables import bindings, privacy_rules
+
+EVERY_SERVICE = Scope("", "*")
+"""What a re-keying holds the lease of."""
 
 _CURRENT, _NEXT = "current", "next"
 _RULES = ("identity", "endpoint", "key_check")
@@ -103,6 +108,8 @@ def _rules(line: sa.Row[Any]) -> PrivacyRules:
 
 
 def _lock(conn: sa.Connection, engine: Engine, *, shared: bool = False) -> bool:
+    if engine.conflicts_at_commit:
+        leases.lock_service(conn, engine, EVERY_SERVICE.chat_service_sid)
     line = sa.select(privacy_rules.c.state).where(privacy_rules.c.state == _CURRENT)
     if not engine.single_writer:
         line = line.with_for_update(read=shared)

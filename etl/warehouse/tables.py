@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261127_04"
+HEAD = "20261128_01"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -321,8 +321,9 @@ sync_gates = sa.Table(
     "sync_gates",
     metadata,
     sa.Column("chat_service_sid", code(34), primary_key=True, comment="The service."),
+    sa.Column("passed", sa.BigInteger(), server_default="0", comment="Counted up by whoever passes, where conflicts are found at COMMIT."),
     comment="One row per service that was ever worked on: locked for a moment by whoever takes a lease or publishes a part of it.",
-)
+)  # fmt: skip
 
 page_links = sa.Table(
     "page_links",

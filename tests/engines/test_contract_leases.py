@@ -16,7 +16,7 @@ from etl.sync.session import ScanSession
 from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder, Lapsed
-from etl.warehouse.tables import sync_leases
+from etl.warehouse.tables import sync_gates, sync_leases
 from tests.engines.scan_harness import OTHER_SERVICE, SERVICE, ScanHarness, Tally, sent
 
 WHOLE = Scope("main", SERVICE)
@@ -109,6 +109,14 @@ def test_disjoint_types_are_read_side_by_side(warehouse: Warehouse) -> None:
     acquire(warehouse, holder(1), APN)
     acquire(warehouse, holder(2), FCM)
     assert live(warehouse) == [("type:apn", 1), ("type:fcm", 2)]
+
+
+def test_who_takes_a_lease_writes_where_a_lock_keeps_nobody_out(warehouse: Warehouse) -> None:
+    """Of two who only lock, on two nodes of a cluster, both would find the service free and take it."""
+    acquire(warehouse, holder(1, lease_seconds=-1))
+    acquire(warehouse, holder(2))
+    passed = warehouse.read(lambda conn: conn.scalar(sa.select(sync_gates.c.passed)))
+    assert passed == (2 if warehouse.engine.conflicts_at_commit else 0)
 
 
 def test_an_expired_lease_is_taken_over(warehouse: Warehouse) -> None:

@@ -91,6 +91,8 @@ class Engine(ABC):
     """Options of a URL that hold no secret; all others are masked where it is shown."""
     single_writer: ClassVar[bool] = False
     """One connection for the whole process, used by one thread at a time."""
+    conflicts_at_commit: ClassVar[bool] = False
+    """Of two transactions that write one row, one is undone at COMMIT; to lock it is not enough."""
     has_schemas: ClassVar[bool] = True
     asks_for_password: ClassVar[bool] = True
     commits_each_ddl: ClassVar[bool] = False
