@@ -22,7 +22,7 @@ class Difference(NamedTuple):
     skipped: frozenset[str]
     """SIDs of rows that changed outside of the dates asked for."""
     stored: Mapping[str, Stored]
-    """What the warehouse held of every row whose bytes are new to it."""
+    """What the warehouse held of every row whose bytes are new to it; in a first load nothing."""
     rows_by_form: Mapping[str, int] = {}
     """How many of those have times of which unusual form."""
     stale: Sequence[Row] = ()
@@ -56,14 +56,15 @@ def compare(
     fitting, rejects = staging.split_oversized(conn, normalizer, hashed)
     if not fitting:
         return Difference([], rejects, frozenset(), {})
-    stored = (
-        staging.take_all_for_new(fitting)
-        if first_load
-        else staging.find_differing(conn, engine, fitting, scope.chat_service_sid)
-    )
-    rows, bad = split(normalizer.normalize(one) for one in fitting if one.sid in stored)
+    stored: Mapping[str, Stored] = {}
+    if not first_load:
+        stored = staging.find_differing(conn, engine, fitting, scope.chat_service_sid)
+        fitting = [one for one in fitting if one.sid in stored]
+    rows, bad = split(map(normalizer.normalize, fitting))
     forms = normalizer.drift.take_rows_by_form()
-    changed = [row for row in rows if stored[row.sid][:2] != (row.content_hash, True)]
+    changed = rows
+    if stored:
+        changed = [row for row in rows if stored[row.sid][:2] != (row.content_hash, True)]
     if not scope.dated:
         stale = _unchanged_stale(rows, stored)
         return Difference(changed, bad + rejects, frozenset(), stored, forms, stale)
@@ -73,4 +74,5 @@ def compare(
 
 
 def _unchanged_stale(rows: Sequence[Row], stored: Mapping[str, Stored]) -> list[Row]:
-    return [row for row in rows if stored[row.sid] == (row.content_hash, True, True)]
+    stale = {sid: one.content_hash for sid, one in stored.items() if one.active and one.stale}
+    return [row for row in rows if stale.get(row.sid) == row.content_hash] if stale else []

@@ -362,7 +362,9 @@ class WarehouseSink:
             staging.drop_superseded(conn, self._engine, stage_id)
         changes, fields = Publishing(Changes(), {})
         if self._may_have_staged:
-            changes, fields = publish_staged(conn, self._engine, order)
+            changes, fields = publish_staged(
+                conn, self._engine, order, first_load=self._is_first_load
+            )
         mode = self._context.settings.deletes.mode
         deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
         quarantine.resolve(

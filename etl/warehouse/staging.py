@@ -66,11 +66,6 @@ def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
     return bool(conn.scalar(sa.select(some)))
 
 
-def take_all_for_new(hashed: Collection[HashedRow]) -> dict[str, Stored]:
-    """Return what `find_differing` would for a batch of a service of which nothing is stored."""
-    return {one.sid: _NOTHING for one in hashed}
-
-
 @functools.cache
 def _differing(engine: Engine) -> sa.Select[Any]:
     # A lookup per key and not a join: without statistics PostgreSQL joins by reading the whole

@@ -68,6 +68,7 @@ class ScanHarness:
         self.changed_fields: Mapping[str, int] = {}
         """Of the last publication."""
         self._batches = 0
+        self._is_first_load = False
         self._normalizer = Normalizer(
             NormalizationRules(scope.account, ACCOUNT_SID, scope.chat_service_sid)
         )
@@ -75,6 +76,8 @@ class ScanHarness:
     def scan(self, *batches: Sequence[Sent], deletes: Any = "soft") -> Tally:
         """Read these batches to the end and publish; `deletes=None` as an incomplete scan does."""
         self.scans += 1
+        service = self.scope.chat_service_sid
+        self._is_first_load = not self.warehouse.read(lambda conn: staging.holds_any(conn, service))
         for batch in batches:
             self.warehouse.transact(partial(self.stage, batch=batch))
         return self.warehouse.transact(lambda conn: self.publish(conn, deletes=deletes))
@@ -83,7 +86,14 @@ class ScanHarness:
         """Compare a batch as a run does, and stage what differs."""
         engine = self.warehouse.engine
         hashed, _ = self._normalizer.hash_rows([msgspec.json.encode(one) for one in batch])
-        found = compare(conn, engine, self._normalizer, hashed.values(), self.scope)
+        found = compare(
+            conn,
+            engine,
+            self._normalizer,
+            hashed.values(),
+            self.scope,
+            first_load=self._is_first_load,
+        )
         assert found.rejects == []
         self._batches += 1
         staging.stage_batch(conn, engine, self.scans, self._batches, list(hashed), found.changed)
@@ -97,7 +107,9 @@ class ScanHarness:
         _, repeated = staging.count_seen(conn, engine, self.scans)
         if repeated:
             staging.drop_superseded(conn, engine, self.scans)
-        changes, self.changed_fields = publish_staged(conn, engine, order)
+        changes, self.changed_fields = publish_staged(
+            conn, engine, order, first_load=self._is_first_load
+        )
         if deletes and not listed:
             absences.list_absent(conn, engine, self.scope, order.identities, self.scans)
         deleted = publish_deletes(conn, order, deletes) if deletes else 0

@@ -28,6 +28,24 @@ def test_a_first_load_stores_every_row_and_no_history(harness: ScanHarness) -> N
     assert harness.left_over() == 0
 
 
+def test_a_first_load_meets_a_binding_of_another_service(
+    harness: ScanHarness, warehouse: Warehouse
+) -> None:
+    """A SID that moved to a new service would end its first load, or count as new, or lose its past image."""
+    harness.scan([sent(1), sent(2)])
+    moved = ScanHarness(warehouse, Scope("main", OTHER_SERVICE))
+    moved.scans = harness.scans
+    mine = partial(sent, chat_service_sid=OTHER_SERVICE)
+    assert moved.scan([mine(2), mine(3)], deletes=None) == Tally(inserted=1, updated=1)
+    assert harness.bindings("sid", "chat_service_sid", "first_seen_at", "changed_at") == [
+        (sid(1), SERVICE, day(1), day(1)),
+        (sid(2), OTHER_SERVICE, day(1), day(2)),
+        (sid(3), OTHER_SERVICE, day(2), day(2)),
+    ]
+    assert harness.versions("sid", "chat_service_sid", "change") == [(sid(2), SERVICE, "updated")]
+    assert harness.left_over() == 0
+
+
 def test_a_repeat_writes_nothing(harness: ScanHarness) -> None:
     """A repeat that rewrites rows would wear out the warehouse and show changes that never happened."""
     harness.scan([sent(1), sent(2)])
@@ -156,6 +174,14 @@ def test_a_hard_delete_and_a_return(harness: ScanHarness) -> None:
     assert harness.scan([sent(2)], deletes="hard") == Tally(deleted=1)
     assert harness.scan([sent(1), sent(2)], deletes="hard") == Tally(restored=1)
     assert harness.bindings("first_seen_at") == [(day(1),), (day(1),)]
+
+
+def test_a_whole_service_is_taken_out_and_returns(harness: ScanHarness) -> None:
+    """A service without a row looks like a new one, and its rows would lose their first day."""
+    harness.scan([sent(1), sent(2)], deletes="hard")
+    assert harness.scan([], deletes="hard") == Tally(deleted=2)
+    assert harness.scan([sent(1), sent(3)], deletes="hard") == Tally(inserted=1, restored=1)
+    assert harness.bindings("sid", "first_seen_at") == [(sid(1), day(1)), (sid(3), day(3))]
 
 
 @pytest.mark.parametrize("deletes", ["soft", "hard"])

@@ -97,6 +97,8 @@ class Engine(ABC):
     asks_for_password: ClassVar[bool] = True
     commits_each_ddl: ClassVar[bool] = False
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
+    has_savepoints: ClassVar[bool] = False
+    """A statement that fails can be undone by itself, and its transaction goes on."""
     keeps_zones: ClassVar[bool] = False
     """Columns of times have a zone; else they hold UTC."""
     advice: ClassVar[Mapping[DbErrorKind, str]] = {}

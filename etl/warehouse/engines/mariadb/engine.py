@@ -94,6 +94,7 @@ class Mariadb(ServerEngine):
     harmless_options: ClassVar[frozenset[str]] = frozenset({"charset", "connect_timeout"})
     commits_each_ddl: ClassVar[bool] = True
     conflicts_at_commit: ClassVar[bool] = True  # on a Galera cluster, whose nodes share no locks
+    has_savepoints: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:

@@ -65,6 +65,7 @@ class Postgresql(OnConflictEngine, ServerEngine):
     harmless_options: ClassVar[frozenset[str]] = frozenset(
         {"sslmode", "connect_timeout", "application_name"}
     )
+    has_savepoints: ClassVar[bool] = True
     keeps_zones: ClassVar[bool] = True
 
     def sqlalchemy_form(self, text: str) -> str:
