@@ -3,6 +3,8 @@
 The argument why they prove as much as one chain is in docs/chains.md.
 """
 
+import hashlib
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from enum import Enum, auto
@@ -101,13 +103,25 @@ def _nearest(links: Iterable[PageLink], targets: Sequence[float]) -> list[PageLi
     return sorted(found.values())
 
 
-Key = str | bytes
-"""What tells a row from others: its SID, or all of it where that cannot be read."""
+_is_sid = re.compile(r"BS[0-9a-fA-F]{32}").fullmatch
 
 
-def keys_of(rows: list[bytes]) -> list[Key]:
-    """Return what tells each row from others."""
-    return [sid or raw for sid, raw in zip(decode_sids(rows), rows, strict=True)]
+def keys_of(rows: list[bytes]) -> list[str]:
+    """Return what tells each row from others: its SID, or a hash of it all where that is none."""
+    return [
+        sid if sid is not None and _is_sid(sid) else hashlib.sha256(raw).hexdigest()
+        for sid, raw in zip(decode_sids(rows), rows, strict=True)
+    ]
+
+
+class ChainStart(NamedTuple):
+    """Where a chain begins."""
+
+    rows_before: int
+    """Rows that lay before it when the listing was last read."""
+    link: str
+    keys: Sequence[str]
+    """Of the rows of its first page, by `keys_of`; there the chain before it ends."""
 
 
 class Overlap(Enum):
@@ -119,7 +133,7 @@ class Overlap(Enum):
     MEETS = auto()
 
 
-def compare_with_start(rest: Sequence[Key], start: Sequence[Key], fewest: int) -> Overlap:
+def compare_with_start(rest: Sequence[str], start: Sequence[str], fewest: int) -> Overlap:
     """Return whether a chain has come to where another one began.
 
     `rest` is what it read last, `start` the first page of the other one. They meet where both

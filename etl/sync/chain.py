@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from etl.domain.chains import (
-    Key,
+    ChainStart,
     LinkSample,
     Overlap,
     compare_with_start,
@@ -14,7 +14,9 @@ from etl.domain.chains import (
     keys_of,
 )
 from etl.domain.counters import Counters
-from etl.sync.prefetch import BATCH_BYTES, BATCH_PAGES, BATCH_ROWS, BATCH_SECONDS, Batch
+from etl.sync import prefetch
+from etl.sync.prefetch import Batch
+from etl.sync.steps import StoredChain
 from etl.twilio.paging import FetchedPage
 
 
@@ -24,15 +26,19 @@ class Chain:
 
     number: int
     link: str | None
-    """Where it begins; None for the first page."""
+    """Where it begins or goes on; None for the first page."""
     begin: int
     """Rows that lay before it when the listing was last read."""
+    rows: int = 0
+    """Rows that it has read, before an interruption too."""
+    stored: ChainStart | None = None
+    """Where an interrupted reading began it; None when this one does."""
     counters: Counters = field(default_factory=Counters)
     first_rows: Sequence[bytes] = ()
-    first_keys: Sequence[Key] = ()
+    """Rows of its first page, if this reading has read it."""
+    first_keys: Sequence[str] = ()
     opened: threading.Event = field(default_factory=threading.Event)
-    """Set when its first page is known, or when it has none."""
-    rows: int = 0
+    """Set when it is known how it began and that its link is good, or when it is not."""
     sample: LinkSample = field(default_factory=LinkSample)
     pages: set[int] = field(default_factory=set)
     saw_a_page_again: bool = False
@@ -48,6 +54,19 @@ class Chain:
     dropped: bool = False
     """It does not count; nobody waits for what it reads."""
     _largest_page: int = 0
+
+    @classmethod
+    def resume(cls, chain: StoredChain) -> "Chain":
+        """Return a chain that goes on where an interrupted reading stopped."""
+        start = chain.start
+        return cls(chain.number, start.link, start.rows_before, chain.rows_read, start)
+
+    @property
+    def start(self) -> ChainStart | None:
+        """Where it began; None for the first one."""
+        if self.number == 0 or self.link is None:
+            return None
+        return self.stored or ChainStart(self.begin, self.link, self.first_keys)
 
     def read(
         self, pages: Iterator[FetchedPage], ahead: Callable[[int], Iterator["Chain"]]
@@ -97,8 +116,7 @@ class Chain:
             self.asked_at = asked_at
             self._largest_page = max(self._largest_page, len(rows))
             if not self.opened.is_set():
-                self.first_rows, self.first_keys = rows, keys_of(rows)
-                self.opened.set()
+                self._open(rows)
             elif link is not None:  # the first one is left out: remembered again it would grow old
                 self.sample.add(self.rows, link)
             if rows:
@@ -106,6 +124,13 @@ class Chain:
             yield fetched
             self.rows += len(rows)
             link, asked_at = fetched.next_link, time.monotonic()
+
+    def _open(self, rows: list[bytes]) -> None:
+        if self.stored is None:
+            self.first_rows, self.first_keys = rows, keys_of(rows)
+        else:
+            self.first_keys = self.stored.keys
+        self.opened.set()
 
     def _count(self, fetched: FetchedPage) -> None:
         self.counters.pages += 1
@@ -121,7 +146,7 @@ class Chain:
     def _find_start(
         self, fetched: FetchedPage, ahead: Callable[[int], Iterator["Chain"]]
     ) -> "_Approach | None":
-        keys: list[Key] = []
+        keys: list[str] = []
         for other in ahead(len(fetched.page.rows)):
             keys = keys or keys_of(fetched.page.rows)
             if other.first_keys and (first := other.first_keys[0]) in keys:
@@ -141,7 +166,7 @@ class _Approach:
     index: int
     """Where that row is in the first of the pages."""
     pages: list[FetchedPage]
-    rest: list[Key]
+    rest: list[str]
     """From that row on."""
 
     def add(self, fetched: FetchedPage) -> None:
@@ -155,29 +180,32 @@ class _Approach:
         return compare_with_start(self.rest, self.target.first_keys, fewest)
 
     def pages_before(self) -> Iterator[FetchedPage]:
-        """Yield the pages without the rows that the other chain has as they are."""
+        """Yield the pages without the rows that the other chain has as they are.
+
+        Nothing goes on behind them: whoever resumes this chain has to come to this place again.
+        """
         theirs = frozenset(self.target.first_rows)
         index = self.index
         for fetched in self.pages:
             rows = fetched.page.rows
             own = rows[:index] + [row for row in rows[index:] if row not in theirs]
-            yield fetched._replace(page=fetched.page._replace(rows=own))
+            yield fetched._replace(page=fetched.page._replace(rows=own), next_link=None)
             index = 0
 
 
 class Pile:
     """Pages of a chain, until they are worth a batch."""
 
-    def __init__(self, chain: int, chains: int) -> None:
+    def __init__(self, chain: Chain, chains: int) -> None:
         """Of so many `chains` each holds less than one alone, and hands on less often.
 
         A batch is a transaction, and memory and warehouse are the same for one chain and for many.
         """
         self._chain = chain
         share = max(0.2, min(1, 2 / chains))
-        self._most_rows = BATCH_ROWS * share
-        self._most_bytes = BATCH_BYTES * share
-        self._longest_seconds = BATCH_SECONDS * max(1, chains // 4)
+        self._most_rows = prefetch.BATCH_ROWS * share
+        self._most_bytes = prefetch.BATCH_BYTES * share
+        self._longest_seconds = prefetch.BATCH_SECONDS * max(1, chains // 4)
         self._pages: list[FetchedPage] = []
         self._rows = self._bytes = 0
         self._first_at = 0.0
@@ -200,7 +228,7 @@ class Pile:
         return (
             self._rows >= self._most_rows
             or self._bytes >= self._most_bytes
-            or len(self._pages) >= BATCH_PAGES
+            or len(self._pages) >= prefetch.BATCH_PAGES
             or time.monotonic() - self._first_at >= self._longest_seconds
         )
 
@@ -208,4 +236,5 @@ class Pile:
         """Return what is there as a batch, and begin anew."""
         pages, self._pages, self._rows, self._bytes = self._pages, [], 0, 0
         rows = [row for fetched in pages for row in fetched.page.rows]
-        return Batch(rows, len(pages), pages[-1].next_link, self._chain)
+        chain = self._chain
+        return Batch(rows, len(pages), pages[-1].next_link, chain.number, chain.start)

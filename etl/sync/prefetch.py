@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
+from etl.domain.chains import ChainStart
 from etl.domain.counters import Counters
 from etl.errors import Interrupted
 from etl.stopping import Stop
@@ -31,6 +32,8 @@ class Batch(NamedTuple):
     """Where the chain goes on; None when this batch is its last."""
     chain: int = 0
     """Which of several chains; the first one begins at the first page."""
+    start: ChainStart | None = None
+    """Where that chain began; None for the first one."""
 
 
 class Prefetcher:

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from etl import errors
 from etl.domain.binding import HashedRow
-from etl.domain.chains import PageLink
+from etl.domain.chains import ChainStart, PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -55,7 +55,7 @@ class PreviewSink:
         self._absent = 0
         self._seen = _SeenSids()
 
-    def open(self) -> Opened:
+    def open(self, most_chains: int) -> Opened:
         self._seen.open()
         return Opened()
 
@@ -91,7 +91,7 @@ class PreviewSink:
         taken_out = count_taken_out(conn, engine, [one for one in hashed if one.sid in new])
         return _Planned(found, taken_out, _count_fields(conn, engine, found, hashed))
 
-    def link(self, chains: Sequence[int], next_link: str) -> None:
+    def link(self, chains: Sequence[int], start: ChainStart) -> None:
         """There is one chain."""
 
     def drop(self, chain: int) -> None:

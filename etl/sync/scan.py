@@ -49,7 +49,7 @@ def read(source: Source, sink: Sink, opened: Opened, trace: Trace) -> Reading:
         Interrupted: the run is to stop.
     """
     cut = _find_cut(source, sink, opened)
-    if opened.link is not None or cut.starts:
+    if opened.resumed or cut.starts:
         try:
             return _read_from(opened, cut, source, sink, trace)
         except errors.PageTokenRefused as error:
@@ -61,7 +61,9 @@ def read(source: Source, sink: Sink, opened: Opened, trace: Trace) -> Reading:
 def _find_cut(source: Source, sink: Sink, opened: Opened) -> Cut:
     page_size = source.client.account.page_size
     links = sink.find_links(page_size) if source.most_chains > 1 else ()
-    return Cut(links, source.most_chains, begin=opened.fetched)
+    # Stored chains are parts already: what they leave free is cut when they have begun.
+    chains = 1 if opened.apart else source.most_chains
+    return Cut(links, chains, begin=opened.rows_before + opened.rows_read)
 
 
 def _read_from(opened: Opened, cut: Cut, source: Source, sink: Sink, trace: Trace) -> Reading:
@@ -74,8 +76,8 @@ def _read_from(opened: Opened, cut: Cut, source: Source, sink: Sink, trace: Trac
                 kept = sink.keep(batch)
             found = found.merged(kept)
             source.counters.rejected += kept.rejections.rejected
-    resumed = opened.link is not None
-    return Reading(not (resumed or pages.saw_a_page_again), resumed, *found)
+    complete = not (opened.resumed or pages.saw_a_page_again)
+    return Reading(complete, opened.resumed, *found)
 
 
 class Scan:
@@ -120,7 +122,7 @@ class Scan:
         self._trace = spans.begin_scan(self._context, self._source.scope)
         with self._failures_noted():
             self._source.stop.check()
-            opened = self._sink.open()
+            opened = self._sink.open(self._source.most_chains)
             self._note_opened(opened)
             reading = read(self._source, self._sink, opened, self._trace)
             self._outcome.resumed, self._outcome.complete = reading.resumed, reading.complete
@@ -145,7 +147,7 @@ class Scan:
 
     def _note_opened(self, opened: Opened) -> None:
         outcome = self._outcome
-        outcome.resumed = opened.link is not None
+        outcome.resumed = opened.resumed
         if outcome.expected is not None:
             outcome.expected = max(0, outcome.expected - opened.fetched)
         self._log.info("scan.started", resumed=outcome.resumed)

@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 import structlog
 
 from etl import errors
-from etl.domain.chains import Cut, PageLink, spread
+from etl.domain.chains import MOST_LINKS, ChainStart, Cut, PageLink, spread
 from etl.domain.counters import sum_up
 from etl.sync.chain import Chain, Pile
 from etl.sync.outcome import sentence
@@ -45,8 +45,8 @@ class Linked(NamedTuple):
 
     chains: Sequence[int]
     """In the order of the listing."""
-    next_link: str
-    """Where the last of them goes on after the batches that were taken."""
+    start: ChainStart
+    """Where the last of them began."""
 
 
 class Dropped(NamedTuple):
@@ -85,27 +85,29 @@ def read_side_by_side(
     for chain in chains.linked:
         found = found.merged(kept[chain])
     source.counters.rejected += found.rejections.rejected
-    complete, resumed = chains.is_complete, opened.link is not None
-    return Reading(complete, resumed, *found, links=chains.links() if complete else None)
+    complete = chains.is_complete
+    return Reading(complete, opened.resumed, *found, links=chains.links() if complete else None)
 
 
 class SideBySide:
     """Reads one listing by several chains; it is entered, then its events are taken."""
 
     def __init__(self, source: Source, trace: Trace, cut: Cut, opened: Opened) -> None:
-        """The first chain begins where it was opened, the others where it is cut."""
+        """Chains begin where they were opened, and where it is cut."""
         self._source = source
         self._trace = trace
         self._cut = cut
         self._counted_before = replace(source.counters)
-        first = Chain(0, opened.link, opened.fetched)
-        later = enumerate(cut.starts, 1)
-        self._chains = [first, *(Chain(number, one.link, one.rows_before) for number, one in later)]
-        self._side_by_side = len(self._chains)
+        first = Chain(0, opened.link, opened.rows_before, opened.rows_read)
+        resumed = [Chain.resume(one) for one in opened.apart]
+        taken = {one.number for one in resumed}
+        self._numbers = (one for one in range(1, MOST_LINKS + 1) if one not in taken)
+        begun = [Chain(next(self._numbers), one.link, one.rows_before) for one in cut.starts]
+        self._chains = [first, *resumed, *begun]
+        self._side_by_side = max(len(self._chains), source.most_chains if resumed else 1)
         self._linked = [first]
         self._ended: set[Chain] = set()
-        self._next_links: dict[Chain, str] = {}
-        self._is_resumed = opened.link is not None
+        self._is_resumed = opened.resumed
         self._lost_the_end = False
         self._dropped: list[str] = []
         self._abandoned = False
@@ -115,6 +117,8 @@ class SideBySide:
     def __enter__(self) -> Self:
         for chain in self._chains:
             self._start(chain)
+        for _ in range(self._side_by_side - len(self._chains)):
+            self._fill_free_place()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,10 +178,7 @@ class SideBySide:
                 return event
 
     def _hand_on(self, batch: Batch) -> Iterator[Batch]:
-        chain = self._chains[batch.chain]
-        if not chain.dropped:
-            if batch.next_link is not None:
-                self._next_links[chain] = batch.next_link
+        if not any(one.dropped and one.number == batch.chain for one in self._chains):
             yield batch
 
     def _note_end(self, event: _Ended) -> Iterator[Linked | Dropped]:
@@ -186,12 +187,12 @@ class SideBySide:
         if chain.dropped:
             return
         is_later = chain is not self._chains[0]
-        if isinstance(error, errors.SourceError | None) and is_later and not chain.first_rows:
+        if is_later and not chain.first_keys and _is_to_drop(chain, error):
             yield from self._drop([chain], sentence(error) if error else "it has no rows")
         elif error is None:
             yield from self._follow_meetings()
             self._fill_free_place()
-        elif isinstance(error, errors.SourceError) and is_later and not error.transient:
+        elif is_later and _is_of_the_link(error):
             raise ChainBroken(f"a chain from a remembered link broke off: {error}") from error
         else:
             raise error
@@ -203,9 +204,8 @@ class SideBySide:
             yield from self._drop(passed, "it was never met")
             last = last.met
             self._linked.append(last)
-        if len(self._linked) > known:
-            next_link = self._next_links.get(last) or last.link or ""
-            yield Linked(self.linked[known:], next_link)
+        if last.start is not None and len(self._linked) > known:
+            yield Linked(self.linked[known:], last.start)
 
     def _fill_free_place(self) -> None:
         """Cut the longest part that is left in two; not where links turned out to be no good."""
@@ -214,8 +214,8 @@ class SideBySide:
             return
         longest = max(running, key=lambda one: self._end_of(one) - one.begin - one.rows)
         start = self._cut.take_middle(longest.begin + longest.rows, self._end_of(longest))
-        if start is not None:
-            chain = Chain(len(self._chains), start.link, start.rows_before)
+        if start is not None and (number := next(self._numbers, None)) is not None:
+            chain = Chain(number, start.link, start.rows_before)
             self._chains.append(chain)
             self._start(chain)
 
@@ -258,7 +258,7 @@ class SideBySide:
 
     def _note_loss(self, error: Exception | None) -> None:
         """A link that is no longer good leaves open what is behind it; anything else matters."""
-        if error is not None and (not isinstance(error, errors.SourceError) or error.transient):
+        if error is not None and not _is_of_the_link(error):
             raise error
         self._lost_the_end = error is not None
 
@@ -305,7 +305,7 @@ class SideBySide:
 
     def _hand_over(self, chain: Chain, pages: Iterator[FetchedPage]) -> Exception | None:
         """Put all pages into batches; return what went wrong."""
-        pile, error = Pile(chain.number, self._side_by_side), None
+        pile, error = Pile(chain, self._side_by_side), None
         try:
             for fetched in pages:
                 if self._is_needless(chain):
@@ -326,3 +326,19 @@ class SideBySide:
             except queue.Full:
                 continue
         return None
+
+
+def _is_to_drop(chain: Chain, error: Exception | None) -> bool:
+    """Return whether a chain that got no page is given up.
+
+    One that was stored is kept for later, unless it is the link that is no good.
+    """
+    if chain.stored is not None:
+        return error is None or _is_of_the_link(error)
+    return isinstance(error, errors.SourceError | None)
+
+
+def _is_of_the_link(error: Exception) -> bool:
+    """Return whether another link might do, and not the same one later."""
+    passes = isinstance(error, errors.CredentialsRefused | errors.PermissionMissing)
+    return isinstance(error, errors.SourceError) and not (error.transient or passes)

@@ -8,7 +8,7 @@ scan, `PreviewSink` in a scratch file. It opens the transactions; the order of i
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
-from etl.domain.chains import PageLink
+from etl.domain.chains import ChainStart, PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample
 from etl.sync.prefetch import Batch
@@ -22,8 +22,10 @@ class Sink(Protocol):
     writes: ClassVar[bool]
     """Whether publishing changes the warehouse."""
 
-    def open(self) -> Opened:
+    def open(self, most_chains: int) -> Opened:
         """Begin the scan; return where an interrupted one of the same scope can be resumed.
+
+        Where it is read by one chain, no other chain is.
 
         Raises:
             LeaseHeld: a live run works on an overlapping scope.
@@ -38,11 +40,10 @@ class Sink(Protocol):
     def keep(self, batch: Batch) -> Kept:
         """Compare a batch with the warehouse, and stage what publishing will need."""
 
-    def link(self, chains: Sequence[int], next_link: str) -> None:
+    def link(self, chains: Sequence[int], start: ChainStart) -> None:
         """Count what these chains read as read: they are linked with the first one.
 
-        What comes of a chain before that is kept apart. `next_link` tells where the last of them
-        goes on.
+        What comes of a chain before that is kept apart. `start` is where the last of them began.
         """
 
     def drop(self, chain: int) -> None:

@@ -4,8 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from etl.domain.chains import PageLink
+from etl.domain.chains import ChainStart, PageLink
 from etl.domain.rejection import Rejections
+
+
+class StoredChain(NamedTuple):
+    """How far a chain of an interrupted scan had got that was not linked with the first one."""
+
+    number: int
+    start: ChainStart
+    """How it began, with the link where it goes on."""
+    rows_read: int
+    """Rows that it had read before that."""
 
 
 class Opened(NamedTuple):
@@ -14,7 +24,18 @@ class Opened(NamedTuple):
     link: str | None = None
     """Where an interrupted scan stopped; None for the first page."""
     fetched: int = 0
-    """Rows that it had read."""
+    """Rows that it had read, by all chains."""
+    rows_before: int = 0
+    """Rows that lay before its last linked chain when the listing was last read."""
+    rows_read: int = 0
+    """Rows that this chain had read before `link`."""
+    apart: Sequence[StoredChain] = ()
+    """Its other chains, in the order of the listing."""
+
+    @property
+    def resumed(self) -> bool:
+        """Return whether it goes on where an interrupted scan stopped."""
+        return self.link is not None or bool(self.apart)
 
 
 class Kept(NamedTuple):

@@ -15,7 +15,7 @@ import structlog
 
 from etl import errors
 from etl.domain.binding import HashedRow, Reject
-from etl.domain.chains import MOST_LINKS, PageLink
+from etl.domain.chains import ChainStart, PageLink
 from etl.domain.counters import Counters
 from etl.domain.guard import Sample, draw_sample
 from etl.domain.normalize import Normalizer
@@ -27,7 +27,8 @@ from etl.sync.context import Context
 from etl.sync.drift import DriftWatch
 from etl.sync.prefetch import Batch
 from etl.sync.session import ScanSession
-from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading
+from etl.sync.steps import Absences, DeleteDecision, Kept, Opened, Reading, StoredChain
+from etl.sync.stored_chains import encode_keys, find_chains
 from etl.warehouse import absences, leases, ledger, page_links, quarantine, services, staging
 from etl.warehouse.ledger import Ending, Progress, Published
 from etl.warehouse.publishing import (
@@ -84,27 +85,49 @@ class WarehouseSink:
 
     # open
 
-    def open(self) -> Opened:
-        self._session.open(self._resume_or_begin)
-        self._pages = self._progress.pages
-        return Opened(self._progress.next_link or None, self._progress.fetched)
+    def open(self, most_chains: int) -> Opened:
+        chains = self._session.open(
+            lambda conn, now: self._resume_or_begin(conn, now, several=most_chains > 1)
+        )
+        first, stored = self._progress, [self._progress, *self._apart.values()]
+        self._pages = max(one.pages for one in stored)
+        fetched = sum(one.fetched for one in stored)
+        return Opened(first.next_link or None, fetched, first.rows_before, first.rows_read, chains)
 
-    def _resume_or_begin(self, conn: sa.Connection, now: datetime) -> None:
+    def _resume_or_begin(
+        self, conn: sa.Connection, now: datetime, *, several: bool
+    ) -> list[StoredChain]:
         self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
-        stored = self._find_progress(conn, now)
+        stored, chains = self._find_progress(conn, now, several=several)
         self._is_resumed = self._may_have_staged = stored is not None
         # What is stored keeps the age of its last batch, so that a link that always fails grows too
         # old to be tried.
         self._progress = stored or self._save_first_progress(conn, now)
-        older = ledger.same_scope_stages(conn, self._scope, besides=self._progress.stage_id)
-        staging.discard(conn, older)
+        going_on = [self._progress.stage_id, *self._stages_apart()]
+        staging.discard(conn, ledger.same_scope_stages(conn, self._scope, besides=going_on))
+        return chains
 
-    def _find_progress(self, conn: sa.Connection, now: datetime) -> Progress | None:
+    def _find_progress(
+        self, conn: sa.Connection, now: datetime, *, several: bool
+    ) -> tuple[Progress | None, list[StoredChain]]:
+        self._apart = {}
         if self._context.request.fresh or self._scope.identities:
-            return None
+            return None, []
         seconds = self._context.settings.run.resume_within_seconds
         horizon = ledger.resume_horizon(now, seconds)
-        return ledger.find_progress(conn, self._scope, self._normalizer.digest, horizon)
+        for one in ledger.find_progress(conn, self._scope, self._normalizer.digest, horizon):
+            apart = ledger.find_apart(conn, one.stage_id, horizon) if several else {}
+            chains = find_chains(one, apart)
+            self._tell_of_damaged(len(apart) - len(chains))
+            if one.next_link or chains:
+                self._apart = {chain.number: apart[chain.number] for chain in chains}
+                return one, chains
+        return None, []
+
+    def _tell_of_damaged(self, chains: int) -> None:
+        if chains:
+            reason = "what is stored of how they began was damaged"
+            self._log.warning("chains.dropped", dropped=chains, reason=reason)
 
     def _save_first_progress(self, conn: sa.Connection, now: datetime) -> Progress:
         progress = Progress(self._session.scan_id, "", 0, 0)
@@ -127,10 +150,17 @@ class WarehouseSink:
 
     # chains side by side
 
-    def link(self, chains: Sequence[int], next_link: str) -> None:
+    def link(self, chains: Sequence[int], start: ChainStart) -> None:
         apart = [self._apart[chain] for chain in chains if chain in self._apart]
-        fetched = self._progress.fetched + sum(one.fetched for one in apart)
-        progress = replace(self._progress, next_link=next_link, pages=self._pages, fetched=fetched)
+        last = self._apart.get(chains[-1])
+        progress = replace(
+            self._progress,
+            next_link=(last and last.next_link) or start.link,
+            pages=self._pages,
+            fetched=self._progress.fetched + sum(one.fetched for one in apart),
+            rows_before=start.rows_before,
+            rows_read=last.rows_read if last else 0,
+        )
 
         def take_over(conn: sa.Connection) -> None:
             now = self._session.renew(conn)
@@ -148,10 +178,13 @@ class WarehouseSink:
             stage_id = self._apart.pop(chain).stage_id
             self._warehouse.transact(lambda conn: staging.discard(conn, [stage_id]))
 
-    def _apart_of(self, chain: int) -> Progress:
-        """Ids of scans are positive; below zero each scan has room for the stages of its chains."""
-        stage_id = -(self._progress.stage_id * (MOST_LINKS + 1) + chain)
-        return self._apart.get(chain) or Progress(stage_id, "", 0, 0)
+    def _apart_of(self, chain: int, start: ChainStart | None) -> Progress:
+        assert start is not None  # noqa: S101 - only the first chain has none, and it is linked
+        stage_id = ledger.stage_apart(self._progress.stage_id, chain)
+        keys = encode_keys(start.keys)
+        return self._apart.get(chain) or Progress(
+            stage_id, "", 0, 0, rows_before=start.rows_before, first_page=keys
+        )
 
     def _stages_apart(self) -> list[int]:
         return [progress.stage_id for progress in self._apart.values()]
@@ -161,18 +194,16 @@ class WarehouseSink:
     def keep(self, batch: Batch) -> Kept:
         hashed, unreadable = self._normalizer.hash_rows(batch.rows)
         is_linked = batch.chain in self._linked
-        before = self._progress if is_linked else self._apart_of(batch.chain)
-        # Its links name people, and what it reads is short: never stored, and read from the start.
-        # Nothing resumes a chain that is not linked.
-        is_stored = is_linked and not self._scope.identities
+        before = self._progress if is_linked else self._apart_of(batch.chain, batch.start)
         progress = replace(
-            before,
-            # The last batch does not move the link: should the process die before it publishes,
-            # these pages are read again.
-            next_link=(is_stored and batch.next_link) or before.next_link,
-            pages=self._pages + batch.pages,
-            fetched=before.fetched + len(batch.rows),
+            before, pages=self._pages + batch.pages, fetched=before.fetched + len(batch.rows)
         )
+        # The last batch does not move the link: should the process die before it publishes, these
+        # pages are read again. Links by identities name people, and what they list is short: never
+        # stored, and read from the start.
+        if batch.next_link is not None and not self._scope.identities:
+            rows_read = before.rows_read + len(batch.rows)
+            progress = replace(progress, next_link=batch.next_link, rows_read=rows_read)
         seen = self._warehouse.transact(
             lambda conn: self._keep(conn, hashed.values(), unreadable, progress)
         )
@@ -196,7 +227,9 @@ class WarehouseSink:
         now = self._session.renew(conn)
         is_linked = progress.stage_id == self._progress.stage_id
         stored: int | None = ledger.require_progress(conn, self._progress.stage_id)
-        if not is_linked:
+        if progress.stage_id in self._stages_apart():
+            stored = ledger.require_progress(conn, progress.stage_id)
+        elif not is_linked:
             stored = ledger.find_pages(conn, progress.stage_id)
         if stored is not None and stored >= progress.pages:
             return Rejections()  # the commit went through, and only the answer to it was lost
@@ -391,9 +424,9 @@ class WarehouseSink:
 
     def abandon(self, ending: Ending, cause: Exception) -> None:
         if self._session.is_open:
-            stages = self._stages_apart()
+            stages = [one.stage_id for one in self._apart.values() if not one.next_link]
             if isinstance(cause, _NOT_RESUMABLE):
-                stages.append(self._progress.stage_id)
+                stages = [self._progress.stage_id, *self._stages_apart()]
             once = isinstance(cause, errors.WarehouseUnreachable)
             self._session.abandon(ending, discarding=stages, once=once)
         elif ending.status == ScanStatus.LOCKED:

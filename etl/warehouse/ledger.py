@@ -1,12 +1,13 @@
 """What was done when: `sync_runs`, `sync_scans`, and where an unfinished scan can go on."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from etl.domain.chains import MOST_LINKS
 from etl.domain.counters import COUNTER_NAMES, Counters
 from etl.domain.scope import Scope, overlap
 from etl.domain.status import RunStatus, ScanStatus
@@ -62,6 +63,12 @@ class Progress:
     next_link: str
     pages: int
     fetched: int
+    rows_before: int = 0
+    """Rows that lay before its chain when the listing was last read."""
+    rows_read: int = 0
+    """Rows that this chain had read before `next_link`."""
+    first_page: str | None = None
+    """How this chain began, for the one before it; None of the first chain."""
 
 
 def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
@@ -316,6 +323,8 @@ def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> Non
         "next_link": progress.next_link,
         "pages": progress.pages,
         "fetched": progress.fetched,
+        "rows_before": progress.rows_before,
+        "rows_read": progress.rows_read,
         "updated_at": now,
     }
     conn.execute(
@@ -347,29 +356,51 @@ def find_pages(conn: sa.Connection, stage_id: int) -> int | None:
     return pages
 
 
+def stage_apart(stage_id: int, chain: int) -> int:
+    """Return the id under which a chain of a scan is staged before it is linked.
+
+    Ids of scans are positive; below zero each has room for its chains.
+    """
+    return -(stage_id * (MOST_LINKS + 1) + chain)
+
+
 def find_progress(
     conn: sa.Connection, scope: Scope, rules: str, not_before: datetime
-) -> Progress | None:
-    """Return the youngest point from which a scan of this scope, by the same rules, can go on.
+) -> list[Progress]:
+    """Return how far scans of this scope, by the same rules, have got, the youngest first.
 
-    It lies past the first batch; None when there is none.
+    Where its `next_link` is empty, the first chain of a scan has to begin anew.
     """
+    mine = scan_progress.c.chat_service_sid == scope.chat_service_sid
+    mine &= scan_progress.c.scope == scope.label
     query = (
-        sa.select(scan_progress)
-        .where(
-            scan_progress.c.chat_service_sid == scope.chat_service_sid,
-            scan_progress.c.scope == scope.label,
-        )
-        .where(scan_progress.c.account == scope.account, scan_progress.c.rules == rules)
-        .where(scan_progress.c.updated_at >= not_before, scan_progress.c.next_link != "")
+        _select_progress(not_before)
+        .where(mine, scan_progress.c.account == scope.account, scan_progress.c.rules == rules)
+        .where(scan_progress.c.stage_id > 0)
         .order_by(scan_progress.c.updated_at.desc())
     )
-    found = conn.execute(query).first()
-    return (
-        None
-        if found is None
-        else Progress(found.stage_id, found.next_link, found.pages, found.fetched)
+    return [_read_progress(line) for line in conn.execute(query).mappings()]
+
+
+def find_apart(conn: sa.Connection, stage_id: int, not_before: datetime) -> dict[int, Progress]:
+    """Return the chains of a scan that were not linked and can go on, by their numbers."""
+    first, last = stage_apart(stage_id, 1), stage_apart(stage_id, MOST_LINKS)
+    query = _select_progress(not_before).where(
+        scan_progress.c.stage_id.between(last, first), scan_progress.c.next_link != ""
     )
+    lines = (_read_progress(line) for line in conn.execute(query).mappings())
+    return {first - line.stage_id + 1: line for line in lines}
+
+
+def _select_progress(not_before: datetime) -> sa.Select[Any]:
+    columns = (scan_progress.c[one.name] for one in fields(Progress))
+    return sa.select(*columns).where(scan_progress.c.updated_at >= not_before)
+
+
+def _read_progress(line: sa.RowMapping) -> Progress:
+    """A line that was written before there were chains has no figures of one."""
+    found = Progress(**line)
+    return replace(found, rows_before=found.rows_before or 0, rows_read=found.rows_read or 0)
 
 
 def overlapping_stages(
@@ -386,14 +417,16 @@ def overlapping_stages(
     ]
 
 
-def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: int) -> list[int]:
+def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: Collection[int]) -> list[int]:
     """Return stages that earlier scans of the same scope left behind."""
     mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (
         scan_progress.c.scope == scope.label
     )
     return list(
         conn.execute(
-            sa.select(scan_progress.c.stage_id).where(mine, scan_progress.c.stage_id != besides)
+            sa.select(scan_progress.c.stage_id).where(
+                mine, scan_progress.c.stage_id.not_in(besides)
+            )
         ).scalars()
     )
 

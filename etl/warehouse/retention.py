@@ -125,12 +125,19 @@ def _find_stages(
     conn: sa.Connection, engine: Engine, identity: str, sids: Collection[str]
 ) -> list[int]:
     stages = conn.execute(
-        sa.select(scan_progress.c.stage_id, scan_progress.c.scope, scan_progress.c.next_link)
+        sa.select(
+            scan_progress.c.stage_id,
+            scan_progress.c.scope,
+            scan_progress.c.next_link,
+            scan_progress.c.first_page,
+        )
     ).all()
     return [
         stage_id
-        for stage_id, label, link in stages
-        if _is_narrowed_to(identity, label, link) or (sids and _knows(conn, engine, stage_id, sids))
+        for stage_id, label, link, first_page in stages
+        if _is_narrowed_to(identity, label, link)
+        or any(sid in link or sid in (first_page or "") for sid in sids)
+        or (sids and _knows(conn, engine, stage_id, sids))
     ]
 
 

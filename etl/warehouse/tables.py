@@ -14,7 +14,7 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
-HEAD = "20261128_01"
+HEAD = "20261128_02"
 
 metadata = sa.MetaData(
     naming_convention={
@@ -341,7 +341,7 @@ page_links = sa.Table(
 scan_progress = sa.Table(
     "scan_progress",
     metadata,
-    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Id of the scan that began it."),
+    sa.Column("stage_id", sa.BigInteger(), primary_key=True, autoincrement=False, comment="Id of the scan that began it; below zero, a chain of it that is not linked with the first one yet (chains_per_service)."),
     sa.Column("account", name(64), nullable=False, comment="Name of the configured account."),
     sa.Column("chat_service_sid", code(34), nullable=False, comment="The service."),
     sa.Column("scope", name(255), nullable=False, comment="Which part of it."),
@@ -350,6 +350,9 @@ scan_progress = sa.Table(
     sa.Column("pages", sa.BigInteger(), nullable=False, comment="Pages read so far."),
     sa.Column("fetched", sa.BigInteger(), nullable=False, comment="Rows read so far."),
     sa.Column("updated_at", UtcDateTime(), nullable=False, comment="When the last batch was committed."),
+    sa.Column("rows_before", sa.BigInteger(), comment="Rows that lay before its chain when the listing was last read."),
+    sa.Column("rows_read", sa.BigInteger(), comment="Rows that this chain had read before next_link."),
+    sa.Column("first_page", text(), comment="How this chain began, JSON array of SIDs (or hashes of rows without one): where the chain before it comes upon them, both are linked. NULL of the first chain."),
     comment="Where an unfinished scan can go on.",
 )  # fmt: skip
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from etl.simulator.replies import Reply
 from etl.simulator.request_log import Logged
 from etl.simulator.views import Choice
+from etl.sync import prefetch
 from tests.acceptance.interceptor import Request
 from tests.acceptance.scenario import Scenario, changes, wait_until
 
@@ -257,32 +259,119 @@ def test_a_dry_run_reads_by_one_chain(make_cut: MakeScenario) -> None:
     assert (scenario.image(), remembered(scenario)) == before
 
 
+def stored_chains(scenario: Scenario) -> list[int]:
+    """How many rows each chain of an interrupted reading has read before the link that it stored."""
+    lines = scenario.query("SELECT rows_read FROM scan_progress WHERE next_link <> ''")
+    return [line["rows_read"] for line in lines]
+
+
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-def test_what_was_linked_is_not_read_again(make_cut: MakeScenario, ending: signal.Signals) -> None:
-    """A reading that is killed goes on behind what its first chain had read; the rest is cut again."""
-    scenario = make_cut()
+@pytest.mark.parametrize("on_postgresql", [False, True])
+def test_every_chain_goes_on_where_it_was(
+    make_cut: MakeScenario,
+    request: pytest.FixtureRequest,
+    ending: signal.Signals,
+    on_postgresql: bool,
+) -> None:
+    """A node that is drained would cost all chains but the first what they had read."""
+    options = {"url": request.getfixturevalue("postgres18_url")} if on_postgresql else {}
+    scenario = make_cut(**options)
     stir(scenario)
     process: list[Popen[str]] = []
 
-    def kept() -> bool:
-        linked = scenario.query("SELECT pages FROM scan_progress WHERE stage_id > 0")
-        return bool(linked and linked[0]["pages"])
-
     def watch(request: Request) -> None:
-        if request.is_listing and request.page == 7:
-            wait_until(kept)
+        if request.is_listing and request.page == 8:
+            wait_until(lambda: len(stored_chains(scenario)) == CHAINS)
             process[0].send_signal(ending)
 
     scenario.interceptor.watch = watch
-    scenario.simulator.limits.latency_ms = 250  # so that what is read is handed on before page 7
+    scenario.simulator.limits.latency_ms = 250  # so that what is read is handed on before page 8
     process.append(scenario.start("sync"))
     scenario.wait_for(process[0], expect=143 if ending == signal.SIGTERM else -ending)
-    if ending == signal.SIGTERM:
-        assert scenario.query("SELECT * FROM scan_progress WHERE stage_id < 0") == []
     scenario.interceptor.watch, scenario.simulator.limits.latency_ms = None, 0
     scenario.expire_leases()
+    stored = stored_chains(scenario)
+    assert len(stored) == CHAINS
+    scenario.simulator.requests.clear()
     [told] = scenario.sync().json["services"]
     assert (told["resumed"], told["complete"], told["deleted"]) == (True, False, 0)
+    asked = listings(scenario)
+    assert all("PageToken" in one.parameters for one in asked)
+    # Each chain reads the page where it meets the next one, or reads the last page once more.
+    assert len(asked) <= PAGES + 3 - sum(stored) // 10 + 2 * CHAINS
     assert scenario.query("SELECT * FROM scan_progress") == []
     assert scenario.sync().totals["deleted"] == 5
     scenario.assert_equal_to_world()
+
+
+@pytest.fixture
+def broken_off(make_cut: MakeScenario, monkeypatch: pytest.MonkeyPatch) -> Scenario:
+    """A reading by several chains that broke off as the API failed, when each had stored something."""
+    scenario = make_cut()
+    monkeypatch.setattr(prefetch, "BATCH_PAGES", 1)
+    stir(scenario)
+
+    def watch(request: Request) -> Reply | None:
+        if request.is_listing and len(listings(scenario)) > PAGES // 2:
+            return Reply(503, b"")
+        return None
+
+    scenario.interceptor.watch = watch
+    scenario.settings["retry"]["attempts"] = 1
+    scenario.sync(expect=4)
+    scenario.interceptor.watch = None
+    assert len(stored_chains(scenario)) == CHAINS
+    scenario.simulator.requests.clear()
+    return scenario
+
+
+def test_a_chain_that_is_damaged_by_hand_is_read_by_the_one_before(broken_off: Scenario) -> None:
+    """A stored link leads to where credentials go; what it should have led to must not be missing."""
+    links = ("https://elsewhere.invalid/?Page=1", "not a link", "http://127.0.0.1:9/v1")
+    lines = broken_off.query("SELECT stage_id FROM scan_progress WHERE stage_id < 0")
+    for line, link in zip(lines, links, strict=True):
+        broken_off.execute(
+            "UPDATE scan_progress SET next_link = :link WHERE stage_id = :stage",
+            link=link,
+            stage=line["stage_id"],
+        )
+    result = broken_off.sync()
+    [told] = result.json["services"]
+    assert (told["resumed"], told["inserted"], told["deleted"]) == (True, 30, 0)
+    assert "chains.dropped" in result.err
+    assert "elsewhere" not in result.err
+    hosts = {one.headers["host"] for one in listings(broken_off)}
+    assert hosts == {broken_off.simulator.base_url[7:]}
+    assert broken_off.sync().totals["deleted"] == 5
+    broken_off.assert_equal_to_world()
+
+
+def test_a_beginning_that_is_damaged_by_hand_is_read_anew(broken_off: Scenario) -> None:
+    """Nobody could say where the chain belongs, so what it has read must not count."""
+    broken_off.execute("UPDATE scan_progress SET first_page = '[' WHERE stage_id < 0")
+    result = broken_off.sync()
+    [told] = result.json["services"]
+    assert (told["resumed"], told["inserted"], told["deleted"]) == (True, 30, 0)
+    assert "what is stored of how they began was damaged" in result.err
+    assert broken_off.query("SELECT * FROM scan_seen") == []
+    assert broken_off.sync().totals["deleted"] == 5
+    broken_off.assert_equal_to_world()
+
+
+def test_with_one_chain_the_others_are_forgotten(broken_off: Scenario) -> None:
+    """Who switches several chains off, perhaps as they are trouble, must not be left with them."""
+    broken_off.account["chains_per_service"] = 1
+    [told] = broken_off.sync().json["services"]
+    assert (told["resumed"], told["inserted"]) == (True, 30)
+    assert told["pages"] > PAGES // 2
+    assert broken_off.query("SELECT * FROM scan_progress") == []
+    assert broken_off.sync().totals["deleted"] == 5
+    broken_off.assert_equal_to_world()
+
+
+def test_a_failure_that_passes_costs_no_chain(broken_off: Scenario) -> None:
+    """While the API is down each run would throw away what some chain had read."""
+    before = sorted(stored_chains(broken_off))
+    broken_off.simulator.faults.add("error-500", on="bindings")
+    broken_off.sync(expect=4)
+    assert sorted(stored_chains(broken_off)) == before

@@ -5,6 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, MutableMapping
 from contextlib import closing
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, get_args
 from urllib.parse import urlsplit
@@ -27,7 +28,8 @@ from etl.sync.run import begin_run
 from etl.sync.scan import Scan
 from etl.twilio.client import Client
 from etl.warehouse.connection import Warehouse
-from etl.warehouse.tables import bindings, page_links
+from etl.warehouse.tables import bindings, page_links, scan_progress, sync_leases
+from tests.engines import fail_at
 
 ACCOUNT_SID = "AC" + "a" * 32
 ORIGIN = "http://127.0.0.1:1"
@@ -39,8 +41,10 @@ BAD_TOKENS: tuple[BadToken, ...] = get_args(BadToken)
 class InProcess(httpx.BaseTransport):
     """Answers with the simulator's application, one request at a time, after some idling."""
 
-    def __init__(self, simulator: Simulator, rng: Random, before: Callable[[], None]) -> None:
-        """`before` is called ahead of each page."""
+    def __init__(
+        self, simulator: Simulator, rng: Random, before: Callable[[], httpx.Response | None]
+    ) -> None:
+        """`before` is called ahead of each page, and may answer in its place."""
         self._app = simulator.app
         self._rng = rng
         self._before = before
@@ -50,9 +54,8 @@ class InProcess(httpx.BaseTransport):
         """Answer."""
         time.sleep(self._rng.choice((0, 0, 0.0005, 0.002)))
         with self._lock:
-            if request.url.path.endswith("/Bindings"):
-                self._before()
-            return self._answer(request)
+            is_page = request.url.path.endswith("/Bindings")
+            return (is_page and self._before()) or self._answer(request)
 
     def _answer(self, request: httpx.Request) -> httpx.Response:
         target = urlsplit(str(request.url))
@@ -85,18 +88,63 @@ class InProcess(httpx.BaseTransport):
         )
 
 
+class Killed(BaseException):
+    """The process ends here; nothing more is done, not even what was begun."""
+
+
+class Break:
+    """How a reading breaks off: by faults of the API, a signal, or a kill ahead of a commit."""
+
+    def __init__(
+        self,
+        *,
+        faulty_from: int | None = None,
+        stopped_at: int | None = None,
+        killed_at: int | None = None,
+    ) -> None:
+        """At so many pages the API fails for good or a signal comes; killed at so many commits."""
+        self._faulty_from = faulty_from
+        self._stopped_at = stopped_at
+        self._killed_at = killed_at
+        self._commits = 0
+        self.stop = Stop()
+
+    def is_faulty(self, page: int) -> bool:
+        """Return whether the API fails at this page; here the signal comes, too."""
+        if self._stopped_at is not None and page >= self._stopped_at:
+            self.stop.request("SIGTERM")
+        return self._faulty_from is not None and page >= self._faulty_from
+
+    def commit(self, _: sa.Connection) -> None:
+        """Be told of a commit that is about to happen."""
+        self._commits += 1
+        if self._commits == self._killed_at:
+            raise Killed
+
+
 class ChangingWorld:
     """One service whose listing is of a random kind, and what became of its rows while it was read."""
 
-    def __init__(self, warehouse: Warehouse, seed: int) -> None:
+    def __init__(
+        self,
+        warehouse: Warehouse,
+        seed: int,
+        *,
+        rows: int | None = None,
+        order: Order | None = None,
+        style: TokenStyle | None = None,
+        page_size: int | None = None,
+    ) -> None:
         """The same seed gives the same world; the threads that read it take turns by chance."""
         self._warehouse = warehouse
         self._rng = rng = Random(seed)
         self.world = World(seed, account_sid=ACCOUNT_SID)
-        self.service = self.world.add_service(rng.choice((1, 9, 60, 150)) + rng.randint(0, 30))
-        self.order = rng.choice(ORDERS)
-        self.style = rng.choice(STYLES)
-        self.page_size = rng.randint(2, 10)
+        self.service = self.world.add_service(
+            rows or rng.choice((1, 9, 60, 150)) + rng.randint(0, 30)
+        )
+        self.order: Order = rng.choice(ORDERS) if order is None else order
+        self.style: TokenStyle = rng.choice(STYLES) if style is None else style
+        self.page_size = page_size or rng.randint(2, 10)
         self._simulator = Simulator(
             self.world,
             gzip=False,
@@ -110,29 +158,52 @@ class ChangingWorld:
         self.touched: set[str] = set()
         self.endpoints: defaultdict[str, set[str]] = defaultdict(set)
         """All that a binding had since the last reading that was published began."""
+        self.asked = 0
+        """Pages of the last reading."""
+        self.is_spoiled = False
+        """Whether somebody has damaged what an interrupted reading had stored."""
         self._published = True
+        self._break = Break()
 
-    def read(self, chains: int, *, chance: float) -> ScanOutcome:
-        """Scan the service; ahead of each page something changes by this chance."""
+    def read(self, chains: int, *, chance: float, broken: Break | None = None) -> ScanOutcome:
+        """Scan the service; ahead of each page something changes by this chance.
+
+        Raises:
+            Killed: as the break says.
+        """
         settings = self._settings(chains, confirm=chance > 0)
-        self._chance, self.touched = chance, set()
-        self.alive_throughout = set(self.service.sids())
+        self._chance, self._break, self.asked = chance, broken or Break(), 0
         if self._published:  # else what was staged then may be gone on with
             self.endpoints.clear()
-        self._note(self.alive_throughout)
+            self.touched = set()
+            self.alive_throughout = set(self.service.sids())
+        self._published = False
+        self._note(self.service.sids())
         stop, request = Stop(), Request()
+        self._break.stop = stop
         holder = begin_run(settings, request, self._warehouse)
         context = Context(settings, request, self._warehouse, stop, holder)
-        transport = InProcess(self._simulator, self._rng, self._change)
+        transport = InProcess(self._simulator, self._rng, self._ahead_of_page)
         scope = Scope("main", self.service.sid)
         outcome = ScanOutcome(scope)
-        with closing(Client(settings.accounts[0], settings.retry, stop, transport)) as client:
+        with (
+            closing(Client(settings.accounts[0], settings.retry, stop, transport)) as client,
+            fail_at.before("COMMIT", self._break.commit, times=None),
+        ):
             scan = Scan(context, client, scope, outcome, DeleteBarrier(1))
             scan.read()
             self._chance = 0.0
             scan.finish()
         self._published = outcome.status == ScanStatus.PUBLISHED
+        self.is_spoiled &= not self._published
         return outcome
+
+    def expire_leases(self) -> None:
+        """Let the time pass after which the lease of a killed process is free."""
+        past = datetime(2001, 1, 1, tzinfo=UTC)
+        self._warehouse.transact(
+            lambda conn: conn.execute(sa.update(sync_leases).values(expires_at=past))
+        )
 
     def stir(self) -> None:
         """Change something between two readings."""
@@ -143,17 +214,37 @@ class ChangingWorld:
     def spoil_links(self) -> None:
         """Do to the remembered links what a person, or a server that forgets, may do to them."""
         if self.style == "opaque" and self._rng.random() < 0.5:
-            self._simulator.page_tokens.forget()
-            return
+            self.forget_tokens()
+        else:
+            self._spoil(page_links.c.rows_before, page_links.c.link)
 
+    def forget_tokens(self) -> None:
+        """Let the server refuse all links that it has given."""
+        self._simulator.page_tokens.forget()
+
+    def stored_pages(self) -> int:
+        """How many pages the batches of an interrupted reading had, whatever its chains."""
+        pages = sa.select(sa.func.max(scan_progress.c.pages))
+        return self._warehouse.read(lambda conn: conn.scalar(pages)) or 0
+
+    def spoil_stored_chains(self) -> None:
+        """Do the same to where the chains of an interrupted reading go on, and to how they began."""
+        self.is_spoiled = True
+        if self._rng.random() < 0.5:
+            self._spoil(scan_progress.c.stage_id, scan_progress.c.next_link)
+        else:
+            self._spoil(scan_progress.c.stage_id, scan_progress.c.first_page)
+
+    def _spoil(self, key: sa.Column[int], column: sa.Column[str]) -> None:
         def spoil(conn: sa.Connection) -> None:
-            mine = page_links.c.chat_service_sid == self.service.sid
-            lines = conn.execute(sa.select(page_links.c.rows_before, page_links.c.link).where(mine))
-            links = {line.rows_before: line.link for line in lines}
-            for rows_before, link in links.items():
-                spoiled = self._spoiled(link, list(links.values()))
-                this = mine & (page_links.c.rows_before == rows_before)
-                conn.execute(sa.update(page_links).where(this).values(link=spoiled))
+            mine = key.table.c.chat_service_sid == self.service.sid
+            stored = dict(conn.execute(sa.select(key, column).where(mine)).all())
+            for one, text in stored.items():
+                if text:
+                    spoiled = self._spoiled(text, [other for other in stored.values() if other])
+                    conn.execute(
+                        sa.update(key.table).where(mine, key == one).values({column: spoiled})
+                    )
 
         self._warehouse.transact(spoil)
 
@@ -167,9 +258,13 @@ class ChangingWorld:
         """The same, as it is at the API."""
         return {sid: row["endpoint"] for sid, row in self.service.bindings.items()}
 
-    def _change(self) -> None:
+    def _ahead_of_page(self) -> httpx.Response | None:
+        self.asked += 1
+        if self._break.is_faulty(self.asked):
+            return httpx.Response(503)
         if self._rng.random() < self._chance:
             self._change_one(self._rng.randint(1, 4))
+        return None
 
     def _change_one(self, number: int) -> None:
         kind = self._rng.choice(("touch", "touch", "delete", "grow"))

@@ -1,6 +1,5 @@
 """The ledger, the stored progress and the quarantine, the same on every engine."""
 
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -77,7 +76,7 @@ def test_progress_is_found_again_by_scope_rules_and_age(harness: ScanHarness) ->
 
     def find(
         scope: Scope = SCOPE, rules: str = RULES, not_before: Any = FIRST_DAY
-    ) -> Progress | None:
+    ) -> list[Progress]:
         return harness.warehouse.read(
             lambda conn: ledger.find_progress(conn, scope, rules, not_before)
         )
@@ -85,19 +84,42 @@ def test_progress_is_found_again_by_scope_rules_and_age(harness: ScanHarness) ->
     def save(one: Progress, now: Any = SECOND_DAY) -> None:
         harness.warehouse.transact(lambda conn: ledger.save_progress(conn, SCOPE, RULES, one, now))
 
-    save(replace(progress, next_link=""))
-    assert find() is None
     save(progress)
-    assert find() == progress
-    assert find(Scope("main", SERVICE, ("apn",))) is None
-    assert find(Scope("main", OTHER_SERVICE)) is None
-    assert find(Scope("other", SERVICE)) is None
-    assert find(rules="s" * 64) is None
-    assert find(not_before=day(2)) == progress
-    assert find(not_before=day(2) + timedelta(microseconds=1)) is None
+    assert find() == [progress]
+    assert find(Scope("main", SERVICE, ("apn",))) == []
+    assert find(Scope("main", OTHER_SERVICE)) == []
+    assert find(Scope("other", SERVICE)) == []
+    assert find(rules="s" * 64) == []
+    assert find(not_before=day(2)) == [progress]
+    assert find(not_before=day(2) + timedelta(microseconds=1)) == []
     later = Progress(8, LINK, 4, 400)
     save(later, day(2) + timedelta(microseconds=1))
-    assert find() == later
+    assert find() == [later, progress]
+
+
+def test_chains_that_are_not_linked_are_found_by_their_scan(harness: ScanHarness) -> None:
+    """A chain of another scan, or one that never stored a link, would bring rows that nobody can place."""
+
+    def save(stage_id: int, link: str = LINK, **facts: Any) -> Progress:
+        one = Progress(stage_id, link, 3, 300, **facts)
+        harness.warehouse.transact(
+            lambda conn: ledger.save_progress(conn, SCOPE, RULES, one, SECOND_DAY)
+        )
+        return one
+
+    def find(stage_id: int, not_before: Any = FIRST_DAY) -> dict[int, Progress]:
+        return harness.warehouse.read(lambda conn: ledger.find_apart(conn, stage_id, not_before))
+
+    of = ledger.stage_apart
+    facts: dict[str, Any] = {"rows_before": 10**12, "rows_read": 5, "first_page": '["BS1"]'}
+    own = {number: save(of(7, number), **facts) for number in (1, 63)}
+    save(7)
+    save(of(7, 2), link="")
+    others = {1: save(of(8, 1)), 63: save(of(6, 63))}
+    assert find(7) == own
+    assert find(8) == {1: others[1]}
+    assert find(6) == {63: others[63]}
+    assert find(7, not_before=day(2) + timedelta(microseconds=1)) == {}
 
 
 def test_stages_that_a_publication_outdates_are_found(harness: ScanHarness) -> None:
@@ -116,7 +138,7 @@ def test_stages_that_a_publication_outdates_are_found(harness: ScanHarness) -> N
     read = harness.warehouse.read
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, SCOPE))) == [1, 2, 3]
     assert sorted(read(lambda conn: ledger.overlapping_stages(conn, labels[2], besides=2))) == [1]
-    assert read(lambda conn: ledger.same_scope_stages(conn, SCOPE, besides=9)) == [1]
+    assert read(lambda conn: ledger.same_scope_stages(conn, SCOPE, besides=[9])) == [1]
     harness.warehouse.transact(lambda conn: staging.discard(conn, [1, 2, 3, 4]))
     assert harness.left_over() == 0
 

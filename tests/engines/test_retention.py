@@ -266,14 +266,16 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
         scan_progress=[
             {
                 "stage_id": stage, "account": "main", "chat_service_sid": service, "scope": scope, "rules": "", "next_link": link,
-                "pages": 1, "fetched": 1, "updated_at": OLD,
+                "pages": 1, "fetched": 1, "updated_at": OLD, "first_page": first_page,
             }
-            for stage, service, scope, link in (
-                (1, SERVICE, "service", "https://host/v1/Services/IS/Bindings?PageToken=x"),
-                (2, OTHER_SERVICE, Scope("", "", ("apn",), (NAME,)).label, ""),
-                (3, OTHER_SERVICE, "identity:#0", "https://host/B?Identity=Zo%C3%AB+O%27Hara+%2B1%25_%5C+%E6%97%A5%E6%9C%AC"),
-                (4, OTHER_SERVICE, "type:apn", "https://host/B?Identity=Zo%C3%AB"),
-                (5, SERVICE, "type:apn", "https://host/B?PageToken=x"),
+            for stage, service, scope, link, first_page in (
+                (1, SERVICE, "service", "https://host/v1/Services/IS/Bindings?PageToken=x", None),
+                (2, OTHER_SERVICE, Scope("", "", ("apn",), (NAME,)).label, "", None),
+                (3, OTHER_SERVICE, "identity:#0", "https://host/B?Identity=Zo%C3%AB+O%27Hara+%2B1%25_%5C+%E6%97%A5%E6%9C%AC", None),
+                (4, OTHER_SERVICE, "type:apn", "https://host/B?Identity=Zo%C3%AB", f'["{sid(9)}"]'),
+                (5, SERVICE, "type:apn", "https://host/B?PageToken=x", None),
+                (6, SERVICE, "type:fcm", f"https://host/B?PageToken={sid(1)}", None),
+                (-65, SERVICE, "service", "https://host/B?PageToken=x", f'["{sid(9)}","{sid(1)}"]'),
             )
         ],
         scan_staged=[staged(8, identity=NAME, stage_id=5, batch=1)],
@@ -287,7 +289,7 @@ def test_erase_takes_out_all_that_stands_under_the_sids(warehouse: Warehouse) ->
     )
     found = removal.erase(settings(), warehouse, NAME, dry_run=False)
     assert found == {
-        "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_absent": 0, "scan_progress": 4,
+        "bindings": 1, "binding_versions": 2, "rejected_bindings": 1, "scan_staged": 1, "scan_seen": 2, "scan_absent": 0, "scan_progress": 6,
         "page_links": 0,
     }  # fmt: skip
     assert warehouse.read(

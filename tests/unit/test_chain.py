@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from etl.domain.chains import ChainStart, keys_of
 from etl.domain.wire import Page
-from etl.sync.chain import Chain
+from etl.sync.chain import Chain, Pile
+from etl.sync.steps import StoredChain
 from etl.twilio.paging import FetchedPage
 
 
 def row(number: int, version: int = 0) -> bytes:
     """Return a binding as it comes."""
-    return msgspec.json.encode({"sid": f"BS{number:03}", "version": version})
+    return msgspec.json.encode({"sid": f"BS{number:032x}", "version": version})
 
 
 def pages(*numbers: Sequence[int]) -> list[FetchedPage]:
@@ -104,6 +106,61 @@ def test_a_row_that_changed_meanwhile_is_the_same_row_and_is_kept() -> None:
     first = Chain(0, None, 0)
     assert read(first, listed, second) == [[*rows(0, 1), row(3, version=1)]]
     assert first.met is second
+
+
+def resumed(number: int, begin: int, first: list[int], link: str, rows_read: int) -> Chain:
+    """Return a chain that another reading began, and this one goes on with."""
+    start = ChainStart(begin, link, keys_of([row(one) for one in first]))
+    return Chain.resume(StoredChain(number, start, rows_read))
+
+
+def test_a_chain_that_goes_on_is_met_where_it_once_began() -> None:
+    """Met where it goes on, what it had read before would be read twice; met nowhere, all of it."""
+    second = resumed(1, 4, [4, 5, 6, 7], "link-8", 4)
+    next(second.read(iter(pages([8, 9, 10, 11])), lambda _: iter(())))
+    assert (second.rows, second.begin) == (4, 4)
+    first = Chain(0, None, 0)
+    own = read(first, pages([0, 1], [2, 3, 4, 5], [6, 7, 8]), second)
+    assert first.met is second
+    # How its first rows looked then is not known; so as they look now they are read once more.
+    assert own == [rows(0, 1), rows(2, 3, 4, 5)]
+
+
+def test_a_chain_whose_link_is_not_known_to_be_good_is_not_met() -> None:
+    """The rest of what it should read would be missing."""
+    second = resumed(1, 4, [4, 5, 6, 7], "link-8", 4)
+    second.opened.set()  # as when its link was refused
+    first = Chain(0, None, 0)
+    assert read(first, pages([0, 1], [2, 3, 4, 5], [6, 7]), second) == [
+        rows(0, 1),
+        rows(2, 3, 4, 5),
+        rows(6, 7),
+    ]
+    assert first.met is None
+
+
+def test_nothing_goes_on_behind_a_meeting() -> None:
+    """Resumed there, a chain would leave out the rows that it left to the one it met."""
+    second = opened(1, 3, pages([3, 4, 5, 6]))
+    first = Chain(0, None, 0)
+    listed = [*pages([0, 1, 2, 3], [4, 5, 6, 7]), *pages([8])]
+    pile = Pile(first, 2)
+    for fetched in first.read(iter(listed), lambda _: iter([second])):
+        pile.add(fetched)
+    batch = pile.take()
+    assert (batch.pages, batch.next_link, batch.start) == (2, None, None)
+
+
+def test_a_batch_tells_how_its_chain_began() -> None:
+    """Stored without it, nobody could meet the chain after a kill."""
+    chain = Chain(1, "remembered", 10)
+    pile = Pile(chain, 2)
+    for fetched in chain.read(iter(pages([10, 11], [12, 13])), lambda _: iter(())):
+        pile.add(fetched)
+    start = ChainStart(10, "remembered", keys_of(rows(10, 11)))
+    assert pile.take().start == start
+    again = resumed(1, 10, [10, 11], "link-1", 2)
+    assert again.start == start._replace(link="link-1")
 
 
 def test_links_of_pages_are_sampled_but_for_the_one_it_began_at() -> None:

@@ -117,4 +117,11 @@ def test_half_of_what_lay_between_has_to_be_read(rows: int, enough: bool) -> Non
 
 def test_rows_are_told_apart_by_sid_or_else_by_all_they_are() -> None:
     """A row that is updated while it is read is the same row; one without a SID has nothing else."""
-    assert keys_of([b'{"sid":"BS1","a":1}', b'{"a":2}']) == ["BS1", b'{"a":2}']
+    sid = "BS" + "a" * 32
+    first, nameless, odd = keys_of(
+        [b'{"sid":"%s","a":1}' % sid.encode(), b'{"a":"Zoe"}', b'{"sid":"Zoe"}']
+    )
+    assert first == sid
+    # They are stored, and a row may name somebody.
+    assert len({nameless, odd, *keys_of([b'{"a":"Mia"}'])}) == 3
+    assert "Zoe" not in nameless + odd
