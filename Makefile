@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-EXTRAS := postgres,mysql,duckdb,otel,export,report,dask,simulator
+EXTRAS := postgres,mysql,duckdb,ducklake,otel,export,report,dask,simulator
 # `pip install --group dev` needs pip 25.1, which a plain machine does not have.
 PRINT_GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal

@@ -149,6 +149,20 @@ def empty_duckdb_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def ducklake_url(tmp_path: Path, run_folder: Path) -> str:
+    """A lake whose catalog is a file."""
+    skip_if_absent("ducklake")
+    catalog = shutil.copy(template_file(run_folder, "ducklake"), tmp_path / "warehouse.ducklake")
+    return f"ducklake+duckdb:///{catalog}"
+
+
+@pytest.fixture
+def empty_ducklake_url(tmp_path: Path) -> str:
+    skip_if_absent("ducklake")
+    return f"ducklake+duckdb:///{tmp_path / 'empty.ducklake'}"
+
+
+@pytest.fixture
 def postgres18_url(postgres18_server: PostgresServer) -> Iterator[str]:
     yield from lend_database(postgres18_server, template_database(postgres18_server))
 

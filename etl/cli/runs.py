@@ -187,8 +187,8 @@ def _workers(common: Common, settings: Settings, request: Request, stop: Stop) -
     if request.on == LOCAL:
         yield Threads()
         return
-    engine, _ = locate(settings.warehouse.url.get_secret_value())
-    if engine.single_writer:
+    engine, url = locate(settings.warehouse.url.get_secret_value())
+    if engine.file_of(url) is not None:
         raise ConfigurationError(
             f"--on {request.on}: the workers of a cluster cannot share the file of "
             "warehouse.url; it needs PostgreSQL or MariaDB"

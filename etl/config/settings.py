@@ -217,6 +217,7 @@ class Place(NamedTuple):
     """In SQLAlchemy's form."""
     engine: str
     has_schemas: bool
+    has_data_path: bool
     asks_for_password: bool
     has_password: bool
 
@@ -229,7 +230,8 @@ class Warehouse(_Section):
     """Where the rows go."""
 
     url: SecretStr = Field(
-        description="sqlite, postgresql, mysql/mariadb or duckdb, in SQLAlchemy's URL form."
+        description="sqlite, postgresql, mysql/mariadb, duckdb, ducklake+postgresql or "
+        "ducklake+duckdb (the catalog), in SQLAlchemy's URL form."
     )
     database_schema: str | None = Field(
         default=None, alias="schema", description="Where the engine has schemas."
@@ -237,6 +239,10 @@ class Warehouse(_Section):
     password_command: list[SecretStr] | None = Field(
         default=None,
         description="[program, argument, …]: prints the password; asked at each new connection.",
+    )
+    data_path: str | None = Field(
+        default=None,
+        description="Where rows lie in files apart from the database: a folder, or s3://…",
     )
 
     @field_validator("url")
@@ -266,6 +272,15 @@ class Warehouse(_Section):
             raise ValueError("give either a password in warehouse.url, or password_command")
         return value
 
+    @field_validator("data_path")
+    @classmethod
+    def _where_there_are_data_files(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and "url" in info.data:
+            place = _place(info.data["url"], info)
+            if not place.has_data_path:
+                raise ValueError(f"{place.engine} keeps no data files apart; leave it null")
+        return value
+
     @field_validator("database_schema")
     @classmethod
     def _where_there_are_schemas(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -281,7 +296,14 @@ def _place(url: SecretStr, info: ValidationInfo) -> Place:
     read_url: ReadUrl | None = info.context
     text = url.get_secret_value()
     if read_url is None:
-        return Place(text, "", has_schemas=True, asks_for_password=True, has_password=False)
+        return Place(
+            text,
+            "",
+            has_schemas=True,
+            has_data_path=True,
+            asks_for_password=True,
+            has_password=False,
+        )
     return read_url(text)
 
 

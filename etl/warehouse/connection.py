@@ -199,13 +199,8 @@ class Warehouse:
 
     def _require_file(self) -> None:
         """Refuse a file that is not there: a mistyped path must not leave an empty one behind."""
-        file = self._pool.url.database
-        if (
-            self.engine.single_writer
-            and file
-            and not file.startswith((":", "file:"))
-            and not Path(file).exists()
-        ):
+        file = self.engine.file_of(self._pool.url)
+        if file and not file.startswith((":", "file:")) and not Path(file).exists():
             create = (
                 "create it: `bindings-etl migrate`"
                 if Path(file).parent.exists()
@@ -268,7 +263,7 @@ def open_warehouse(
     Raises:
         ConfigurationError: the URL names none, or the engine's driver is not installed.
     """
-    engine, url = locate(settings.url.get_secret_value())
+    engine, url = locate(settings.url.get_secret_value(), settings.data_path)
     signs = Signs()
     limits = replace(limits_of(policy, lease_seconds), sign=signs.give, login=_login(settings))
     pool = engine.open(url, settings.database_schema, limits)

@@ -131,7 +131,7 @@ def print_sql(dialect: str, schema: str | None = None, revision: str = "head") -
     from alembic import command
 
     output = io.StringIO()
-    config = _config(None, output)
+    config = _config(None, output, dialect)
     config.attributes["dialect_name"] = dialect
     with contextlib.redirect_stdout(io.StringIO()):
         command.upgrade(config, revision, sql=True)
@@ -169,11 +169,12 @@ def _refuse_while_running(conn: sa.Connection, warehouse: Warehouse) -> None:
         )
 
 
-def _config(conn: sa.Connection | None, output: io.StringIO | None = None) -> "Config":
+def _config(
+    conn: sa.Connection | None, output: io.StringIO | None = None, dialect: str = ""
+) -> "Config":
     from alembic.config import Config
 
-    engine = engine_named(conn.dialect.name) if conn is not None else None
-    if engine is not None:
+    if engine := engine_named(dialect if conn is None else conn.dialect.name):
         engine.prepare_migrations()
     config = Config(output_buffer=output) if output else Config()
     scripts = str(_scripts())

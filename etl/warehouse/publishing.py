@@ -232,9 +232,7 @@ def _keep_images(
         change,
         sa.literal(order.run_id, sa.BigInteger),
     ).where(bindings.c.sid.in_(sids))
-    conn.execute(
-        sa.insert(binding_versions).from_select(list(_VERSION), images, include_defaults=False)
-    )
+    conn.execute(sa.insert(binding_versions).from_select(list(_VERSION), images))
 
 
 def _keep_gaps_of_returned(conn: sa.Connection, engine: Engine, order: Publication) -> None:
@@ -252,9 +250,7 @@ def _keep_gaps_of_returned(conn: sa.Connection, engine: Engine, order: Publicati
         sa.literal("restored"),
         sa.literal(order.run_id, sa.BigInteger),
     ).join_from(returned, binding_versions, binding_versions.c.id == returned.c.last)
-    conn.execute(
-        sa.insert(binding_versions).from_select(list(_VERSION), gaps, include_defaults=False)
-    )
+    conn.execute(sa.insert(binding_versions).from_select(list(_VERSION), gaps))
 
 
 def _rows_to_publish(

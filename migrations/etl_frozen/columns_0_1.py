@@ -27,10 +27,10 @@ class _MysqlText(TypeDecorator[str]):
 
 
 def moment() -> TypeEngine[Any]:
-    """A point in time: with a zone on PostgreSQL, UTC without one elsewhere."""
+    """A point in time: with a zone on PostgreSQL and DuckLake, UTC without one elsewhere."""
     return (
         sa.DateTime()
-        .with_variant(sa.DateTime(timezone=True), "postgresql")
+        .with_variant(sa.DateTime(timezone=True), "postgresql", "ducklake")
         .with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     )
 

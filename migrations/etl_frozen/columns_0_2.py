@@ -12,9 +12,9 @@ __all__ = ["code", "identifier", "json_text", "moment", "name", "text"]
 
 
 def moment() -> TypeEngine[Any]:
-    """A point in time: with a zone on PostgreSQL and DuckDB, UTC without one elsewhere."""
+    """A point in time: with a zone on PostgreSQL, DuckDB and DuckLake, UTC without one elsewhere."""
     return (
         sa.DateTime()
-        .with_variant(sa.DateTime(timezone=True), "postgresql", "duckdb")
+        .with_variant(sa.DateTime(timezone=True), "postgresql", "duckdb", "ducklake")
         .with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
     )

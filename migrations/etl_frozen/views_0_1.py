@@ -34,6 +34,7 @@ WHERE b.deleted_at IS NULL
 }
 
 _BINDING_MESSAGE_TYPES["mysql"] = _BINDING_MESSAGE_TYPES["mariadb"]
+_BINDING_MESSAGE_TYPES["ducklake"] = _BINDING_MESSAGE_TYPES["duckdb"]
 
 _BINDING_HISTORY = f"""
 SELECT sid, valid_from, valid_to, past.change = 'restored' AS is_deleted, {_CONTENT}, first_seen_at, run_id

@@ -152,7 +152,7 @@ def downgrade() -> None:
 
 def _dialect() -> str:
     name = op.get_context().dialect.name
-    return "mariadb" if name == "mysql" else name
+    return {"mysql": "mariadb", "ducklake": "duckdb"}.get(name, name)
 
 
 def _daily_changes(dialect: str) -> str:

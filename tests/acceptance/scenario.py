@@ -19,7 +19,10 @@ import yaml
 from etl.cli.app import run
 from etl.simulator import Simulator, World
 from etl.simulator.world import Service
+from etl.warehouse.engines import locate
 from tests.acceptance.interceptor import Interceptor
+from tests.servers.engines import connected
+from tests.servers.keys import repeated_keys
 
 CONTENT = (
     "sid", "account", "account_sid", "chat_service_sid", "credential_sid", "binding_type", "identity", "endpoint",
@@ -191,12 +194,8 @@ class Scenario:
 
     def on_warehouse(self, work: Callable[[sa.Connection], Any]) -> Any:
         """Something done over a connection of our own."""
-        engine = sa.create_engine(self.warehouse_url, poolclass=sa.NullPool)
-        try:
-            with engine.connect() as conn:
-                return work(conn)
-        finally:
-            engine.dispose()
+        with connected(self.warehouse_url) as conn:
+            return work(conn)
 
     def stored(self, where: str = "deleted_at IS NULL") -> dict[str, dict[str, Any]]:
         """Content of `bindings` by SID, in one form on every engine."""
@@ -216,6 +215,8 @@ class Scenario:
         """The active rows are exactly the world's bindings, column by column, and no lease or stage is left."""
         assert self.stored() == self.expected()
         assert self.query("SELECT * FROM sync_leases") == []
+        if not locate(self.warehouse_url)[0].enforces_keys:
+            assert self.on_warehouse(repeated_keys) == {}
         for table in ("scan_seen", "scan_staged", "scan_absent", "scan_progress"):
             assert self.query(f"SELECT count(*) AS n FROM {table}") == [{"n": 0}], table
 

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from alembic import command
 
@@ -10,6 +11,7 @@ from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
 
 V0_1 = "20261123_02"
+_ENGINES = ("sqlite", "postgresql", "mariadb", "duckdb")
 
 Rows = dict[str, list[dict[str, Any]]]
 """All tables, each row by its columns."""
@@ -78,6 +80,8 @@ _SEEN = "INSERT INTO scan_seen (stage_id, batch, sids) VALUES (1, 1, {})"
 
 def make(warehouse: Warehouse, revision: str = V0_1) -> None:
     """Migrate an empty database to a released `revision` and put a row or two into each table."""
+    if warehouse.dialect not in _ENGINES:
+        pytest.skip("no release has left such a warehouse")
     with warehouse.migrating() as conn:
         config = migration._config(conn)
         config.attributes["version_table"] = "alembic_version"

@@ -16,6 +16,7 @@ from etl.warehouse import absences, staging
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.publishing import Publication, publish_deletes, publish_staged
 from etl.warehouse.types import UtcDateTime
+from tests.servers.keys import repeated_keys
 
 ACCOUNT_SID = "AC" + "a" * 32
 SERVICE = "IS" + "1" * 32
@@ -80,7 +81,10 @@ class ScanHarness:
         self._is_first_load = not self.warehouse.read(lambda conn: staging.holds_any(conn, service))
         for batch in batches:
             self.warehouse.transact(partial(self.stage, batch=batch))
-        return self.warehouse.transact(lambda conn: self.publish(conn, deletes=deletes))
+        tally = self.warehouse.transact(lambda conn: self.publish(conn, deletes=deletes))
+        if not self.warehouse.engine.enforces_keys:
+            assert self.warehouse.read(repeated_keys) == {}
+        return tally
 
     def stage(self, conn: sa.Connection, batch: Sequence[Sent]) -> None:
         """Compare a batch as a run does, and stage what differs."""

@@ -19,7 +19,13 @@ from tests.engines.filling import fill
 
 PAGE = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text(encoding="utf-8")
 IS = "IS" + "1" * 32
-NAMES = {"postgresql": "PostgreSQL", "duckdb": "DuckDB", "mysql": "MySQL", "sqlite": "SQLite"}
+NAMES = {
+    "postgresql": "PostgreSQL",
+    "duckdb": "DuckDB",
+    "ducklake": "DuckLake",
+    "mysql": "MySQL",
+    "sqlite": "SQLite",
+}
 
 
 class Alert(NamedTuple):

@@ -86,7 +86,7 @@ def test_a_migration_goes_on_from_wherever_it_stopped(
 
 
 @pytest.mark.parametrize(
-    "engine_name", ["sqlite", "postgresql18", "postgresql16", "duckdb"], indirect=True
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "duckdb", "ducklake"], indirect=True
 )
 def test_a_migration_that_breaks_off_leaves_nothing(empty: Warehouse, engine_name: str) -> None:
     """Where DDL is part of the transaction, half a warehouse must never be seen."""
@@ -114,7 +114,7 @@ def test_names_that_another_program_uses_are_told_before_anything_is_made(
 
 
 @pytest.mark.parametrize(
-    "engine_name", ["sqlite", "postgresql18", "postgresql16", "duckdb"], indirect=True
+    "engine_name", ["sqlite", "postgresql18", "postgresql16", "duckdb", "ducklake"], indirect=True
 )
 def test_tables_without_their_revision_are_told(empty: Warehouse) -> None:
     """Somebody dropped the revision: `already exists` would send people to report a fault."""

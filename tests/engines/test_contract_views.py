@@ -126,6 +126,7 @@ def test_reachability_counts_devices_by_kind(harness: ScanHarness) -> None:
 ELSEWHERE = {
     "postgresql": "SET TIME ZONE 'America/Los_Angeles'",
     "duckdb": "SET TimeZone = 'America/Los_Angeles'",
+    "ducklake": "SET TimeZone = 'America/Los_Angeles'",
     "mariadb": "SET time_zone = '-08:00'",
     "mysql": "SET time_zone = '-08:00'",
 }

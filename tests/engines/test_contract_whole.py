@@ -234,7 +234,7 @@ def test_rejects_are_kept_whole_and_close_when_repaired(
 
 
 @pytest.mark.parametrize(
-    "engine_name", ["postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
+    "engine_name", ["postgresql18", "postgresql16", "mariadb", "duckdb", "ducklake"], indirect=True
 )
 def test_every_engine_holds_what_sqlite_holds(
     scenario_on: Callable[..., Scenario], warehouse_url: str, engine_name: str, tmp_path: Path

@@ -92,7 +92,9 @@ def test_check_tells_whether_the_warehouse_is_at_head(
 
 
 @pytest.mark.parametrize(
-    "engine_name", ["sqlite", "postgresql18", "postgresql16", "mariadb", "duckdb"], indirect=True
+    "engine_name",
+    ["sqlite", "postgresql18", "postgresql16", "mariadb", "duckdb", "ducklake"],
+    indirect=True,
 )
 def test_the_printed_sql_builds_the_warehouse(
     scenario_on: Callable[..., Scenario],
@@ -115,7 +117,7 @@ def test_the_printed_sql_builds_the_warehouse(
     assert scenario.sync().totals["inserted"] == 5
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb", "ducklake"], indirect=True)
 def test_the_printed_sql_makes_the_schema_and_goes_into_it(
     scenario_on: Callable[..., Scenario], warehouse_url: str, open_on: Callable[..., Warehouse]
 ) -> None:

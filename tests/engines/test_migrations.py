@@ -51,8 +51,8 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
     options = {
         "include_object": is_for_this_engine,
         "version_table": migration.VERSION_TABLE,
-        "compare_type": engine_name != "duckdb",
-        "compare_server_default": engine_name != "duckdb",
+        "compare_type": engine_name not in ("duckdb", "ducklake"),
+        "compare_server_default": engine_name not in ("duckdb", "ducklake"),
     }
     with warehouse.migrating() as conn:
         context = MigrationContext.configure(conn, opts=options)
@@ -129,7 +129,7 @@ def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
         migration.upgrade(warehouse, None)
 
 
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb", "duckdb"])
+@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb", "duckdb", "ducklake"])
 def test_sql_for_review_is_whole(dialect: str) -> None:
     """A DBA who reviews and runs the SQL must get all tables and views and the revision."""
     sql = migration.print_sql(dialect)

@@ -133,7 +133,7 @@ def test_staging_is_unlogged_and_types_are_those_of_the_house(warehouse: Warehou
     assert types["identity"] == types["endpoint"] == "text"
 
 
-@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb"], indirect=True)
+@pytest.mark.parametrize("engine_name", ["postgresql18", "duckdb", "ducklake"], indirect=True)
 def test_the_schema_of_the_configuration_is_where_everything_lies(
     scenario_on: Callable[..., Scenario], empty_url: str
 ) -> None:

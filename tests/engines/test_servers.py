@@ -6,8 +6,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from etl.warehouse.migration import VERSION_TABLE
 from etl.warehouse.tables import HEAD, metadata
 from etl.warehouse.views import COMMENTS
 from tests.servers import mariadb
+from tests.servers.engines import connected
 from tests.servers.folder import Server
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -28,20 +28,10 @@ from tests.servers.templates import migrate
 ROOT = Path(__file__).parents[2]
 
 
-@contextmanager
-def connect(url: str) -> Iterator[sa.Connection]:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
-    try:
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
 @pytest.mark.parametrize("time", ["first", "second"])
 def test_every_test_gets_an_empty_database(empty_url: str, time: str) -> None:
     """The table made by the first is not there for the second, although the server is the same."""
-    with connect(empty_url) as connection:
+    with connected(empty_url) as connection:
         assert connection.scalar(sa.text("SELECT 1")) == 1
         assert sa.inspect(connection).get_table_names() == []
         assert sa.inspect(connection).get_view_names() == []
@@ -51,7 +41,7 @@ def test_every_test_gets_an_empty_database(empty_url: str, time: str) -> None:
 
 def contents(url: str) -> dict[str, Any]:
     """All that a database tells of its tables and views, and every row."""
-    with connect(url) as connection:
+    with connected(url) as connection:
         inspector = sa.inspect(connection)
         tables = {name: table(connection, name) for name in inspector.get_table_names()}
         views = {name: inspector.get_view_definition(name) for name in inspector.get_view_names()}
@@ -91,13 +81,13 @@ def test_postgres_is_of_the_major_version_asked_for(
     server: str, major: int, request: pytest.FixtureRequest
 ) -> None:
     running: PostgresServer = request.getfixturevalue(server)
-    with connect(running.superuser_url) as connection:
+    with connected(running.superuser_url) as connection:
         assert int(connection.scalar(sa.text("SHOW server_version_num"))) // 10_000 == major
         assert connection.scalar(sa.text("SHOW server_encoding")) == "UTF8"
 
 
 def test_mariadb_is_the_binary_that_was_reported(empty_mariadb_url: str) -> None:
-    with connect(empty_mariadb_url) as connection:
+    with connected(empty_mariadb_url) as connection:
         assert connection.scalar(sa.text("SELECT version()")).startswith(mariadb.version())
         assert connection.scalar(sa.text("SELECT @@character_set_database")) == "utf8mb4"
 
@@ -108,7 +98,7 @@ def test_a_database_goes_although_a_transaction_is_still_open(
 ) -> None:
     running: Server = request.getfixturevalue(server)
     url = running.create_database()
-    with connect(url) as connection:
+    with connected(url) as connection:
         connection.execute(sa.text("CREATE TABLE busy (id integer)"))
         connection.commit()
         connection.execute(sa.text("INSERT INTO busy VALUES (1)"))
@@ -116,7 +106,7 @@ def test_a_database_goes_although_a_transaction_is_still_open(
         with pytest.raises(DBAPIError):
             connection.execute(sa.text("SELECT 1"))
         connection.invalidate()
-    with pytest.raises(DBAPIError), connect(url):
+    with pytest.raises(DBAPIError), connected(url):
         pass
 
 
@@ -139,7 +129,7 @@ def test_a_restart_cuts_connections_and_keeps_what_was_committed(
 ) -> None:
     own: Server = request.getfixturevalue(server)
     url = own.create_database()
-    with connect(url) as connection:
+    with connected(url) as connection:
         connection.execute(sa.text("CREATE TABLE kept (id integer)"))
         connection.execute(sa.text("INSERT INTO kept VALUES (7)"))
         connection.commit()
@@ -147,7 +137,7 @@ def test_a_restart_cuts_connections_and_keeps_what_was_committed(
         with pytest.raises(DBAPIError):
             connection.execute(sa.text("SELECT id FROM kept"))
         connection.invalidate()
-    with connect(url) as connection:
+    with connected(url) as connection:
         assert connection.scalar(sa.text("SELECT id FROM kept")) == 7
 
 

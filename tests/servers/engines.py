@@ -2,10 +2,15 @@
 
 import importlib.util
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import NamedTuple
 
+import sqlalchemy as sa
+
+from etl.warehouse.engines import locate
+from etl.warehouse.engines.base import Limits
 from tests.servers import mariadb, postgres
 
 
@@ -21,13 +26,37 @@ def missing_duckdb() -> str | None:
     return None
 
 
+def missing_ducklake() -> str | None:
+    if importlib.util.find_spec("duckdb_extension_ducklake") is None:
+        return "duckdb-extension-ducklake not installed: run `make test`"
+    return missing_duckdb()
+
+
 ENGINES = {
     "sqlite": Engine("sqlite_url", lambda: None, lambda: sqlite3.sqlite_version),
     "postgresql18": Engine("postgres18_url", postgres.missing, lambda: postgres.version(18)),
     "postgresql16": Engine("postgres16_url", postgres.missing, lambda: postgres.version(16)),
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
     "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
+    "ducklake": Engine(
+        "ducklake_url", missing_ducklake, lambda: metadata.version("duckdb-extension-ducklake")
+    ),
 }
+
+
+@contextmanager
+def connected(url: str) -> Iterator[sa.Connection]:
+    """A connection past the program; a lake has to be attached first, by its engine."""
+    if url.startswith("ducklake"):
+        engine, place = locate(url)
+        pool = engine.open(place, None, Limits())
+    else:
+        pool = sa.create_engine(url, poolclass=sa.NullPool)
+    try:
+        with pool.connect().execution_options(migrating=True) as connection:
+            yield connection
+    finally:
+        pool.dispose()
 
 
 def absent() -> dict[str, str]:

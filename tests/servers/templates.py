@@ -9,6 +9,8 @@ from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
 from tests.servers.folder import Server, exclusively
 
+_SCHEMES = {"ducklake": "ducklake+duckdb"}
+
 
 def template_database(server: Server) -> str:
     """The URL of the server's migrated database; nobody may stay connected to it."""
@@ -27,7 +29,7 @@ def template_file(run_folder: Path, engine_name: str) -> Path:
     with exclusively(file.with_suffix(f".{engine_name}-lock")):
         if not file.exists():
             unfinished = file.with_suffix(f".{engine_name}-unfinished")
-            migrate(f"{engine_name}:///{unfinished}")
+            migrate(f"{_SCHEMES.get(engine_name, engine_name)}:///{unfinished}")
             unfinished.rename(file)
     return file
 

@@ -882,6 +882,23 @@ def test_a_password_command_goes_with_a_url_without_a_password(file: Path, url: 
     assert [word.get_secret_value() for word in command or ()] == ["print-password", "--host", "h"]
 
 
+# --- where rows lie apart from the database ---
+
+
+def test_a_data_path_is_for_engines_that_have_one(file: Path) -> None:
+    """Whoever names a folder for SQLite would look for the rows there."""
+    warehouse = {"url": "sqlite:///bindings.db", "data_path": "data"}
+    told = faults(file, {**MINIMAL, "warehouse": warehouse})
+    assert "keeps no data files apart" in told["warehouse.data_path"]
+
+
+@pytest.mark.parametrize("path", [None, "data", "s3://bucket/bindings"])
+def test_a_lake_takes_a_data_path(file: Path, path: str | None) -> None:
+    """A folder, a bucket, or none where the catalog knows it."""
+    warehouse = {"url": "ducklake+postgresql://u@h/d", "data_path": path}
+    assert read(file, {**MINIMAL, "warehouse": warehouse}).warehouse.data_path == path
+
+
 # --- accounts in files of their own ---
 
 

@@ -16,6 +16,7 @@ _MODULES = {
     "mysql": "mariadb.engine",
     "mariadb": "mariadb.engine",
     "duckdb": "duckdb",
+    "ducklake": "ducklake.engine",
 }
 _OTHER_NAMES = {"postgres": "postgresql"}  # as many providers write it
 
@@ -34,8 +35,8 @@ def names() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
-def locate(text: str) -> tuple[Engine, sa.URL]:
-    """Return the engine that a URL names, and where it is.
+def locate(text: str, data_path: str | None = None) -> tuple[Engine, sa.URL]:
+    """Return the engine that a URL names, and where it is; the data's path becomes an option.
 
     Raises:
         ConfigurationError: it names none.
@@ -46,7 +47,8 @@ def locate(text: str) -> tuple[Engine, sa.URL]:
         raise ConfigurationError(f"warehouse.url: {fault}") from None
     engine = engine_named(place.engine)
     assert engine is not None  # noqa: S101 - or its URL would not have been read
-    return engine, sa.make_url(place.url)
+    options = {} if data_path is None else {"data_path": data_path}
+    return engine, sa.make_url(place.url).update_query_dict(options)
 
 
 def read_url(text: str) -> Place:
@@ -78,7 +80,8 @@ def read_url(text: str) -> Place:
         spelled,
         name,
         has_schemas=engine.has_schemas,
-        asks_for_password=engine.asks_for_password,
+        has_data_path=engine.has_data_path,
+        asks_for_password=engine.file_of(url) is None,
         has_password=url.password is not None,
     )
 

@@ -91,10 +91,13 @@ class Engine(ABC):
     """Options of a URL that hold no secret; all others are masked where it is shown."""
     single_writer: ClassVar[bool] = False
     """One connection for the whole process, used by one thread at a time."""
+    enforces_keys: ClassVar[bool] = True
+    """PRIMARY KEY and UNIQUE hold, and the engine counts up; else `MERGE` and the program do."""
     conflicts_at_commit: ClassVar[bool] = False
     """Of two transactions that write one row, one is undone at COMMIT; to lock it is not enough."""
     has_schemas: ClassVar[bool] = True
-    asks_for_password: ClassVar[bool] = True
+    has_data_path: ClassVar[bool] = False
+    """Rows lie in files apart from the database that the URL names."""
     commits_each_ddl: ClassVar[bool] = False
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
     has_savepoints: ClassVar[bool] = False
@@ -113,6 +116,10 @@ class Engine(ABC):
     @abstractmethod
     def accepts(self, url: sa.URL) -> bool:
         """Return whether a warehouse can be at `url`; `url_form` tells what else to write."""
+
+    def file_of(self, url: sa.URL) -> str | None:
+        """Return the file that one process has for itself; None where there is a server."""
+        return None
 
     @abstractmethod
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:

@@ -17,13 +17,15 @@ class FileEngine(Engine):
         "(a database in memory would end with the run)"
     )
     single_writer: ClassVar[bool] = True
-    asks_for_password: ClassVar[bool] = False
 
     def accepts(self, url: sa.URL) -> bool:
         has_server = url.username is not None or url.host is not None or url.port is not None
         in_memory = "memory" in url.normalized_query.get("mode", ())
         file = url.database or ""
         return bool(file) and not file.startswith(":memory:") and not has_server and not in_memory
+
+    def file_of(self, url: sa.URL) -> str | None:
+        return url.database
 
     def migration_lock(self, conn: sa.Connection) -> AbstractContextManager[None]:
         return nullcontext()

@@ -1,0 +1,86 @@
+"""DuckLake: DuckDB's SQL, upon Parquet files and a catalog that several processes may share."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+
+from etl.errors import ConfigurationError
+from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
+from etl.warehouse.engines.duckdb import Duckdb
+from etl.warehouse.engines.merging import Merge
+from etl.warehouse.engines.upserts import overwritten
+
+for _driver in ("", ".duckdb", ".postgresql"):
+    sa.dialects.registry.register(
+        f"ducklake{_driver}", "etl.warehouse.engines.ducklake.dialect", "DucklakeDialect"
+    )
+
+
+class Ducklake(Duckdb):
+    """See `Engine`."""
+
+    drivers: ClassVar[frozenset[str]] = frozenset({"duckdb", "postgresql"})
+    url_form: ClassVar[str] = (
+        "must name the catalog: {engine}+duckdb:///FILE, "
+        "or {engine}+postgresql://user:password@host:port/database"
+    )
+    harmless_options: ClassVar[frozenset[str]] = frozenset({"sslmode"})
+    enforces_keys: ClassVar[bool] = False
+    conflicts_at_commit: ClassVar[bool] = True
+    has_data_path: ClassVar[bool] = True
+    advice: ClassVar[Mapping[DbErrorKind, str]] = {
+        DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or "
+        "another process holds the file (a catalog in PostgreSQL can be shared)",
+        DbErrorKind.LOGIN: "lets nobody in: check user, password and database in warehouse.url",
+        DbErrorKind.FULL: "refused the work: its files, or those of its catalog, cannot be read "
+        "or written; look at warehouse.data_path and its disk, and run again",
+    }
+
+    def accepts(self, url: sa.URL) -> bool:
+        if url.drivername == "ducklake+duckdb":
+            return super().accepts(url)
+        return url.drivername == "ducklake+postgresql" and bool(url.database)
+
+    def file_of(self, url: sa.URL) -> str | None:
+        return super().file_of(url) if url.get_driver_name() == "duckdb" else None
+
+    def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
+        try:
+            from etl.warehouse.engines.ducklake import attaching, dialect, sessions  # noqa: F401
+        except ImportError:
+            raise ConfigurationError(
+                "DuckLake needs DuckDB and extensions of it: pip install 'bindings-etl[ducklake]'"
+            ) from None
+        data_path = url.query.get("data_path")
+        url = url.difference_update_query(["data_path"])
+        engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
+        place = attaching.Place(url, str(data_path) if data_path else None, schema, limits.silence)
+        sessions.prepare(engine, place, limits)
+        return engine
+
+    def schema_sql(self, schema: str) -> str:
+        name = '"' + schema.replace('"', '""') + '"'
+        return f"CREATE SCHEMA IF NOT EXISTS {name};\n\nUSE {name};\n\n"
+
+    def create_schema(self, conn: sa.Connection, schema: str) -> None:
+        from etl.warehouse.engines.ducklake.sessions import enter_schema
+
+        conn.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
+        conn.exec_driver_sql(enter_schema(schema))
+
+    def prepare_migrations(self) -> None:
+        from etl.warehouse.engines.ducklake import migrating  # noqa: F401 - being there is enough
+
+    def insert_missing(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
+        return Merge(table, columns, rows)
+
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
+        return Merge(table, columns, rows, overwritten(table, columns))
+
+
+ENGINE: Engine = Ducklake()

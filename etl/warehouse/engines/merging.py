@@ -1,0 +1,49 @@
+"""`MERGE`: what engines put rows in by whose keys are not enforced."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+
+
+class Merge(sa.Executable, sa.ClauseElement):
+    """Rows of a query put into a table by its primary key; `overwritten` columns of known ones."""
+
+    inherit_cache = False
+
+    def __init__(
+        self,
+        table: sa.Table,
+        columns: Sequence[str],
+        rows: sa.Select[Any],
+        overwritten: Collection[str] = (),
+    ) -> None:
+        self.table = table
+        self.columns = columns
+        self.rows = rows
+        self.overwritten = overwritten
+
+
+@compiles(Merge)
+def _compile_merge(merge: Merge, compiler: Any, **kw: Any) -> str:
+    quote = compiler.preparer.quote
+    names = [quote(name) for name in merge.columns]
+    table = compiler.preparer.format_table(merge.table)
+    # As an INSERT does: without it, the query would be taken for what the statement returns.
+    compiler.stack.append(
+        {"correlate_froms": set(), "asfrom_froms": set(), "selectable": merge.rows}
+    )
+    rows = compiler.process(merge.rows, **kw)
+    compiler.stack.pop()
+    keys = [quote(column.name) for column in merge.table.primary_key]
+    parts = [
+        f"MERGE INTO {table} USING ({rows}) AS fresh ({', '.join(names)})",
+        "ON " + " AND ".join(f"{table}.{key} = fresh.{key}" for key in keys),
+    ]
+    if merge.overwritten:
+        values = (f"{quote(name)} = fresh.{quote(name)}" for name in merge.overwritten)
+        parts.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(values)}")
+    fresh = ", ".join(f"fresh.{name}" for name in names)
+    parts.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({fresh})")  # noqa: S608 - ours
+    return " ".join(parts)
