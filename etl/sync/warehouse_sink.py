@@ -400,10 +400,9 @@ class WarehouseSink:
             )
         mode = self._context.settings.deletes.mode
         deleted = publish_deletes(conn, order, mode) if decision.deletes and mode != "ignore" else 0
-        quarantine.resolve(
+        rejected = quarantine.resolve(
             conn, self._engine, run_id, self._scope, stage_id, now, complete=reading.complete
         )
-        rejected = quarantine.count_rejected(conn, self._engine, self._scope, stage_id)
         unchanged = max(0, seen - sum(changes) - rejected)
         return {**changes._asdict(), "deleted": deleted, "unchanged": unchanged}, fields
 

@@ -5,6 +5,7 @@ service exclude each other unless their binding types are disjoint. A killed pro
 leases by not renewing them.
 """
 
+import functools
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -15,7 +16,19 @@ import sqlalchemy as sa
 from etl.domain.scope import WHOLE_SERVICE, Scope, overlap
 from etl.errors import LeaseHeld, LeaseLost
 from etl.warehouse.engines.base import Engine
+from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import sync_gates, sync_leases
+
+_OWN = matching(sync_leases, "chat_service_sid", "scope", "owner")
+_OF_SERVICE = sa.select(sync_leases).where(matching(sync_leases, "chat_service_sid"))
+_OF_SCOPE = matching(sync_leases, "chat_service_sid", "scope")
+_OWNER = sa.select(sync_leases.c.owner).where(_OF_SCOPE)
+_INSERT = sa.insert(sync_leases)
+_TAKE_OVER = sa.update(sync_leases).where(_OF_SCOPE)
+_RENEW = sa.update(sync_leases).where(_OWN)
+_RELEASE = sa.delete(sync_leases).where(_OWN)
+_GATE = matching(sync_gates, "chat_service_sid")
+_PASS = sa.update(sync_gates).where(_GATE).values(passed=sync_gates.c.passed + 1)
 
 
 @dataclass(frozen=True)
@@ -53,8 +66,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
     """
     lock_service(conn, engine, scope.chat_service_sid)
     now = engine.now(conn)
-    mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
-    others = conn.execute(sa.select(sync_leases).where(mine)).all()
+    others = conn.execute(_OF_SERVICE, of(chat_service_sid=scope.chat_service_sid)).all()
     in_the_way = [other for other in others if overlap(other.scope, scope.label)]
     for other in in_the_way:
         # Our own is in the way when the commit that took it went through and its answer was lost.
@@ -62,6 +74,7 @@ def acquire(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -
             raise LeaseHeld(_describe(other))
     labels = {other.scope for other in in_the_way}
     if outdated := labels - {scope.label}:
+        mine = sync_leases.c.chat_service_sid == scope.chat_service_sid
         conn.execute(sa.delete(sync_leases).where(mine, sync_leases.c.scope.in_(outdated)))
     _store(conn, holder, scope, now, is_there=scope.label in labels)
     return [Lapsed(other.run_id) for other in in_the_way]
@@ -80,15 +93,15 @@ def _store(
     conn: sa.Connection, holder: Holder, scope: Scope, now: datetime, *, is_there: bool
 ) -> None:
     """Write the lease of `scope`, over an expired one of the same scope if it `is_there`."""
-    same = (sync_leases.c.chat_service_sid == scope.chat_service_sid) & (
-        sync_leases.c.scope == scope.label
-    )
+    row = _row(holder, scope, now)
     if is_there:
+        same = of(chat_service_sid=scope.chat_service_sid, scope=scope.label)
         # Not deleted and inserted again: DuckDB takes no key twice in one transaction.
-        conn.execute(sa.update(sync_leases).where(same).values(_row(holder, scope, now)))
-    # Whoever let it expire may have given it back at this very moment.
-    if conn.scalar(sa.select(sync_leases.c.owner).where(same)) is None:
-        conn.execute(sa.insert(sync_leases).values(_row(holder, scope, now)))
+        conn.execute(_TAKE_OVER, row | same)
+        # Whoever let it expire may have given it back at this very moment.
+        is_there = conn.scalar(_OWNER, same) is not None
+    if not is_there:
+        conn.execute(_INSERT, row)
 
 
 def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> None:
@@ -109,11 +122,10 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
 
 def _pass_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> bool:
     """Lock a service's gate; return whether it has one."""
-    gate = sync_gates.c.chat_service_sid == chat_service_sid
+    gate = of(chat_service_sid=chat_service_sid)
     if engine.conflicts_at_commit:  # then what two have changed is found, and not what they locked
-        conn.execute(sa.update(sync_gates).where(gate).values(passed=sync_gates.c.passed + 1))
-    locked = _locking(engine, sa.select(sync_gates.c.chat_service_sid).where(gate))
-    return conn.execute(locked).first() is not None
+        conn.execute(_PASS, gate)
+    return conn.execute(_locked_gate(engine), gate).first() is not None
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:
@@ -124,19 +136,15 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
     """
     now = engine.now(conn)
     expires_at = now + timedelta(seconds=holder.lease_seconds)
-    held = (
-        (sync_leases.c.chat_service_sid == scope.chat_service_sid)
-        & (sync_leases.c.scope == scope.label)
-        & (sync_leases.c.owner == holder.owner)
-    )
+    own = _own(holder, scope)
     # Looked up and not counted: DuckDB gives no row counts, and MariaDB counts changed rows in one
     # setting, found rows in another.
-    if conn.scalar(_locking(engine, sa.select(sync_leases.c.owner).where(held))) is None:
+    if conn.scalar(_locked_lease(engine), own) is None:
         raise LeaseLost(
             f"the lease of service {scope.chat_service_sid} was lost to another run; this run "
             "published nothing of it"
         )
-    conn.execute(sa.update(sync_leases).where(held).values(expires_at=expires_at))
+    conn.execute(_RENEW, own | {"expires_at": expires_at})
     return now
 
 
@@ -166,13 +174,7 @@ def is_held_by_run(conn: sa.Connection, engine: Engine, run_id: int, chat_servic
 
 def release(conn: sa.Connection, holder: Holder, scope: Scope) -> None:
     """Give the lease back."""
-    conn.execute(
-        sa.delete(sync_leases).where(
-            sync_leases.c.chat_service_sid == scope.chat_service_sid,
-            sync_leases.c.scope == scope.label,
-            sync_leases.c.owner == holder.owner,
-        )
-    )
+    conn.execute(_RELEASE, _own(holder, scope))
 
 
 def drop_expired(conn: sa.Connection, engine: Engine) -> None:
@@ -188,9 +190,24 @@ def live(conn: sa.Connection, engine: Engine) -> list[sa.Row[tuple[object, ...]]
     )
 
 
+@functools.cache
+def _locked_gate(engine: Engine) -> sa.Select[tuple[str]]:
+    return _locking(engine, sa.select(sync_gates.c.chat_service_sid).where(_GATE))
+
+
+@functools.cache
+def _locked_lease(engine: Engine) -> sa.Select[tuple[str]]:
+    return _locking(engine, sa.select(sync_leases.c.owner).where(_OWN))
+
+
 def _locking(engine: Engine, query: sa.Select[tuple[str]]) -> sa.Select[tuple[str]]:
     """Lock what is read, where others could write at the same time."""
     return query if engine.single_writer else query.with_for_update()
+
+
+def _own(holder: Holder, scope: Scope) -> dict[str, object]:
+    service = scope.chat_service_sid
+    return of(chat_service_sid=service, scope=scope.label, owner=holder.owner)
 
 
 def _row(holder: Holder, scope: Scope, now: datetime) -> dict[str, object]:

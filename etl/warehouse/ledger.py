@@ -13,6 +13,7 @@ from etl.domain.scope import Scope, overlap
 from etl.domain.status import RunStatus, ScanStatus
 from etl.errors import StageLost
 from etl.warehouse import changed_fields
+from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import scan_progress, sync_leases, sync_runs, sync_scans
 
 # The ledger grows by a line per service every few minutes, for years; what was long ago is no guide
@@ -21,6 +22,13 @@ _RECALLED_LINES = 2_000
 _RECALLED_RUNS = 20
 WITHOUT_A_WORD = "the process ended without a word"
 _MOST_RIVALS = 5
+
+_FINISH_SCAN = sa.update(sync_scans).where(matching(sync_scans, "id"))
+_MOVE_PROGRESS = sa.update(scan_progress).where(matching(scan_progress, "stage_id"))
+_PAGES = sa.select(scan_progress.c.pages).where(matching(scan_progress, "stage_id"))
+_STAGES = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
+    matching(scan_progress, "chat_service_sid")
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,15 @@ class Progress:
     """How this chain began, for the one before it; None of the first chain."""
 
 
+_YOUNG_ENOUGH = sa.select(*(scan_progress.c[one.name] for one in fields(Progress))).where(
+    scan_progress.c.updated_at >= sa.bindparam("not_before")
+)
+_PROGRESS = _YOUNG_ENOUGH.where(
+    matching(scan_progress, "chat_service_sid", "scope", "account", "rules"),
+    scan_progress.c.stage_id > 0,
+).order_by(scan_progress.c.updated_at.desc())
+
+
 def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
     """Open the run's line; return its id."""
     line = {**asdict(begun), "status": RunStatus.RUNNING, "started_at": now, "dry_run": False}
@@ -115,7 +132,7 @@ def finish_scan(conn: sa.Connection, scan_id: int, ending: Ending, now: datetime
         "changed_fields": changed_fields.encode(ending.changed_fields),
         **asdict(ending.counters),
     }
-    conn.execute(sa.update(sync_scans).where(sync_scans.c.id == scan_id).values(values))
+    conn.execute(_FINISH_SCAN, values | of(id=scan_id))
 
 
 def read_group(
@@ -314,7 +331,7 @@ def insert_progress(
         "rules": rules,
         "updated_at": now,
     }
-    conn.execute(sa.insert(scan_progress).values(line))
+    conn.execute(sa.insert(scan_progress), line)
 
 
 def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> None:
@@ -327,9 +344,7 @@ def move_progress(conn: sa.Connection, progress: Progress, now: datetime) -> Non
         "rows_read": progress.rows_read,
         "updated_at": now,
     }
-    conn.execute(
-        sa.update(scan_progress).where(scan_progress.c.stage_id == progress.stage_id).values(moved)
-    )
+    conn.execute(_MOVE_PROGRESS, moved | of(stage_id=progress.stage_id))
 
 
 def require_progress(conn: sa.Connection, stage_id: int) -> int:
@@ -351,8 +366,7 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
 
 def find_pages(conn: sa.Connection, stage_id: int) -> int | None:
     """Return how many pages had been read when this stage got its last batch."""
-    stored = sa.select(scan_progress.c.pages).where(scan_progress.c.stage_id == stage_id)
-    pages: int | None = conn.scalar(stored)
+    pages: int | None = conn.scalar(_PAGES, of(stage_id=stage_id))
     return pages
 
 
@@ -371,30 +385,21 @@ def find_progress(
 
     Where its `next_link` is empty, the first chain of a scan has to begin anew.
     """
-    mine = scan_progress.c.chat_service_sid == scope.chat_service_sid
-    mine &= scan_progress.c.scope == scope.label
-    query = (
-        _select_progress(not_before)
-        .where(mine, scan_progress.c.account == scope.account, scan_progress.c.rules == rules)
-        .where(scan_progress.c.stage_id > 0)
-        .order_by(scan_progress.c.updated_at.desc())
-    )
-    return [_read_progress(line) for line in conn.execute(query).mappings()]
+    service, account = scope.chat_service_sid, scope.account
+    mine = of(chat_service_sid=service, scope=scope.label, account=account, rules=rules)
+    found = conn.execute(_PROGRESS, mine | {"not_before": not_before})
+    return [_read_progress(line) for line in found.mappings()]
 
 
 def find_apart(conn: sa.Connection, stage_id: int, not_before: datetime) -> dict[int, Progress]:
     """Return the chains of a scan that were not linked and can go on, by their numbers."""
     first, last = stage_apart(stage_id, 1), stage_apart(stage_id, MOST_LINKS)
-    query = _select_progress(not_before).where(
+    query = _YOUNG_ENOUGH.where(
         scan_progress.c.stage_id.between(last, first), scan_progress.c.next_link != ""
     )
-    lines = (_read_progress(line) for line in conn.execute(query).mappings())
+    found = conn.execute(query, {"not_before": not_before})
+    lines = (_read_progress(line) for line in found.mappings())
     return {first - line.stage_id + 1: line for line in lines}
-
-
-def _select_progress(not_before: datetime) -> sa.Select[Any]:
-    columns = (scan_progress.c[one.name] for one in fields(Progress))
-    return sa.select(*columns).where(scan_progress.c.updated_at >= not_before)
 
 
 def _read_progress(line: sa.RowMapping) -> Progress:
@@ -407,28 +412,22 @@ def overlapping_stages(
     conn: sa.Connection, scope: Scope, *, besides: int | None = None
 ) -> list[int]:
     """Return stages of scopes that overlap this one: once it publishes, theirs are outdated."""
-    stored = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
-        scan_progress.c.chat_service_sid == scope.chat_service_sid
-    )
+    mine = of(chat_service_sid=scope.chat_service_sid)
     return [
         stage_id
-        for stage_id, label in conn.execute(stored)
+        for stage_id, label in conn.execute(_STAGES, mine)
         if stage_id != besides and overlap(label, scope.label)
     ]
 
 
 def same_scope_stages(conn: sa.Connection, scope: Scope, *, besides: Collection[int]) -> list[int]:
     """Return stages that earlier scans of the same scope left behind."""
-    mine = (scan_progress.c.chat_service_sid == scope.chat_service_sid) & (
-        scan_progress.c.scope == scope.label
-    )
-    return list(
-        conn.execute(
-            sa.select(scan_progress.c.stage_id).where(
-                mine, scan_progress.c.stage_id.not_in(besides)
-            )
-        ).scalars()
-    )
+    mine = of(chat_service_sid=scope.chat_service_sid)
+    return [
+        stage_id
+        for stage_id, label in conn.execute(_STAGES, mine)
+        if stage_id not in besides and label == scope.label
+    ]
 
 
 def resume_horizon(now: datetime, seconds: float) -> datetime:
@@ -437,6 +436,6 @@ def resume_horizon(now: datetime, seconds: float) -> datetime:
 
 
 def _insert(conn: sa.Connection, table: sa.Table, values: dict[str, object]) -> int:
-    key = conn.execute(sa.insert(table).values(values)).inserted_primary_key
+    key = conn.execute(sa.insert(table), values).inserted_primary_key
     assert key is not None  # noqa: S101 - one row was inserted
     return int(key[0])

@@ -4,6 +4,7 @@ Whoever wants to write rows holds the line of the rules until the transaction in
 lease ends; a re-keying begins by locking that line, and so finds every lease that is held.
 """
 
+import functools
 import json
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ EVERY_SERVICE = Scope("", "*")
 _CURRENT, _NEXT = "current", "next"
 _RULES = ("identity", "endpoint", "key_check")
 _SAMPLED = 1_000
+_ALL = sa.select(privacy_rules)
 
 
 class Position(NamedTuple):
@@ -45,7 +47,7 @@ class Recorded(NamedTuple):
 
 def read(conn: sa.Connection) -> Recorded:
     """Return what the warehouse remembers."""
-    lines = {line.state: line for line in conn.execute(sa.select(privacy_rules))}
+    lines = {line.state: line for line in conn.execute(_ALL)}
     current, following = lines.get(_CURRENT), lines.get(_NEXT)
     return Recorded(
         _rules(current) if current else None,
@@ -110,7 +112,10 @@ def _rules(line: sa.Row[Any]) -> PrivacyRules:
 def _lock(conn: sa.Connection, engine: Engine, *, shared: bool = False) -> bool:
     if engine.conflicts_at_commit:
         leases.lock_service(conn, engine, EVERY_SERVICE.chat_service_sid)
+    return conn.execute(_locked(engine, shared=shared)).first() is not None
+
+
+@functools.cache
+def _locked(engine: Engine, *, shared: bool) -> sa.Select[tuple[str]]:
     line = sa.select(privacy_rules.c.state).where(privacy_rules.c.state == _CURRENT)
-    if not engine.single_writer:
-        line = line.with_for_update(read=shared)
-    return conn.execute(line).first() is not None
+    return line if engine.single_writer else line.with_for_update(read=shared)

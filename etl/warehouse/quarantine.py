@@ -11,9 +11,15 @@ from etl.domain.binding import Reject
 from etl.domain.scope import WHOLE_SERVICE, Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
+from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import rejected_bindings, sync_scans
 
 _ROOM_FOR_NOTE = 100
+_HAS_OPEN = sa.select(
+    sa.exists().where(
+        matching(rejected_bindings, "chat_service_sid"), rejected_bindings.c.resolved_at.is_(None)
+    )
+)
 
 
 class Line(NamedTuple):
@@ -74,8 +80,13 @@ def resolve(
     now: datetime,
     *,
     complete: bool,
-) -> None:
-    """Close what this scan saw load, or, after a whole service, what it did not reject again."""
+) -> int:
+    """Close what this scan saw load, or, after a whole service, what it did not reject again.
+
+    Return how many of the SIDs that it saw are still in quarantine.
+    """
+    if not conn.scalar(_HAS_OPEN, of(chat_service_sid=scope.chat_service_sid)):
+        return 0
     # What an interrupted scan rejected is not read again by the one that goes on with its stage.
     rejected_before = sa.exists().where(
         sync_scans.c.id == stage_id, sync_scans.c.started_at <= rejected_bindings.c.last_seen_at
@@ -84,22 +95,17 @@ def resolve(
         _open([scope.chat_service_sid]) & (rejected_bindings.c.run_id != run_id) & ~rejected_before
     )
     if not (complete and scope.label == WHOLE_SERVICE):
-        still_open &= rejected_bindings.c.sid.in_(sa.select(engine.seen_sids(stage_id).c.sid))
-    conn.execute(sa.update(rejected_bindings).where(still_open).values(resolved_at=now))
+        still_open &= rejected_bindings.c.sid.in_(sa.select(engine.seen_sids().c.sid))
+    close = sa.update(rejected_bindings).where(still_open).values(resolved_at=now)
+    conn.execute(close, of(stage_id=stage_id))
+    return _count_seen(conn, engine, scope, stage_id)
 
 
-def count_rejected(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: int) -> int:
-    """Return how many of the SIDs that a scan saw are in quarantine."""
+def _count_seen(conn: sa.Connection, engine: Engine, scope: Scope, stage_id: int) -> int:
     named = _open([scope.chat_service_sid]) & rejected_bindings.c.sid.is_not(None)
-    if conn.scalar(sa.select(sa.exists().where(named))):
-        seen = rejected_bindings.c.sid.in_(sa.select(engine.seen_sids(stage_id).c.sid))
-        return (
-            conn.scalar(
-                sa.select(sa.func.count()).select_from(rejected_bindings).where(named, seen)
-            )
-            or 0
-        )
-    return 0
+    seen = rejected_bindings.c.sid.in_(sa.select(engine.seen_sids().c.sid))
+    counted = sa.select(sa.func.count()).select_from(rejected_bindings).where(named, seen)
+    return conn.scalar(counted, of(stage_id=stage_id)) or 0
 
 
 def replace_payload(conn: sa.Connection, line_id: int, payload: str) -> None:

@@ -11,6 +11,7 @@ from etl.domain.naming import find_name
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import Engine
 from etl.warehouse.portions import portions
+from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import (
     STAGE,
     binding_versions,
@@ -143,14 +144,15 @@ def _find_stages(
 
 def _knows(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:
     """Return whether a scan has seen one of these, or has missed it."""
-    seen, missed = engine.seen_sids(stage_id), scan_absent.c.stage_id == stage_id
+    seen, missed = engine.seen_sids(), matching(scan_absent, "stage_id")
     queries = (sa.select(seen.c.sid), sa.select(scan_absent.c.sid).where(missed))
     lookups = (
         query.where(query.selected_columns[0].in_(some)).limit(1)
         for some in portions(sids)
         for query in queries
     )
-    return any(conn.execute(lookup).first() is not None for lookup in lookups)
+    stage = of(stage_id=stage_id)
+    return any(conn.execute(lookup, stage).first() is not None for lookup in lookups)
 
 
 def _is_narrowed_to(identity: str, label: str, link: str) -> bool:

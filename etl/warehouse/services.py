@@ -16,12 +16,17 @@ from etl.domain.scope import KNOWN_TYPES, WHOLE_SERVICE, Scope
 from etl.domain.service import Service
 from etl.warehouse import leases
 from etl.warehouse.engines.base import Engine
+from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import bindings, service_parts, services
 
 ACTIVE, GONE, UNCONFIGURED = "active", "gone", "unconfigured"
 
 # So many SIDs go into one statement; engines limit its parameters.
 _PORTION = 500
+_MINE = matching(services, "chat_service_sid")
+_LINE = sa.select(services).where(_MINE)
+_UPDATE = sa.update(services).where(_MINE)
+_DELETE_PARTS = sa.delete(service_parts).where(matching(service_parts, "chat_service_sid"))
 
 _TYPE_LABELS = {Scope("", "", (kind,)).label: kind for kind in KNOWN_TYPES}
 
@@ -73,7 +78,7 @@ def record_found(
 def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> None:
     """Note that a service was read, in the transaction that publishes what was read; locked."""
     sid = reading.scope.chat_service_sid
-    stored = conn.execute(_known([sid])).first()
+    stored = conn.execute(_LINE, of(chat_service_sid=sid)).first()
     values: dict[str, Any] = {
         "account": reading.scope.account,
         "state": ACTIVE,
@@ -81,9 +86,8 @@ def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> N
         "last_seen_at": reading.now,
     }
     if stored is None:
-        conn.execute(
-            sa.insert(services).values(_first_line(reading.scope.account, sid, reading.now))
-        )
+        first = _first_line(reading.scope.account, sid, reading.now)
+        conn.execute(sa.insert(services), first)
     if reading.complete:
         values |= _freshness(conn, reading, stored.deletes_held if stored else 0)
     if changed or stored is None:
@@ -166,7 +170,7 @@ def _freshness(conn: sa.Connection, reading: Reading, held_before: int) -> dict[
     sid, label = reading.scope.chat_service_sid, reading.scope.label
     mine = service_parts.c.chat_service_sid == sid
     if label == WHOLE_SERVICE:
-        conn.execute(sa.delete(service_parts).where(mine))
+        conn.execute(_DELETE_PARTS, of(chat_service_sid=sid))
         return {"last_complete_at": reading.now, "deletes_held": reading.held}
     if label not in _TYPE_LABELS:
         return {}
@@ -204,7 +208,7 @@ def _known(sids: Collection[str] | Mapping[str, Any]) -> sa.Select[Any]:
 
 
 def _update(conn: sa.Connection, sid: str, values: Mapping[str, Any]) -> None:
-    conn.execute(sa.update(services).where(services.c.chat_service_sid == sid).values(values))
+    conn.execute(_UPDATE, {**values, **of(chat_service_sid=sid)})
 
 
 def _first_line(

@@ -12,10 +12,13 @@ from etl.domain.normalize import STALE, Normalizer
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
+from etl.warehouse.statements import listed, matching, of
 from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
 _STREAMED = {"yield_per": 10_000}
+_HOLDS_ANY = sa.select(sa.exists().where(matching(bindings, "chat_service_sid")))
+_INSERT_SEEN = sa.insert(scan_seen)
 
 
 class Stored(NamedTuple):
@@ -62,8 +65,7 @@ def find_differing(
 
 def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:
     """Return whether anything is stored of a service."""
-    some = sa.exists().where(bindings.c.chat_service_sid == chat_service_sid)
-    return bool(conn.scalar(sa.select(some)))
+    return bool(conn.scalar(_HOLDS_ANY, of(chat_service_sid=chat_service_sid)))
 
 
 @functools.cache
@@ -111,18 +113,21 @@ def stage_batch(
     `batch` rises within a stage.
     """
     if sids:
-        conn.execute(
-            sa.insert(scan_seen).values(
-                stage_id=stage_id, batch=batch, sids=engine.encode_sids(sids)
-            )
-        )
+        line = {"stage_id": stage_id, "batch": batch, "sids": engine.encode_sids(sids)}
+        conn.execute(_INSERT_SEEN, line)
     if rows:
         engine.stage(conn, stage_id, batch, rows)
 
 
 def count_seen(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int, int]:
     """Return how many SIDs the scan saw, and how often it saw one again."""
-    seen = engine.seen_sids(stage_id)
+    different, meetings = conn.execute(_count_seen(engine), of(stage_id=stage_id)).one()
+    return different, int(meetings or 0) - different
+
+
+@functools.cache
+def _count_seen(engine: Engine) -> sa.Select[int, Any]:
+    seen = engine.seen_sids()
     # Grouped and not count(DISTINCT), which PostgreSQL does by sorting.
     by_sid = (
         sa.select(sa.func.count().label("meetings"))
@@ -130,50 +135,58 @@ def count_seen(conn: sa.Connection, engine: Engine, stage_id: int) -> tuple[int,
         .group_by(seen.c.sid)
         .subquery()
     )
-    different, meetings = conn.execute(
-        sa.select(sa.func.count(), sa.func.sum(by_sid.c.meetings)).select_from(by_sid)
-    ).one()
-    return different, int(meetings or 0) - different
+    return sa.select(sa.func.count(), sa.func.sum(by_sid.c.meetings)).select_from(by_sid)
 
 
 def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
     """Drop what an earlier batch staged of a SID that was seen again: the last reading counts."""
-    seen = engine.seen_sids(stage_id)
+    seen = engine.seen_sids()
     last = sa.func.max(seen.c.batch).over(partition_by=seen.c.sid).label("last")
     ranked = sa.select(seen.c.batch, seen.c.sid, last).subquery("ranked")
     # Not asked row by row, which would unpack the lists once for each row.
     earlier = sa.select(ranked.c.batch, ranked.c.sid).where(ranked.c.batch < ranked.c.last)
     superseded = sa.tuple_(scan_staged.c.batch, scan_staged.c.sid).in_(earlier)
-    conn.execute(sa.delete(scan_staged).where(scan_staged.c.stage_id == stage_id, superseded))
+    stale = sa.delete(scan_staged).where(matching(scan_staged, "stage_id"), superseded)
+    conn.execute(stale, of(stage_id=stage_id))
 
 
-def in_scope(scope: Scope, identities: Sequence[str]) -> sa.ColumnElement[bool]:
-    """Return the condition for active rows that a complete scan of `scope` has to see.
+def in_scope(*, by_type: bool, by_identity: bool) -> sa.ColumnElement[bool]:
+    """Return the condition for active rows that a complete scan of a scope has to see.
 
-    `identities` are given as they are stored.
+    Of which scope, the statement is told by `of_scope`.
     """
-    condition = (bindings.c.chat_service_sid == scope.chat_service_sid) & bindings.c.deleted_at.is_(
-        None
-    )
-    if scope.binding_types:
-        condition &= bindings.c.binding_type.in_(scope.binding_types)
-    if scope.identities:
-        condition &= bindings.c.identity.in_(identities)
+    condition = matching(bindings, "chat_service_sid") & bindings.c.deleted_at.is_(None)
+    if by_type:
+        condition &= bindings.c.binding_type.in_(listed("of_binding_types"))
+    if by_identity:
+        condition &= bindings.c.identity.in_(listed("of_identities"))
     return condition
+
+
+def shape(scope: Scope) -> dict[str, bool]:
+    """Return by what a scope is narrowed."""
+    return {"by_type": bool(scope.binding_types), "by_identity": bool(scope.identities)}
+
+
+def of_scope(scope: Scope, identities: Sequence[str]) -> dict[str, Any]:
+    """Return the parameters of `in_scope`; `identities` are given as they are stored."""
+    narrowed = of(binding_types=list(scope.binding_types), identities=list(identities))
+    return of(chat_service_sid=scope.chat_service_sid) | narrowed
 
 
 def iterate_active(
     conn: sa.Connection, scope: Scope, identities: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """Yield, in chunks, the active SIDs of a scope, which a complete scan has to see."""
-    query = sa.select(bindings.c.sid).where(in_scope(scope, identities))
-    yield from conn.scalars(query, execution_options=_STREAMED).partitions()
+    query = sa.select(bindings.c.sid).where(in_scope(**shape(scope)))
+    mine = of_scope(scope, identities)
+    yield from conn.scalars(query, mine, execution_options=_STREAMED).partitions()
 
 
 def count_in_scope(conn: sa.Connection, scope: Scope, identities: Sequence[str]) -> int:
     """Return how many active bindings a scope has."""
-    expected = sa.select(sa.func.count()).select_from(bindings).where(in_scope(scope, identities))
-    return conn.scalar(expected) or 0
+    expected = sa.select(sa.func.count()).select_from(bindings).where(in_scope(**shape(scope)))
+    return conn.scalar(expected, of_scope(scope, identities)) or 0
 
 
 def count_active(conn: sa.Connection, chat_service_sid: str) -> int:
@@ -199,7 +212,12 @@ def discard(
     """Delete what is staged under these ids; `tables` are those that may hold any of it."""
     for some in portions(stage_ids):
         for table in tables:
-            conn.execute(sa.delete(table).where(table.c.stage_id.in_(some)))
+            conn.execute(_discard(table), {"stage_ids": list(some)})
+
+
+@functools.cache
+def _discard(table: sa.Table) -> sa.Delete:
+    return sa.delete(table).where(table.c.stage_id.in_(listed("stage_ids")))
 
 
 def discard_all(conn: sa.Connection) -> None:

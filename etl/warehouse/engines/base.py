@@ -210,8 +210,11 @@ class Engine(ABC):
         return msgspec.json.encode(list(sids)).decode()
 
     @abstractmethod
-    def seen_sids(self, stage_id: int) -> sa.FromClause:
-        """Return what `scan_seen` holds of a stage, as a relation of `batch` and `sid`."""
+    def seen_sids(self) -> sa.FromClause:
+        """Return what `scan_seen` holds of a stage, as a relation of `batch` and `sid`.
+
+        Which stage, the statement is told by `of(stage_id=…)`.
+        """
 
     @abstractmethod
     def json_object(

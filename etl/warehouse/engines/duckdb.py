@@ -124,11 +124,11 @@ class Duckdb(OnConflictEngine, FileEngine):
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
 
-    def seen_sids(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self) -> sa.FromClause:
         table = sa.text(
             """SELECT batch, unnest(from_json(sids, '["VARCHAR"]')) AS sid """
-            "FROM scan_seen WHERE stage_id = :stage_id"
-        ).bindparams(stage_id=stage_id)
+            "FROM scan_seen WHERE stage_id = :of_stage_id"
+        ).bindparams(sa.bindparam("of_stage_id", type_=sa.BigInteger))
         return table.columns(
             sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
         ).subquery("seen")

@@ -15,6 +15,7 @@ from etl.errors import ConfigurationError
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
 from etl.warehouse.engines.upserts import OnConflictEngine
+from etl.warehouse.statements import matching
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_CODE = {
@@ -95,12 +96,12 @@ class Sqlite(OnConflictEngine, FileEngine):
             "batch_keys": msgspec.json.encode({one.sid: one.source_hash for one in hashed}).decode()
         }
 
-    def seen_sids(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self) -> sa.FromClause:
         entries = sa.func.json_each(scan_seen.c.sids).table_valued(
             "value", name="entries", joins_implicitly=True
         )
         sids = sa.select(scan_seen.c.batch, entries.c.value.label("sid")).where(
-            scan_seen.c.stage_id == stage_id
+            matching(scan_seen, "stage_id")
         )
         return sids.subquery("seen")
 

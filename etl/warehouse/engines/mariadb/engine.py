@@ -221,14 +221,14 @@ class Mariadb(ServerEngine):
             sa.column("sid", sa.String), sa.column("source_hash", sa.String)
         ).subquery("batch")
 
-    def seen_sids(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self) -> sa.FromClause:
         table = sa.text(
             "SELECT scan_seen.batch, "
             "CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
             "CROSS JOIN JSON_TABLE("
             "scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
-            "WHERE scan_seen.stage_id = :stage_id"
-        ).bindparams(stage_id=stage_id)
+            "WHERE scan_seen.stage_id = :of_stage_id"
+        ).bindparams(sa.bindparam("of_stage_id", type_=sa.BigInteger))
         return table.columns(
             sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
         ).subquery("seen")

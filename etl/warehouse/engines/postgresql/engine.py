@@ -15,6 +15,7 @@ from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import OnConflictEngine
+from etl.warehouse.statements import matching
 from etl.warehouse.tables import CARRIED, scan_seen
 
 _BY_STATE = {
@@ -198,11 +199,11 @@ class Postgresql(OnConflictEngine, ServerEngine):
     def encode_sids(self, sids: Collection[str]) -> str:
         return "{" + ",".join(sids) + "}"
 
-    def seen_sids(self, stage_id: int) -> sa.FromClause:
+    def seen_sids(self) -> sa.FromClause:
         sid = sa.func.unnest(sa.cast(scan_seen.c.sids, ARRAY(sa.Text))).label("sid")
         return (
             sa.select(scan_seen.c.batch, sid)
-            .where(scan_seen.c.stage_id == stage_id)
+            .where(matching(scan_seen, "stage_id"))
             .subquery("seen")
         )
 
