@@ -9,6 +9,7 @@ import functools
 import uuid
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from string import hexdigits
 from typing import Any
 
 import sqlalchemy as sa
@@ -110,22 +111,43 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
     For whoever wants any lease of a service, so that two cannot both find it free; and for whoever
     publishes a part of it, so that two parts do not publish one row in the same moment.
     """
+    if _pass_gate(conn, engine, chat_service_sid):
+        return
+    if engine.conflicts_at_commit:  # `lock_all` finds no gate yet that it could write
+        _make_gate(conn, engine, _newcomers(chat_service_sid[-1:]))
+    _make_gate(conn, engine, chat_service_sid)
+
+
+def lock_all(conn: sa.Connection, engine: Engine) -> None:
+    """Undo, or be undone by, whoever locks any service, where conflicts are found at COMMIT."""
+    for digit in hexdigits[:16]:
+        _make_gate(conn, engine, _newcomers(digit))
+    conn.execute(sa.update(sync_gates).values(passed=sync_gates.c.passed + 1))
+
+
+def _newcomers(digit: str) -> str:
+    """Return the name of the gate for services that have none, by the last digit of their SID.
+
+    Were there only one, the first runs over many services would undo each other all the time.
+    """
+    return f"*{digit}"
+
+
+def _make_gate(conn: sa.Connection, engine: Engine, gate: str) -> None:
     # Inserted only where it is missing: MariaDB's insert of a key that is there takes a shared
     # lock, and of two who then want the row for themselves one is thrown out.
-    if not _pass_gate(conn, engine, chat_service_sid):
-        columns = ["chat_service_sid"]
-        conn.execute(
-            engine.insert_missing(sync_gates, columns, sa.select(sa.literal(chat_service_sid)))
-        )
-        _pass_gate(conn, engine, chat_service_sid)
+    if not _pass_gate(conn, engine, gate):
+        row = sa.select(sa.literal(gate))
+        conn.execute(engine.insert_missing(sync_gates, ["chat_service_sid"], row))
+        _pass_gate(conn, engine, gate)
 
 
-def _pass_gate(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> bool:
-    """Lock a service's gate; return whether it has one."""
-    gate = of(chat_service_sid=chat_service_sid)
+def _pass_gate(conn: sa.Connection, engine: Engine, gate: str) -> bool:
+    """Lock a gate; return whether it is there."""
+    named = of(chat_service_sid=gate)
     if engine.conflicts_at_commit:  # then what two have changed is found, and not what they locked
-        conn.execute(_PASS, gate)
-    return conn.execute(_locked_gate(engine), gate).first() is not None
+        conn.execute(_PASS, named)
+    return conn.execute(_locked_gate(engine), named).first() is not None
 
 
 def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:

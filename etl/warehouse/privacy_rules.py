@@ -1,7 +1,8 @@
 """`privacy_rules`: by which rules rows are written, and how far they are rewritten to others.
 
 Whoever wants to write rows holds the line of the rules until the transaction in which it takes its
-lease ends; a re-keying begins by locking that line, and so finds every lease that is held.
+lease ends; a re-keying begins by locking that line, and so finds every lease that is held. Where a
+lock is not enough, it writes every gate, and who takes a lease writes one.
 """
 
 import functools
@@ -110,8 +111,8 @@ def _rules(line: sa.Row[Any]) -> PrivacyRules:
 
 
 def _lock(conn: sa.Connection, engine: Engine, *, shared: bool = False) -> bool:
-    if engine.conflicts_at_commit:
-        leases.lock_service(conn, engine, EVERY_SERVICE.chat_service_sid)
+    if engine.conflicts_at_commit and not shared:  # who takes a lease has written a gate
+        leases.lock_all(conn, engine)
     return conn.execute(_locked(engine, shared=shared)).first() is not None
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from etl.domain.privacy import PrivacyRules
 from etl.stopping import Stop
 from etl.sync import rekey as rekeying
 from etl.sync.privacy import require_agreement, rules_of
+from etl.sync.session import ScanSession
 from etl.warehouse import leases, privacy_rules, rewriting
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder
 from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.scenario import Scenario, changes
-from tests.engines.scan_harness import ScanHarness, sent
+from tests.engines.scan_harness import SCOPE, ScanHarness, sent
 
 HASHED = {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"}
 
@@ -182,25 +185,33 @@ def settings_of(url: str, **privacy: Any) -> Settings:
     )
 
 
-def test_who_takes_a_lease_and_who_rewrites_wait_for_each_other(
+def test_who_takes_a_lease_and_who_rewrites_exclude_each_other(
     warehouse: Warehouse, warehouse_url: str
 ) -> None:
     """A scan that looks while the rewriting begins would see neither, and publish by the rules of before."""
     if warehouse.engine.single_writer:
         pytest.skip("one connection: there is no such moment")
     agree(warehouse, PrivacyRules())
-    settings = settings_of(warehouse_url, identity="drop")
-    begun = threading.Thread(
-        target=rekeying.rekey, args=(settings, warehouse, Stop()), kwargs={"dry_run": False}
-    )
+    refused: list[errors.EtlError] = []
 
-    def open_scan(conn: sa.Connection) -> None:
-        require_agreement(conn, warehouse.engine, PrivacyRules())
-        begun.start()
-        begun.join(timeout=0.5)  # it waits for this transaction
-        assert privacy_rules.read(conn).following is None
+    def rewrite() -> None:
+        try:
+            settings = settings_of(warehouse_url, identity="drop")
+            rekeying.rekey(settings, warehouse, Stop(), dry_run=False)
+        except errors.LeaseHeld as error:
+            refused.append(error)
 
-    warehouse.transact(open_scan)
+    begun = threading.Thread(target=rewrite)
+
+    def wait_a_moment(_conn: sa.Connection, _now: datetime) -> None:
+        if begun.ident is None:
+            begun.start()
+            begun.join(timeout=0.5)  # it waits for this transaction, or undoes it
+
+    session = ScanSession(warehouse, Holder("scan", 1, "host", 120), SCOPE, PrivacyRules())
+    try:
+        session.open(wait_a_moment)
+    except (errors.LeaseHeld, errors.ConfigurationError) as error:
+        refused.append(error)
     begun.join()
-    with pytest.raises(errors.ConfigurationError, match="drop → keep"):
-        agree(warehouse, PrivacyRules())
+    assert len(refused) == 1
