@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 
 import pytest
 
+from tests.acceptance.fault_proxy import in_turn, listening
 from tests.servers import engines
 from tests.servers.engines import ENGINES
 from tests.servers.folder import (
@@ -30,6 +31,7 @@ from tests.servers.folder import (
     share,
     start_reaper,
 )
+from tests.servers.galera import GaleraCluster, place_of
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import sweep
@@ -109,7 +111,12 @@ def clean_environment() -> Iterator[None]:
 # --- a warehouse at the newest revision per test, or an empty database; removed afterwards ---
 
 
-@pytest.fixture(params=ENGINES)
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[pytest.mark.slow] if engine.slow else [])
+        for name, engine in ENGINES.items()
+    ]
+)
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -192,6 +199,24 @@ def empty_mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
     yield from lend_database(mariadb_server)
 
 
+@pytest.fixture
+def galera_url(galera_cluster: GaleraCluster) -> Iterator[str]:
+    yield from lend_balanced(galera_cluster, template_database(galera_cluster))
+
+
+@pytest.fixture
+def empty_galera_url(galera_cluster: GaleraCluster) -> Iterator[str]:
+    yield from lend_balanced(galera_cluster)
+
+
+def lend_balanced(cluster: GaleraCluster, template: str | None = None) -> Iterator[str]:
+    """Yield the URL of a new database behind a balancer: each connection is to the next node."""
+    nodes = [f"tcp://127.0.0.1:{node.port}" for node in cluster.nodes]
+    with listening(in_turn(*nodes)) as balancer:
+        for url in lend_database(cluster, template):
+            yield url.replace(place_of(url), f"127.0.0.1:{balancer.port}")
+
+
 # --- servers of the whole run, shared by all workers: make databases in them, never stop them ---
 
 
@@ -213,6 +238,13 @@ def postgres16_server(run_folder: Path) -> PostgresServer:
 @pytest.fixture(scope="session")
 def mariadb_server(run_folder: Path) -> MariaDBServer:
     return shared(MariaDBServer(run_folder / "mariadb"), "mariadb")
+
+
+@pytest.fixture(scope="session")
+def galera_cluster(run_folder: Path) -> GaleraCluster:
+    """Its nodes wait for each other with whatever session: also with those of the tests."""
+    cluster = GaleraCluster(run_folder / "galera", ("--wsrep-sync-wait=7",))
+    return shared(cluster, "galera")
 
 
 def shared(server: S, engine_name: str) -> S:

@@ -42,6 +42,9 @@ _ADVICE = {
     DbErrorKind.STRANGER: "cannot be used: what answers at this port is another kind of server; "
     "check "
     "engine, host and port in warehouse.url",
+    DbErrorKind.UNREADY: "cannot be used now: this node has lost the majority of its cluster, or "
+    "has not yet joined it; bring the other nodes back, or name a node that is in the cluster in "
+    "warehouse.url",
     DbErrorKind.TLS: "cannot be used: no encrypted connection was agreed on; check the "
     "certificates and "
     "the TLS options (sslmode, sslrootcert, ssl_ca …) in warehouse.url",
@@ -87,6 +90,7 @@ _KINDS: dict[DbErrorKind, type[errors.WarehouseError]] = {
     DbErrorKind.UNKNOWN_HOST: errors.WarehouseUnreachable,
     DbErrorKind.REFUSED: errors.WarehouseUnreachable,
     DbErrorKind.SILENT: errors.WarehouseUnreachable,
+    DbErrorKind.UNREADY: errors.WarehouseUnreachable,
     DbErrorKind.CROWDED: errors.WarehouseUnreachable,
 }
 

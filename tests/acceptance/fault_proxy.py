@@ -29,8 +29,10 @@ class Listener:
 
 
 @contextmanager
-def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[Listener]:
-    """Serve `handler` from a thread while the context lasts."""
+def listening(
+    handler: Handler, tls: ssl.SSLContext | None = None, *, port: int = 0
+) -> Iterator[Listener]:
+    """Serve `handler` from a thread while the context lasts, at this port or at any."""
     listener, loop, ready = Listener(), asyncio.new_event_loop(), threading.Event()
 
     async def serve(stopping: asyncio.Event) -> None:
@@ -40,7 +42,7 @@ def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> Iterator[L
                 await handler(listener, reader, writer)
             writer.transport.abort()
 
-        server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=tls)
+        server = await asyncio.start_server(meet, "127.0.0.1", port, ssl=tls)
         listener.port = server.sockets[0].getsockname()[1]
         ready.set()
         await stopping.wait()
@@ -86,6 +88,18 @@ def answer_with(raw: bytes | Callable[[Listener], bytes]) -> Handler:
 def pass_on(target: str) -> Handler:
     """A plain pipe to `target`."""
     return _piping(target, lambda _listener, _number: _copy)
+
+
+def in_turn(*targets: str) -> Handler:
+    """A balancer: each connection goes to the next of these."""
+    pipes = [pass_on(target) for target in targets]
+
+    async def handle(
+        listener: Listener, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        await pipes[listener.connections % len(pipes)](listener, reader, writer)
+
+    return handle
 
 
 def drip(target: str, seconds: float) -> Handler:

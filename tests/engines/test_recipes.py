@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from etl.domain.scope import Scope
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.tables import bindings
 from tests.engines.filling import fill
 from tests.engines.scan_harness import OTHER_SERVICE, SERVICE, ScanHarness, Sent, day, sent
 
@@ -541,9 +542,9 @@ def publish(warehouse: Warehouse, world: World) -> None:
 
     def make(conn: sa.Connection, name: str, columns: dict[str, str], lines: list[Line]) -> None:
         """Of the warehouse's own types: names are compared byte by byte there."""
-        like = ", ".join(f"{theirs} AS {ours}" for ours, theirs in columns.items())
-        conn.exec_driver_sql(f"CREATE TABLE {name} AS SELECT {like} FROM bindings WHERE 1 = 0")
-        table = sa.table(name, *map(sa.column, columns))
+        like = (sa.Column(ours, bindings.c[theirs].type) for ours, theirs in columns.items())
+        table = sa.Table(name, sa.MetaData(), *like)
+        table.create(conn)
         for line in lines:
             conn.execute(sa.insert(table).values(dict(zip(columns, line, strict=True))))
 

@@ -11,13 +11,14 @@ import sqlalchemy as sa
 
 from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
-from tests.servers import mariadb, postgres
+from tests.servers import galera, mariadb, postgres
 
 
 class Engine(NamedTuple):
     url_fixture: str  # gives the URL of a migrated warehouse; `empty_…`, of an empty database
     missing: Callable[[], str | None]
     version: Callable[[], str]
+    slow: bool = False  # its tests are marked so
 
 
 def missing_duckdb() -> str | None:
@@ -37,6 +38,7 @@ ENGINES = {
     "postgresql18": Engine("postgres18_url", postgres.missing, lambda: postgres.version(18)),
     "postgresql16": Engine("postgres16_url", postgres.missing, lambda: postgres.version(16)),
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
+    "galera": Engine("galera_url", galera.missing, mariadb.version, slow=True),
     "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
     "ducklake": Engine(
         "ducklake_url", missing_ducklake, lambda: metadata.version("duckdb-extension-ducklake")

@@ -120,10 +120,16 @@ def shown(cursor: "Cursor", kind: str, name: str) -> str:
 class MariaDBServer:
     home: Path
     options: tuple[str, ...] = ()
+    patience: int = 30  # seconds that it may take to start
 
     @property
     def port(self) -> int:
         return int((self.home / "port").read_text())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it was started and not halted since."""
+        return (self.home / "mariadb.pid").exists()
 
     @property
     def superuser_url(self) -> str:
@@ -195,31 +201,35 @@ class MariaDBServer:
         self._serve(self.port)
 
     def stop(self) -> None:
-        if (self.home / "mariadb.pid").exists():
+        if self.is_up:
             self.halt()
         shutil.rmtree(self.home, ignore_errors=True)
 
     def execute(self, statement: str) -> None:
         """As root, for good."""
-        with self._connect(self.port) as connection:
+        with self.connect() as connection:
             connection.cursor().execute(statement)
 
     def create_database(self, template: str | None = None) -> str:
         name = f"t{uuid.uuid4().hex}"
-        with self._connect(self.port) as connection, connection.cursor() as cursor:
+        with self.connect() as connection, connection.cursor() as cursor:
             statements = statements_of(cursor, name_in(template)) if template else []
             for statement in (f"CREATE DATABASE {name}", f"USE {name}", *statements):
                 cursor.execute(statement)
         return self.url(name)
 
     def drop_database(self, url: str) -> None:
-        name = name_in(url)
-        with self._connect(self.port) as connection, connection.cursor() as cursor:
-            # A transaction that a test left open would hold its tables, and this statement, for a day.
-            cursor.execute("SELECT id FROM information_schema.processlist WHERE db = %s", (name,))
+        # A transaction that a test left open would hold its tables, and this statement, for a day.
+        self.end_sessions(url)
+        self.execute(f"DROP DATABASE IF EXISTS {name_in(url)}")
+
+    def end_sessions(self, url: str) -> None:
+        """Cut off whoever is connected to a database."""
+        with self.connect() as connection, connection.cursor() as cursor:
+            listed = "SELECT id FROM information_schema.processlist WHERE db = %s"
+            cursor.execute(listed, (name_in(url),))
             for (connection_id,) in cursor.fetchall():
                 cursor.execute(f"KILL {connection_id}")
-            cursor.execute(f"DROP DATABASE IF EXISTS {name}")
 
     def _serve(self, port: int) -> None:
         run_detached(
@@ -236,9 +246,9 @@ class MariaDBServer:
             log=self.home / "log",
             cwd=self.home,
         )
-        for _ in range(1500):
+        for _ in range(50 * self.patience):
             # A foreign server that took this port in between writes no pid file here.
-            if (self.home / "mariadb.pid").exists() and answers(port):
+            if self.is_up and answers(port):
                 return
             if "Aborting" in self._log():
                 break
@@ -256,10 +266,11 @@ class MariaDBServer:
             f"--tmpdir={self.home}",
         ]
 
-    def _connect(self, port: int) -> "pymysql.Connection":
+    def connect(self) -> "pymysql.Connection":
+        """A session of the administrator."""
         import pymysql
 
-        return pymysql.connect(host="127.0.0.1", port=port, user="root", autocommit=True)
+        return pymysql.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True)
 
     def _log(self) -> str:
         return (self.home / "log").read_text(errors="replace")[-2000:]

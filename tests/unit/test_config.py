@@ -582,6 +582,13 @@ def test_several_hosts_of_postgresql_are_taken_as_libpq_lists_them(
     assert settings.warehouse.url.get_secret_value() == f"postgresql://{taken}"
 
 
+def test_several_nodes_of_a_cluster_are_listed_likewise(file: Path) -> None:
+    """Each engine has its own usual port, and a list of hosts says it of none."""
+    settings = read(file, {**MINIMAL, "warehouse": {"url": "mysql://u:p@h1,h2:3307/db?ssl_ca=x"}})
+    taken = "mysql://u:p@/db?host=h1:3306&host=h2:3307&ssl_ca=x"
+    assert settings.warehouse.url.get_secret_value() == taken
+
+
 @pytest.mark.parametrize(
     ("url", "word"),
     [

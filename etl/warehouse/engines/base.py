@@ -30,6 +30,7 @@ class DbErrorKind(Enum):
     REFUSED = "nobody listens at the port"
     SILENT = "the host does not answer"
     STRANGER = "another kind of server answers"
+    UNREADY = "the server is a node that has lost its cluster, or not yet joined it"
     TLS = "no encryption was agreed on"
     FULL = "the disk is full, or does not take what is written"
     BROKEN = "the engine has given itself up"

@@ -1,5 +1,6 @@
 """What engines share whose warehouse is on a server."""
 
+import re
 import time
 from typing import Any, ClassVar
 
@@ -8,6 +9,12 @@ import sqlalchemy as sa
 from etl.warehouse.engines.base import Engine, Limits
 
 _HIGHEST_PORT = 65_535
+# A list of hosts, as libpq takes it; SQLAlchemy's `make_url` does not take it apart.
+_ONE_OF_HOSTS = r"[A-Za-z0-9._-]+(?::\d{1,5})?"
+_HOSTS = re.compile(
+    rf"(?P<login>(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>{_ONE_OF_HOSTS}(?:,{_ONE_OF_HOSTS})+)"
+    r"(?P<database>(?:/[^?]*)?)(?:\?(?P<query>.*))?"
+)
 _KEPT = 8
 """Connections that stay open while nobody needs them."""
 _TRUSTED_SECONDS = 5.0
@@ -21,6 +28,20 @@ class ServerEngine(Engine):
         "must be {engine}://user:password@host:port/database, "
         "with other signs of the password as %40, %3A …"
     )
+    usual_port: ClassVar[int]
+
+    def sqlalchemy_form(self, text: str) -> str:
+        scheme, _, place = text.partition("://")
+        several = _HOSTS.fullmatch(place)
+        return f"{scheme}://{self._with_hosts_in_query(several)}" if several else text
+
+    def _with_hosts_in_query(self, several: re.Match[str]) -> str:
+        """Return hosts in a list as SQLAlchemy takes them; each has its own port there."""
+        hosts = (
+            one if ":" in one else f"{one}:{self.usual_port}" for one in several["hosts"].split(",")
+        )
+        query = [*(f"host={host}" for host in hosts), *filter(None, [several["query"]])]
+        return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
     def accepts(self, url: sa.URL) -> bool:
         host = url.host or ""

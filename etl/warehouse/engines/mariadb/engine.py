@@ -30,7 +30,8 @@ _BY_CODE = {
     1205: DbErrorKind.CONFLICT,
     1020: DbErrorKind.CONFLICT,
     1062: DbErrorKind.CONFLICT,  # two put in one key at once; when tried again it is found
-    1047: DbErrorKind.CONFLICT,
+    1047: DbErrorKind.UNREADY,
+    1180: DbErrorKind.LOST,  # at COMMIT, from a node that has just lost its cluster
     2003: DbErrorKind.LOST,
     2006: DbErrorKind.LOST,
     2013: DbErrorKind.LOST,
@@ -92,6 +93,7 @@ class Mariadb(ServerEngine):
 
     drivers: ClassVar[frozenset[str]] = frozenset({"pymysql"})
     harmless_options: ClassVar[frozenset[str]] = frozenset({"charset", "connect_timeout"})
+    usual_port: ClassVar[int] = 3306
     commits_each_ddl: ClassVar[bool] = True
     conflicts_at_commit: ClassVar[bool] = True  # on a Galera cluster, whose nodes share no locks
     has_savepoints: ClassVar[bool] = True
@@ -100,7 +102,7 @@ class Mariadb(ServerEngine):
         try:
             import pymysql
 
-            from etl.warehouse.engines.mariadb import sessions
+            from etl.warehouse.engines.mariadb import nodes, sessions
         except ImportError:
             raise ConfigurationError(
                 "MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'"
@@ -120,10 +122,12 @@ class Mariadb(ServerEngine):
         # MariaDB has sequences; the tables use AUTO_INCREMENT, as MySQL has to.
         engine.dialect.sequences_optional = True
 
-        @sa.event.listens_for(engine, "do_connect")
-        def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
+        several = nodes.Nodes(nodes.places_of(url, self.usual_port))
+
+        def _open(parameters: Mapping[str, Any]) -> sessions.Session:
             try:
-                return sessions.connect({**parameters, **limits.login()}, limits)
+                session = sessions.connect({**parameters, **limits.login()}, limits)
+                nodes.join(session)
             except RuntimeError:  # the driver's way to say that a package of its own is not there
                 raise ConfigurationError(
                     "the account of warehouse.url logs in by ed25519 or caching_sha2_password, "
@@ -134,6 +138,11 @@ class Mariadb(ServerEngine):
                 if (unreached := sessions.diagnose(error)) is not None:
                     raise unreached from None
                 raise
+            return session
+
+        @sa.event.listens_for(engine, "do_connect")
+        def _connect(_dialect: Any, _record: Any, _args: Any, parameters: Any) -> Any:
+            return several.connect(lambda place: _open({**parameters, **place}))
 
         @sa.event.listens_for(engine, "connect")
         def _look_at_room(connection: Any, record: Any) -> None:
@@ -143,6 +152,7 @@ class Mariadb(ServerEngine):
                 record.info[MAX_ROW_BYTES] = cursor.fetchone()[0] // 2 - _REST_OF_STATEMENT
 
         sa.event.listen(engine, "begin", _begin)
+        several.keep_together(engine)
         try_idle_connections(engine)
         return engine
 

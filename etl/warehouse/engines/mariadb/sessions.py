@@ -3,6 +3,7 @@
 import select
 import ssl
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pymysql
@@ -34,6 +35,10 @@ class Session(pymysql.connections.Connection):
     """Opens another connection to the same place, to ask how this one is doing."""
     sign: Callable[[], None] = staticmethod(lambda: None)
     """See `Limits`."""
+    place: Mapping[str, Any] = MappingProxyType({})
+    """Which of several nodes it is on."""
+    is_doubtful = False
+    """Whether the node may have lost its cluster."""
 
     def attend(self, patience: float, again: "Callable[[], Session]") -> None:
         """Ask the server, after so many seconds without an answer, whether it still works on it."""

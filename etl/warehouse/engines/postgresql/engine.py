@@ -1,6 +1,5 @@
 """PostgreSQL 14 and newer, through psycopg 3: a batch as arrays, staged by COPY."""
 
-import re
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -43,12 +42,6 @@ _LOST_CLASSES = (
     "53",
 )  # connection exception, operator intervention (restart), too many connections
 
-# libpq's list of hosts, which SQLAlchemy's `make_url` does not take apart.
-_ONE_OF_HOSTS = r"[A-Za-z0-9._-]+(?::\d{1,5})?"
-_HOSTS = re.compile(
-    rf"(?P<login>(?:[^:/]*(?::[^@]*)?@)?)(?P<hosts>{_ONE_OF_HOSTS}(?:,{_ONE_OF_HOSTS})+)"
-    r"(?P<database>(?:/[^?]*)?)(?:\?(?P<query>.*))?"
-)
 
 _OLDEST = (14,)
 _LONGEST_NAME = 63
@@ -68,11 +61,7 @@ class Postgresql(OnConflictEngine, ServerEngine):
     )
     has_savepoints: ClassVar[bool] = True
     keeps_zones: ClassVar[bool] = True
-
-    def sqlalchemy_form(self, text: str) -> str:
-        scheme, _, place = text.partition("://")
-        several = _HOSTS.fullmatch(place)
-        return f"{scheme}://{_as_queries(several)}" if several else text
+    usual_port: ClassVar[int] = 5432
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
@@ -262,13 +251,6 @@ class JsonbAsText(TypeDecorator[str]):
 
     def bind_expression(self, bindvalue: sa.BindParameter[str]) -> sa.ColumnElement[Any]:
         return sa.cast(sa.type_coerce(bindvalue, sa.Text), JSONB)
-
-
-def _as_queries(several: re.Match[str]) -> str:
-    """Return hosts in libpq's list as SQLAlchemy takes them; each has its own port there."""
-    hosts = [host if ":" in host else f"{host}:5432" for host in several["hosts"].split(",")]
-    query = [*(f"host={host}" for host in hosts), *filter(None, [several["query"]])]
-    return f"{several['login']}{several['database'] or '/'}?{'&'.join(query)}"
 
 
 def _by_state(state: str) -> DbErrorKind:
