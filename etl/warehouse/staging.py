@@ -139,15 +139,38 @@ def _count_seen(engine: Engine) -> sa.Select[int, Any]:
 
 
 def drop_superseded(conn: sa.Connection, engine: Engine, stage_id: int) -> None:
-    """Drop what an earlier batch staged of a SID that was seen again: the last reading counts."""
-    seen = engine.seen_sids()
-    last = sa.func.max(seen.c.batch).over(partition_by=seen.c.sid).label("last")
-    ranked = sa.select(seen.c.batch, seen.c.sid, last).subquery("ranked")
+    """Drop what was staged of a SID that was seen again, but for its newest image.
+
+    That is told by its own date, and by the order of batches where the dates are equal.
+    """
     # Not asked row by row, which would unpack the lists once for each row.
-    earlier = sa.select(ranked.c.batch, ranked.c.sid).where(ranked.c.batch < ranked.c.last)
-    superseded = sa.tuple_(scan_staged.c.batch, scan_staged.c.sid).in_(earlier)
+    superseded = sa.tuple_(scan_staged.c.batch, scan_staged.c.sid).in_(_find_older_images(engine))
     stale = sa.delete(scan_staged).where(matching(scan_staged, "stage_id"), superseded)
     conn.execute(stale, of(stage_id=stage_id))
+
+
+def _find_older_images(engine: Engine) -> sa.Select[Any]:
+    """Return the query for batch and SID of each meeting but the one with the newest image."""
+    seen, staged = engine.seen_sids(), scan_staged.alias("staged")
+    times = sa.func.count().over(partition_by=seen.c.sid).label("times")
+    met = sa.select(seen.c.batch, seen.c.sid, times).subquery("met")
+    same = (staged.c.stage_id == sa.bindparam("of_stage_id")) & (staged.c.batch == met.c.batch)
+    images = met.outerjoin(staged, same & (staged.c.sid == met.c.sid)).outerjoin(
+        bindings, bindings.c.sid == met.c.sid
+    )
+    # What was not staged is as it is stored.
+    updated = sa.case(
+        (staged.c.sid.is_not(None), staged.c.date_updated), else_=bindings.c.date_updated
+    )
+    newest_first = (updated.is_(None), updated.desc(), met.c.batch.desc())
+    place = sa.func.row_number().over(partition_by=met.c.sid, order_by=newest_first)
+    ranked = (
+        sa.select(met.c.batch, met.c.sid, place.label("place"))
+        .select_from(images)
+        .where(met.c.times > 1)
+        .subquery("ranked")
+    )
+    return sa.select(ranked.c.batch, ranked.c.sid).where(ranked.c.place > 1)
 
 
 def in_scope(*, by_type: bool, by_identity: bool) -> sa.ColumnElement[bool]:

@@ -116,7 +116,9 @@ def test_changed_fields_are_counted_over_the_updated_rows(harness: ScanHarness) 
     }
 
 
-def test_a_sid_that_comes_twice_is_taken_as_it_came_last(harness: ScanHarness) -> None:
+def test_a_sid_that_comes_twice_with_one_date_is_taken_as_it_came_last(
+    harness: ScanHarness,
+) -> None:
     """Rows move between pages while they are read: the same SID comes again, in one batch or in two."""
     twice = [sent(1, identity="early"), sent(2), sent(1, identity="late")]
     assert harness.scan(twice) == Tally(inserted=2)
@@ -126,6 +128,34 @@ def test_a_sid_that_comes_twice_is_taken_as_it_came_last(harness: ScanHarness) -
     ) == Tally(inserted=1, updated=1)
     assert harness.bindings("identity") == [("c",), ("person-2",), ("person-3",)]
     assert harness.versions("identity") == [("late",)]
+
+
+def test_a_newer_image_counts_whenever_it_comes(harness: ScanHarness) -> None:
+    """Chains commit their batches in any order: an update would be undone until the next reading."""
+    days = [f"2024-05-0{number}T00:00:00Z" for number in range(1, 6)]
+    harness.scan([sent(1), sent(2)])
+    newer = [
+        sent(1, identity="b", date_updated=days[1]),
+        sent(3, identity="b", date_updated=days[1]),
+    ]
+    older = [
+        sent(1, identity="a", date_updated=days[0]),
+        sent(3, identity="a", date_updated=days[0]),
+    ]
+    assert harness.scan(newer, older, [sent(2)]) == Tally(inserted=1, updated=1)
+    assert harness.bindings("identity") == [("b",), ("person-2",), ("b",)]
+    # What did not change is as old as what is stored.
+    assert harness.scan([sent(1, identity="c", date_updated=days[2])], [*newer, sent(2)]) == Tally(
+        updated=1
+    )
+    assert harness.bindings("identity") == [("c",), ("person-2",), ("b",)]
+    # Without a date it says nothing of its age.
+    undated = sent(1, identity="d", date_updated=None)
+    assert harness.scan(
+        [sent(1, identity="e", date_updated=days[3])], [undated, *newer[1:], sent(2)]
+    ) == Tally(updated=1)
+    assert harness.bindings("identity") == [("e",), ("person-2",), ("b",)]
+    assert harness.scan([undated, *newer[1:], sent(2)]) == Tally(updated=1)
 
 
 def test_a_row_that_changes_and_changes_back_within_a_scan_is_no_change(
