@@ -248,6 +248,11 @@ class ChangingWorld:
 
         self._warehouse.transact(spoil)
 
+    @property
+    def pages(self) -> int:
+        """How long the listing is now."""
+        return len(self.service) // self.page_size + 1
+
     def stored(self) -> dict[str, str]:
         """The endpoint of each active binding."""
         active = bindings.c.deleted_at.is_(None) & (bindings.c.chat_service_sid == self.service.sid)
