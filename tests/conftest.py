@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import pytest
+import sqlalchemy as sa
 
 from tests.acceptance.fault_proxy import in_turn, listening
 from tests.servers import engines
-from tests.servers.engines import ENGINES
+from tests.servers.engines import ENGINES, connected
 from tests.servers.folder import (
     Server,
     join_run,
@@ -35,7 +36,7 @@ from tests.servers.galera import GaleraCluster, place_of
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import sweep
-from tests.servers.templates import template_database, template_file
+from tests.servers.templates import as_catalog, template_database, template_file, template_lake
 
 S = TypeVar("S", bound=Server)
 
@@ -167,6 +168,23 @@ def ducklake_url(tmp_path: Path, run_folder: Path) -> str:
 def empty_ducklake_url(tmp_path: Path) -> str:
     skip_if_absent("ducklake")
     return f"ducklake+duckdb:///{tmp_path / 'empty.ducklake'}"
+
+
+@pytest.fixture
+def ducklake_postgres_url(postgres18_server: PostgresServer) -> Iterator[str]:
+    """A lake that processes can share: its catalog is a database in PostgreSQL."""
+    skip_if_absent("ducklake_postgres")
+    for url in lend_database(postgres18_server, template_lake(postgres18_server)):
+        yield as_catalog(url)
+
+
+@pytest.fixture
+def empty_ducklake_postgres_url(postgres18_server: PostgresServer, tmp_path: Path) -> Iterator[str]:
+    skip_if_absent("ducklake_postgres")
+    for url in lend_database(postgres18_server):
+        with connected(f"{as_catalog(url)}?data_path={tmp_path / 'data'}") as connection:
+            connection.scalar(sa.text("SELECT 1"))  # makes the catalog, with nothing in it
+        yield as_catalog(url)
 
 
 @pytest.fixture

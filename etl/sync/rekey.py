@@ -139,6 +139,7 @@ class _Rekeying:
         except errors.EtlError as error:
             self._abandon(error)
             raise
+        self._warehouse.reclaim()
         tables = {name: tally.rewritten for name, tally in self._outcome.tables.items()}
         log.info("rekey.finished", run_id=self._holder.run_id, **tables)
         return self._outcome

@@ -31,6 +31,7 @@ def purge(warehouse: Warehouse, cutoffs: Cutoffs, *, dry_run: bool) -> dict[str,
     for one in purging.leaving(cutoffs):
         for part in _by_service(warehouse, one) if one.table is bindings else [one]:
             counted[one.table.name] += _remove_in_portions(warehouse, part)
+    warehouse.reclaim()
     log.info("warehouse.purged", **counted)
     return counted
 
@@ -93,6 +94,7 @@ def erase(
     if dry_run:
         return warehouse.read(count)
     counted = warehouse.transact(take_out)
+    warehouse.reclaim()
     log.info("identity.erased", **counted)
     return counted
 

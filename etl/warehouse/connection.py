@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -159,9 +160,18 @@ class Warehouse:
         with self._place():
             return self._retries.call_with_retries(lambda: self._read_once(work, snapshot=snapshot))
 
+    def reclaim(self) -> None:
+        """Take out of the files what was deleted, where the engine keeps it until it is told."""
+        for statement in self.engine.reclaiming:
+            self._retries.call_with_retries(partial(self._reclaim_once, statement))
+
+    def _reclaim_once(self, statement: str) -> None:
+        with self.migrating() as conn:
+            conn.exec_driver_sql(statement)
+
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:
-        """Yield one connection in one transaction, for Alembic."""
+        """Yield one connection in one transaction, for what changes tables and not their rows."""
         with self._connected() as conn, conn.execution_options(migrating=True).begin():
             yield conn
 

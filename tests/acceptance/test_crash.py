@@ -150,6 +150,19 @@ def resetting_file(scenario: Scenario) -> Reset:
     return reset
 
 
+def resetting_lake(scenario: Scenario) -> Reset:
+    """Bring the catalog back as it is now; no file of the data is ever changed."""
+    file = Path(scenario.warehouse_url.removeprefix("ducklake+duckdb:///"))
+    copy = file.with_name("before")
+    shutil.copy(file, copy)
+
+    def reset() -> None:
+        file.with_name(f"{file.name}.wal").unlink(missing_ok=True)
+        shutil.copy(copy, file)
+
+    return reset
+
+
 def resetting_database(scenario: Scenario) -> Reset:
     """Bring the PostgreSQL database back as it is now."""
     url = sa.make_url(scenario.warehouse_url)
@@ -214,6 +227,21 @@ def test_a_crash_while_chains_are_linked(
     assert (
         try_every_crash(
             scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride=7
+        )
+        > 50
+    )
+
+
+@pytest.mark.parametrize("stride", [pytest.param(5, marks=pytest.mark.slow), 61])
+def test_a_crash_at_any_step_in_ducklake(
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", ducklake_url: str, stride: int
+) -> None:
+    """Rows lie in files, and which of them count in a catalog: a commit must change both or none."""
+    scenario = make_scenario((6, 5), url=ducklake_url, max_page_size=5)
+    prepare(scenario)
+    assert (
+        try_every_crash(
+            scenario, runner(forker, scenario, "sync"), resetting_lake(scenario), stride
         )
         > 50
     )

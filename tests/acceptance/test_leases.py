@@ -13,7 +13,9 @@ from tests.acceptance.scenario import Result, Scenario, changes, wait_until
 
 MakeScenario = Callable[..., Scenario]
 
-ON_BOTH = pytest.mark.parametrize("url_fixture", ["sqlite_url", "postgres18_url"])
+ON_BOTH = pytest.mark.parametrize(
+    "url_fixture", ["sqlite_url", "postgres18_url", "ducklake_postgres_url"]
+)
 
 
 @pytest.fixture

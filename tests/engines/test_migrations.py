@@ -51,8 +51,8 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
     options = {
         "include_object": is_for_this_engine,
         "version_table": migration.VERSION_TABLE,
-        "compare_type": engine_name not in ("duckdb", "ducklake"),
-        "compare_server_default": engine_name not in ("duckdb", "ducklake"),
+        "compare_type": not engine_name.startswith("duck"),
+        "compare_server_default": not engine_name.startswith("duck"),
     }
     with warehouse.migrating() as conn:
         context = MigrationContext.configure(conn, opts=options)

@@ -43,6 +43,12 @@ ENGINES = {
     "ducklake": Engine(
         "ducklake_url", missing_ducklake, lambda: metadata.version("duckdb-extension-ducklake")
     ),
+    "ducklake_postgres": Engine(
+        "ducklake_postgres_url",
+        lambda: missing_ducklake() or postgres.missing(),
+        lambda: metadata.version("duckdb-extension-ducklake"),
+        slow=True,
+    ),
 }
 
 

@@ -23,6 +23,25 @@ def template_database(server: Server) -> str:
     return note.read_text()
 
 
+def template_lake(server: Server) -> str:
+    """The URL of the server's database that is the catalog of a migrated lake.
+
+    Copies of it share the folder of its files, in which no two files have one name.
+    """
+    note = server.home.with_name(f"{server.home.name}.lake")
+    with exclusively(note.with_suffix(".lake-lock")):
+        if not note.exists():
+            url = server.create_database()
+            migrate(f"{as_catalog(url)}?data_path={note.with_suffix('.lake-files')}")
+            note.write_text(url)
+    return note.read_text()
+
+
+def as_catalog(url: str) -> str:
+    """The URL of the lake whose catalog is in this database."""
+    return f"ducklake+{url}"
+
+
 def template_file(run_folder: Path, engine_name: str) -> Path:
     """The migrated file of an engine whose databases are files."""
     file = run_folder / f"template.{engine_name}"

@@ -103,6 +103,8 @@ class Engine(ABC):
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
     has_savepoints: ClassVar[bool] = False
     """A statement that fails can be undone by itself, and its transaction goes on."""
+    reclaiming: ClassVar[Sequence[str]] = ()
+    """Statements, a transaction each, after which nobody can read what was deleted before."""
     keeps_zones: ClassVar[bool] = False
     """Columns of times have a zone; else they hold UTC."""
     advice: ClassVar[Mapping[DbErrorKind, str]] = {}

@@ -79,26 +79,7 @@ class Duckdb(OnConflictEngine, FileEngine):
                 ):  # before the first migration, which makes it
                     connection.execute(_enter(schema))
 
-        failed: list[str] = []
-
-        @sa.event.listens_for(engine, "handle_error")
-        def _remember(context: sa.engine.ExceptionContext) -> None:
-            if (
-                context.connection is not None
-                and _BY_CLASS.get(type(context.original_exception).__name__) in _UNWRITTEN
-            ):
-                failed.append(type(context.original_exception).__name__)
-
-        @sa.event.listens_for(engine, "begin")
-        def _begin(_conn: sa.Connection) -> None:
-            # After a commit that failed, DuckDB 1.5 has damaged indexes in memory; should the next
-            # one fail too, it ends the process.
-            if failed:
-                raise WarehouseRefused(
-                    f"the warehouse could not be written a moment ago ({failed[0]}); nothing "
-                    "more was tried"
-                )
-
+        refuse_after_failure(engine)
         return engine
 
     def column_type(
@@ -156,6 +137,29 @@ class Duckdb(OnConflictEngine, FileEngine):
 
 
 ENGINE: Engine = Duckdb()
+
+
+def refuse_after_failure(engine: sa.Engine) -> None:
+    """Begin nothing more once the file could not be written."""
+    failed: list[str] = []
+
+    @sa.event.listens_for(engine, "handle_error")
+    def _remember(context: sa.engine.ExceptionContext) -> None:
+        if (
+            context.connection is not None
+            and _BY_CLASS.get(type(context.original_exception).__name__) in _UNWRITTEN
+        ):
+            failed.append(type(context.original_exception).__name__)
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(_conn: sa.Connection) -> None:
+        # After a commit that failed, DuckDB 1.5 has damaged indexes in memory; should the next
+        # one fail too, it ends the process.
+        if failed:
+            raise WarehouseRefused(
+                f"the warehouse could not be written a moment ago ({failed[0]}); nothing "
+                "more was tried"
+            )
 
 
 def _enter(schema: str) -> str:

@@ -2,7 +2,6 @@
 
 import importlib.util
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ import duckdb
 import sqlalchemy as sa
 
 from etl.errors import ConfigurationError, WarehouseError, WarehouseOutdated, WarehouseRefused
-from etl.warehouse.engines.base import DbErrorKind
+from etl.warehouse.engines.base import DbErrorKind, Limits
+from etl.warehouse.engines.ducklake.dialect import OPTIONS
 from etl.warehouse.engines.reaching import Unreached, reach
 
 LAKE = "lake"
 _CATALOG = "catalog"
 _FORMAT = "1.0"
 _DEFAULT_PORT = 5432
+_SHORTEST_SILENCE = 2
 _INSTALL = "pip install 'bindings-etl[ducklake]'"
 
 
@@ -29,8 +30,7 @@ class Place:
     """Of the catalog: a DuckDB file, or a database in PostgreSQL."""
     data_path: str | None
     schema: str | None
-    patience: float
-    """Seconds to wait for the catalog's server."""
+    limits: Limits
 
     @property
     def is_file(self) -> bool:
@@ -45,20 +45,29 @@ class Place:
         is_local = "://" not in self.data_path
         return str(Path(self.data_path).absolute()) if is_local else self.data_path
 
-    def catalog(self, login: Mapping[str, str]) -> str:
-        """Return what names the catalog's database to DuckDB, without its kind."""
+    def catalog(self, **settings: float) -> str:
+        """Return what names the catalog's database to DuckDB, without its kind.
+
+        The server is given `settings` in seconds; a connection that is dead is given up.
+        """
         if self.is_file:
             return str(self.url.database)
+        seconds = {"lock_timeout": self.limits.lock, **settings}
+        options = [f"-c {name}={round(value * 1000)}" for name, value in seconds.items()]
+        silence = max(_SHORTEST_SILENCE, round(self.limits.silence))
         known = {
             "host": self.url.host,
             "port": self.url.port,
             "dbname": self.url.database,
             "user": self.url.username,
             "password": self.url.password,
-            "connect_timeout": max(2, round(self.patience)),
-            **self.url.query,
-            **login,
+            "connect_timeout": silence,
+            "keepalives_idle": silence,
+            "tcp_user_timeout": silence * 1000,
+            **self.url.difference_update_query(OPTIONS).query,
+            **self.limits.login(),
         }
+        known["options"] = " ".join([str(self.url.query.get("options", "")), *options]).strip()
         return " ".join(f"{name}={_quoted(value)}" for name, value in known.items() if value)
 
 
@@ -70,7 +79,7 @@ def load_extensions(session: Any, place: Place) -> None:
     """
     names = ["ducklake"] if place.is_file else ["ducklake", "postgres_scanner"]
     for name in names:
-        session.execute(f"LOAD {_literal(str(extension_file(name)))}")
+        session.execute(f"LOAD {literal(str(extension_file(name)))}")
 
 
 def extension_file(name: str) -> Path:
@@ -93,24 +102,24 @@ def extension_file(name: str) -> Path:
     return file
 
 
-def attach(session: Any, place: Place, login: Mapping[str, str], *, create: bool) -> None:
+def attach(session: Any, place: Place, *, create: bool) -> None:
     """Attach the lake and go into it; make its catalog where it is missing and that is allowed.
 
     Raises:
         Unreached, WarehouseError, ConfigurationError: it cannot be done.
     """
-    catalog = place.catalog(login)
+    catalog = place.catalog()
     kind = "" if place.is_file else "postgres:"
     options = [f"CREATE_IF_NOT_EXISTS {str(create).lower()}"]
     if create:
         _require_writable(place)
     if folder := place.data_folder:
-        options.append(f"DATA_PATH {_literal(folder)}")
+        options.append(f"DATA_PATH {literal(folder)}")
         # Beside a catalog that is a file, its files may have moved with it.
         options.append(f"OVERRIDE_DATA_PATH {str(place.data_path is None).lower()}")
     try:
         session.execute(
-            f"ATTACH IF NOT EXISTS {_literal(f'ducklake:{kind}{catalog}')} AS {LAKE} "
+            f"ATTACH IF NOT EXISTS {literal(f'ducklake:{kind}{catalog}')} AS {LAKE} "
             f"({', '.join(options)})"
         )
     except duckdb.Error as error:
@@ -145,7 +154,7 @@ def _why_not(session: Any, place: Place, catalog: str, code: str) -> Exception:
 def _read_settings(session: Any, place: Place, catalog: str) -> dict[str, str]:
     """Return what the catalog's database says of the lake; nothing where there is none."""
     kind = "" if place.is_file else "TYPE postgres, "
-    session.execute(f"ATTACH {_literal(catalog)} AS {_CATALOG} ({kind}READ_ONLY)")
+    session.execute(f"ATTACH {literal(catalog)} AS {_CATALOG} ({kind}READ_ONLY)")
     try:
         found = session.execute(
             f"SELECT key, value FROM {_CATALOG}.ducklake_metadata WHERE scope IS NULL"  # noqa: S608
@@ -164,7 +173,7 @@ def _why_closed(place: Place, code: str) -> Exception:
     port = place.url.port or _DEFAULT_PORT
     try:
         where = f"{host}/.s.PGSQL.{port}" if host.startswith("/") else host
-        reach(where, port, place.patience).close()
+        reach(where, port, place.limits.silence).close()
     except Unreached as unreached:
         return unreached
     return Unreached(DbErrorKind.LOGIN, code)
@@ -200,7 +209,8 @@ def _require_writable(place: Place) -> None:
         ) from None
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as SQL has it."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -11,6 +11,9 @@ from duckdb_sqlalchemy import (
     DuckDBExecutionContext,
 )
 
+OPTIONS = ("memory_limit",)
+"""What a URL's query may say to DuckDB; the rest is for the catalog's server."""
+
 
 class _Compiler(DuckDBCompiler):
     def visit_sequence(self, seq: Any, **kw: Any) -> str:  # type: ignore[override]
@@ -57,16 +60,45 @@ class DucklakeDialect(Dialect):
     def create_connect_args(self, url: sa.URL) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return what DuckDB is opened with; nothing is ever downloaded.
 
-        Who opens one lake twice in a process gets one DuckDB: it attaches a file only once.
+        Who opens a file twice in a process gets one DuckDB, which can attach it once only.
         """
-        name = hashlib.sha256(url.render_as_string(hide_password=False).encode()).hexdigest()
+        is_file = url.get_driver_name() == "duckdb"
+        name = hashlib.sha256(str(url.database).encode()).hexdigest() if is_file else ""
         nothing_foreign = dict.fromkeys(
             ("autoinstall_known_extensions", "autoload_known_extensions"), "false"
         )
-        return (), {"database": f":memory:{name}", "config": nothing_foreign}
+        config = nothing_foreign | {
+            option: str(url.query[option]) for option in OPTIONS if option in url.query
+        }
+        return (), {"database": f":memory:{name}", "config": config}
+
+    def connect(self, *args: Any, **parameters: Any) -> Any:
+        """Return a session, which stands in no line until the engine says so."""
+        session = super().connect(*args, **parameters)
+        session.turns = None
+        return session
 
     def do_begin(self, dbapi_connection: Any) -> None:
         """Do nothing: the engine begins."""
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Commit, and let others write."""
+        try:
+            super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
+        finally:
+            _end_turn(dbapi_connection)
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """Roll back, and let others write."""
+        try:
+            super().do_rollback(dbapi_connection)
+        finally:
+            _end_turn(dbapi_connection)
+
+
+def _end_turn(session: Any) -> None:
+    if session.turns:
+        session.turns.give_back()
 
 
 def _highest(preparer: Any, sequence: sa.Sequence) -> str:

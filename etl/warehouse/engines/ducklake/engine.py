@@ -17,6 +17,17 @@ for _driver in ("", ".duckdb", ".postgresql"):
     )
 
 
+# What is small in the catalog becomes files, rows that are gone leave theirs, small files become
+# one; then nobody needs the files of before.
+_EXPIRE = "CALL ducklake_expire_snapshots('lake', older_than => now())"
+_COMPACT = (
+    "CALL ducklake_flush_inlined_data('lake')",
+    "CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)",
+    "CALL ducklake_merge_adjacent_files('lake')",
+)
+_CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
+
+
 class Ducklake(Duckdb):
     """See `Engine`."""
 
@@ -25,14 +36,17 @@ class Ducklake(Duckdb):
         "must name the catalog: {engine}+duckdb:///FILE, "
         "or {engine}+postgresql://user:password@host:port/database"
     )
-    harmless_options: ClassVar[frozenset[str]] = frozenset({"sslmode"})
+    harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit", "sslmode"})
     enforces_keys: ClassVar[bool] = False
     conflicts_at_commit: ClassVar[bool] = True
     has_data_path: ClassVar[bool] = True
+    reclaiming: ClassVar[Sequence[str]] = (_EXPIRE, *_COMPACT, _EXPIRE, _CLEAN_UP)
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
         DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or "
         "another process holds the file (a catalog in PostgreSQL can be shared)",
         DbErrorKind.LOGIN: "lets nobody in: check user, password and database in warehouse.url",
+        DbErrorKind.LOST: "cannot be reached, or cut the connection: check that the catalog's "
+        "server runs, the network, and warehouse.data_path and its disk",
         DbErrorKind.FULL: "refused the work: its files, or those of its catalog, cannot be read "
         "or written; look at warehouse.data_path and its disk, and run again",
     }
@@ -55,8 +69,8 @@ class Ducklake(Duckdb):
         data_path = url.query.get("data_path")
         url = url.difference_update_query(["data_path"])
         engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
-        place = attaching.Place(url, str(data_path) if data_path else None, schema, limits.silence)
-        sessions.prepare(engine, place, limits)
+        place = attaching.Place(url, str(data_path) if data_path else None, schema, limits)
+        sessions.prepare(engine, place)
         return engine
 
     def schema_sql(self, schema: str) -> str:

@@ -1,4 +1,4 @@
-"""How sessions upon a lake begin their transactions."""
+"""How sessions upon a lake begin their transactions, and what their errors mean."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,36 +6,69 @@ from typing import Any
 import duckdb
 import sqlalchemy as sa
 
-from etl.warehouse.engines.base import Limits
+from etl.warehouse.engines.base import DbErrorKind
+from etl.warehouse.engines.duckdb import refuse_after_failure
 from etl.warehouse.engines.ducklake.attaching import LAKE, Place, attach, load_extensions
+from etl.warehouse.engines.ducklake.turns import Turns
+from etl.warehouse.engines.reaching import Unreached
 
 # Every transaction that writes changes this one row, whatever else it writes: so of any two at once
 # the later one is undone at its COMMIT, and tried again upon what the other has left. Without keys,
 # two who each find a row missing would both put it in.
 _CLAIM = "UPDATE bindings_etl_version SET version_num = version_num"
 
+# What a shared catalog's errors mean; that a commit fails because its server is gone looks the same
+# as a conflict, and is tried again likewise.
+_OF_SHARED = {
+    "TransactionException": DbErrorKind.CONFLICT,
+    "IOException": DbErrorKind.LOST,
+    "Error": DbErrorKind.LOST,
+}
 
-def prepare(engine: sa.Engine, place: Place, limits: Limits) -> None:
+
+def prepare(engine: sa.Engine, place: Place) -> None:
     """Let each connection attach the lake when it first begins a transaction."""
 
     @sa.event.listens_for(engine, "connect")
     def _connect(session: Any, _record: Any) -> None:
         load_extensions(session, place)
         session.execute("SET TimeZone = 'UTC'")  # batches hold times as text without a zone
+        if not place.is_file:
+            session.turns = Turns(session, place)
+
+    @sa.event.listens_for(engine, "close")
+    def _close(session: Any, _record: Any) -> None:
+        if not place.is_file:  # or the server would keep connections that nobody uses
+            with suppress(duckdb.Error):
+                session.execute("USE memory")
+                session.execute(f"DETACH {LAKE}")
+
+    if place.is_file:
+        refuse_after_failure(engine)
+    else:
+        sa.event.listen(engine, "handle_error", _translate)
 
     @sa.event.listens_for(engine, "begin")
     def _begin(conn: sa.Connection) -> None:
         options = conn.get_execution_options()
         session: Any = conn.connection.dbapi_connection
-        migrates = bool(options.get("migrating"))
+        reads, migrates = bool(options.get("reading")), bool(options.get("migrating"))
         if not conn.info.get("attached"):
-            attach(session, place, limits.login(), create=migrates)
+            attach(session, place, create=migrates)
             _enter(session, place)
             conn.info["attached"] = True
+        if session.turns and not reads:
+            session.turns.take()
         conn.exec_driver_sql("BEGIN TRANSACTION")
-        if not (place.is_file or migrates or options.get("reading")):
+        if session.turns and not (reads or migrates):
             with suppress(sa.exc.ProgrammingError):  # before the first migration
                 conn.exec_driver_sql(_CLAIM)
+
+
+def _translate(context: sa.engine.ExceptionContext) -> None:
+    code = type(context.original_exception).__name__
+    if code in _OF_SHARED:
+        raise Unreached(_OF_SHARED[code], code) from context.original_exception
 
 
 def _enter(session: Any, place: Place) -> None:

@@ -1,0 +1,57 @@
+"""Processes that share a catalog write one after the other: a lock in its PostgreSQL is their line.
+
+Two that write at once would harm nothing: one of them is undone at its COMMIT, and has to do all of
+its work again. So a turn that is lost, or not had in time, costs time and no more.
+"""
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import duckdb
+
+from etl.warehouse.engines.base import DbErrorKind
+from etl.warehouse.engines.ducklake.attaching import Place, literal
+from etl.warehouse.engines.reaching import Unreached
+
+_DATABASE = "turns"
+_LOCK = 5_217_386_021_094_671  # of the program; locks of others have other numbers
+_TAKE = f"FROM postgres_query('{_DATABASE}', 'SELECT pg_advisory_xact_lock({_LOCK})')"
+
+
+class Turns:
+    """The line for a session upon a lake."""
+
+    def __init__(self, session: Any, place: Place) -> None:
+        self._cursor = session.duplicate()
+        self._place = place
+        self._is_attached = False
+
+    def take(self) -> None:
+        """Wait until no other process writes.
+
+        Raises:
+            Unreached: it took too long, or the catalog's server is gone.
+        """
+        began = time.monotonic()
+        try:
+            if not self._is_attached:
+                # Who is frozen while it is its turn must not hold up the others for ever.
+                limits = self._place.limits
+                catalog = self._place.catalog(idle_in_transaction_session_timeout=limits.idle)
+                self._cursor.execute(
+                    f"ATTACH {literal(catalog)} AS {_DATABASE} (TYPE postgres, READ_ONLY)"
+                )
+                self._is_attached = True
+            self._cursor.execute("BEGIN TRANSACTION")
+            self._cursor.execute(_TAKE).fetchall()
+        except duckdb.Error as error:
+            self.give_back()
+            late = time.monotonic() - began >= self._place.limits.lock
+            kind = DbErrorKind.CONFLICT if late else DbErrorKind.LOST
+            raise Unreached(kind, type(error).__name__) from error
+
+    def give_back(self) -> None:
+        """Let the next one write."""
+        with suppress(duckdb.Error):  # none is held, or the server has taken it back
+            self._cursor.execute("ROLLBACK")

@@ -1,0 +1,299 @@
+"""What only DuckLake has: files apart from their catalog, conflicts at COMMIT, keys that nobody enforces (docs/engines/ducklake.md)."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import sqlalchemy as sa
+
+from etl import errors
+from etl.warehouse import leases, migration
+from etl.warehouse.connection import Warehouse
+from etl.warehouse.engines import locate
+from etl.warehouse.engines.base import Limits
+from etl.warehouse.tables import sync_gates
+from tests.acceptance.scenario import Scenario
+from tests.servers.keys import repeated_keys
+
+duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
+attaching = pytest.importorskip("etl.warehouse.engines.ducklake.attaching")
+
+MakeScenario = Callable[..., Scenario]
+OpenOn = Callable[..., Warehouse]
+
+ON_BOTH = pytest.mark.parametrize("url_fixture", ["ducklake_url", "empty_ducklake_postgres_url"])
+
+MINE = sync_gates.c.chat_service_sid == "IS1"
+
+
+@pytest.fixture
+def lake_url(url_fixture: str, request: pytest.FixtureRequest) -> str:
+    return str(request.getfixturevalue(url_fixture))
+
+
+@contextmanager
+def past_the_program(url: str) -> Iterator[Any]:
+    """DuckDB itself upon the lake, standing in no line."""
+    place = attaching.Place(locate(url)[1], None, None, Limits())
+    session = duckdb.connect()
+    attaching.load_extensions(session, place)
+    attaching.attach(session, place, create=False)
+    session.execute("USE lake")
+    yield session
+    session.execute("USE memory")
+    session.execute("DETACH lake")
+    session.close()
+
+
+def data_files(url: str) -> list[Path]:
+    """The files of a lake that has its folder to itself."""
+    folder = attaching.Place(locate(url)[1], None, None, Limits()).data_folder
+    if folder is None:
+        with past_the_program(url) as session:
+            query = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_path'"
+            (folder,) = session.execute(query).fetchone()
+    return list(Path(folder).rglob("*.parquet"))
+
+
+# --- many processes ---
+
+
+def test_what_another_process_has_written_meanwhile_is_found_at_commit(
+    open_on: OpenOn, ducklake_postgres_url: str
+) -> None:
+    """Two that each find a row missing would both put it in: there is no key to keep the second out."""
+    warehouse = open_on(ducklake_postgres_url)
+    tries: list[int] = []
+
+    def take(conn: sa.Connection) -> None:
+        leases.lock_service(conn, warehouse.engine, "IS1")
+        tries.append(len(conn.execute(sa.select(sync_gates).where(MINE)).all()))
+        if len(tries) == 1:
+            with past_the_program(ducklake_postgres_url) as session:
+                session.execute("BEGIN")
+                session.execute("UPDATE bindings_etl_version SET version_num = version_num")
+                session.execute("INSERT INTO sync_gates VALUES ('IS1', 0)")
+                session.execute("COMMIT")
+
+    warehouse.transact(take)
+    assert tries == [1, 1]
+    assert warehouse.read(repeated_keys) == {}
+
+
+def test_processes_write_one_after_the_other(open_on: OpenOn, ducklake_postgres_url: str) -> None:
+    """All who write at once but one would have to do their work again, and in the end give up."""
+    from etl.warehouse.engines.ducklake.turns import _LOCK
+
+    warehouse = open_on(ducklake_postgres_url, attempts=1, timeout_seconds=1)
+    catalog = sa.create_engine(ducklake_postgres_url.removeprefix("ducklake+"))
+    with catalog.connect() as other:
+        other.execute(sa.text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        with pytest.raises(errors.WarehouseConflict, match="busy with another transaction"):
+            warehouse.transact(lambda conn: conn.execute(sa.select(sync_gates)))
+        warehouse.read(lambda conn: conn.execute(sa.select(sync_gates)))
+    warehouse.transact(lambda conn: conn.execute(sa.select(sync_gates)))
+    catalog.dispose()
+
+
+def test_shards_share_a_lake(scenario_on: MakeScenario, ducklake_postgres_url: str) -> None:
+    """Processes that publish side by side must lose nothing, and put nothing in twice."""
+    scenario = scenario_on(ducklake_postgres_url, (40, 12, 30, 25), max_page_size=10)
+    scenario.settings["retry"] |= {"timeout_seconds": 60}
+    shards = [scenario.start("sync", "--json", "--shard", f"{part}/2") for part in range(2)]
+    results = [scenario.wait_for(process) for process in shards]
+    assert sum(result.totals["inserted"] for result in results) == 107
+    assert len({result.json["run_id"] for result in results}) == 2
+    scenario.assert_equal_to_world()
+
+
+def test_a_server_that_cuts_the_connection_costs_a_try(
+    open_on: OpenOn, ducklake_postgres_url: str
+) -> None:
+    """A failover of the catalog must not end a run that is hours old."""
+    warehouse = open_on(ducklake_postgres_url)
+    catalog = sa.make_url(ducklake_postgres_url.removeprefix("ducklake+"))
+    cut: list[int] = []
+
+    def work(conn: sa.Connection) -> None:
+        leases.lock_service(conn, warehouse.engine, "IS1")
+        if not cut:
+            administration = sa.create_engine(catalog.set(database="postgres"))
+            with administration.connect() as other:
+                query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = :d"
+                found = other.execute(sa.text(query), {"d": catalog.database})
+                cut.append(len(found.all()))
+            administration.dispose()
+
+    warehouse.transact(work)
+    assert cut[0] >= 2
+    gates = warehouse.read(lambda conn: conn.execute(sa.select(sync_gates).where(MINE)).all())
+    assert [tuple(one) for one in gates] == [("IS1", 1)]
+
+
+# --- what leaves for good ---
+
+
+@ON_BOTH
+def test_purge_makes_few_files_of_many(scenario_on: MakeScenario, lake_url: str) -> None:
+    """Each batch and each change leaves a file: after a year a query would open a million."""
+    scenario = scenario_on(lake_url, (40, 35))
+    for _ in range(3):
+        for service in scenario.services:
+            service.touch(12)
+            service.delete(1)
+        scenario.sync()
+    before = scenario.query("SELECT * FROM bindings ORDER BY sid")
+    history = scenario.query("SELECT * FROM binding_history ORDER BY sid, valid_from")
+    many = len(data_files(lake_url))
+    scenario.run("purge", "--runs-before", "90d")
+    files = data_files(lake_url)
+    names = [file.parent.name for file in files]
+    assert len(files) < many
+    assert sorted({*names}) == sorted(names)  # no table has two
+    assert scenario.query("SELECT * FROM bindings ORDER BY sid") == before
+    assert scenario.query("SELECT * FROM binding_history ORDER BY sid, valid_from") == history
+    with past_the_program(lake_url) as session:
+        assert session.execute("SELECT count(*) FROM ducklake_snapshots('lake')").fetchone() == (1,)
+    scenario.sync()
+    scenario.assert_equal_to_world()
+
+
+@ON_BOTH
+def test_an_erased_identity_is_in_no_file_and_no_snapshot(
+    scenario_on: MakeScenario, lake_url: str
+) -> None:
+    """A lake keeps every version of its tables: one `AT (VERSION => 5)` would bring the person back."""
+    scenario = scenario_on(lake_url, (40,))
+    service = scenario.services[0]
+    sid = service.sids()[3]
+    service.change(sid, identity="zz-forget-me")
+    scenario.sync()
+    service.remove([sid])
+    scenario.run("erase", "--identity", "zz-forget-me")
+    files = data_files(lake_url)
+    with past_the_program(lake_url) as session:
+        for file in files:
+            rows = session.execute(f"SELECT r::VARCHAR FROM read_parquet('{file}') AS r").fetchall()
+            assert not [row for (row,) in rows if "zz-forget-me" in row], file
+        metadata = "__ducklake_metadata_lake"
+        listed = f"SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = '{metadata}'"
+        for schema, table in session.execute(listed).fetchall():
+            if table.startswith("ducklake_"):
+                whole = f'SELECT t::VARCHAR FROM {metadata}."{schema}"."{table}" AS t'
+                for (row,) in session.execute(whole).fetchall():
+                    assert "zz-forget-me" not in row, table
+
+
+# --- what is not as it should be ---
+
+
+def test_a_data_path_that_cannot_be_written_is_told_before_anything_is_made(
+    open_on: OpenOn, tmp_path: Path
+) -> None:
+    """Else the first sync would find out, behind a catalog that knows a folder which is none."""
+    (tmp_path / "file").touch()
+    catalog = tmp_path / "new.ducklake"
+    warehouse = open_on(f"ducklake+duckdb:///{catalog}?data_path={tmp_path / 'file' / 'data'}")
+    with pytest.raises(
+        errors.WarehouseRefused, match=r"warehouse\.data_path: .* cannot be written"
+    ):
+        migration.upgrade(warehouse, None)
+    assert not catalog.exists()
+
+
+def test_a_catalog_of_a_newer_format_is_left_alone(
+    scenario_on: MakeScenario, ducklake_url: str
+) -> None:
+    """DuckLake would offer to migrate it, and then older readers could not open it any more."""
+    scenario = scenario_on(ducklake_url, (5,))
+    file = ducklake_url.removeprefix("ducklake+duckdb:///")
+    with duckdb.connect(file) as catalog:
+        catalog.execute("UPDATE ducklake_metadata SET value = '9.0' WHERE key = 'version'")
+    before = Path(file).read_bytes()
+    result = scenario.sync(expect=7)
+    assert "DuckLake's format 9.0, and this program writes 1.0" in result.err
+    assert Path(file).read_bytes() == before
+
+
+def test_another_data_path_than_the_catalog_has_is_told(
+    scenario_on: MakeScenario, ducklake_postgres_url: str, tmp_path: Path
+) -> None:
+    """Rows of before would be missing, and new ones lie where nobody looks for them."""
+    scenario = scenario_on(ducklake_postgres_url, (5,))
+    scenario.settings["warehouse"]["data_path"] = str(tmp_path / "elsewhere")
+    result = scenario.sync(expect=2)
+    assert "warehouse.data_path: the catalog has its files in" in result.err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_new_catalog_in_postgresql_asks_where_its_files_go(
+    open_on: OpenOn, empty_postgres18_url: str
+) -> None:
+    """They would lie in whatever folder the first process happened to work in."""
+    warehouse = open_on(f"ducklake+{empty_postgres18_url}")
+    with pytest.raises(errors.ConfigurationError, match="has to know where its files go"):
+        migration.upgrade(warehouse, None)
+    catalog = sa.create_engine(empty_postgres18_url)
+    with catalog.connect() as conn:
+        assert sa.inspect(conn).get_table_names() == []
+    catalog.dispose()
+
+
+def test_an_extension_for_another_duckdb_is_told(
+    scenario_on: MakeScenario, ducklake_url: str, tmp_path: Path
+) -> None:
+    """What DuckDB says of it is half a page, and its advice is to download something."""
+    scenario = scenario_on(ducklake_url, (5,))
+    package = tmp_path / "duckdb_extension_ducklake"
+    (package / "extensions" / "v0.10.2").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    process = scenario.start("sync", environment={"PYTHONPATH": str(tmp_path)})
+    result = scenario.wait_for(process, expect=2)
+    assert "its extension ducklake is for 0.10.2" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("content", [b"no database" * 1000, b""])
+def test_a_file_that_is_no_catalog_stays_as_it_is(
+    open_on: OpenOn, tmp_path: Path, content: bytes
+) -> None:
+    """A slip in the path must not cost somebody else's file."""
+    file = tmp_path / "some.file"
+    file.write_bytes(content)
+    with pytest.raises(errors.WarehouseError, match="no DuckDB file|no tables yet"):
+        open_on(f"ducklake+duckdb:///{file}").read(migration.require_head)
+    assert file.read_bytes() == content or not content
+
+
+def test_a_catalog_that_another_process_holds_is_said_in_a_sentence(
+    scenario_on: MakeScenario, ducklake_url: str
+) -> None:
+    """An open notebook stops the job, and the sentence has to say so."""
+    scenario = scenario_on(ducklake_url, (40,))
+    file = ducklake_url.removeprefix("ducklake+duckdb:///")
+    hold = f"import duckdb; held = duckdb.connect({file!r}); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == "held\n"
+        result = scenario.sync(expect=7)
+        assert "another process holds the file" in result.err
+        assert "Traceback" not in result.err
+        other.stdin.write("\n")
+        other.stdin.close()
+    assert scenario.sync().totals["inserted"] == 40
+
+
+def test_a_password_with_odd_signs_is_taken_as_it_is() -> None:
+    """It goes through a URL, libpq's words and a text of SQL; each of them quotes in its own way."""
+    odd = "a b'c\\d\"e=f;g"
+    url = sa.URL.create("ducklake+postgresql", "etl", odd, "db.internal", 5433, "lake")
+    told = attaching.Place(url, None, None, Limits()).catalog()
+    assert psycopg.conninfo.conninfo_to_dict(told)["password"] == odd
