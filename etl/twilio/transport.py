@@ -103,7 +103,7 @@ class HttpTransport(httpx.BaseTransport):
         return httpx.Response(answer.status, headers=answer.headers, stream=_Body(answer.stream))
 
     def close(self) -> None:
-        """Close all connections that are not in use."""
+        """Close all connections, those in use when they come back."""
         self._connections.close()
 
 
@@ -124,6 +124,7 @@ class _Connections:
         self._certificates = certificates
         self._backend = backend
         self._idle: list[httpcore.HTTPConnection] = []
+        self._closed = False
 
     def handle_request(self, request: httpcore.Request) -> httpcore.Response:
         kept = self._take()
@@ -136,8 +137,9 @@ class _Connections:
         return self._send(self._connect(), request)
 
     def close(self) -> None:
-        while self._idle:
-            self._idle.pop().close()
+        self._closed = True
+        while (connection := self._pop()) is not None:
+            connection.close()
 
     def _send(
         self, connection: httpcore.HTTPConnection, request: httpcore.Request
@@ -151,12 +153,15 @@ class _Connections:
         return answer
 
     def _take(self) -> httpcore.HTTPConnection | None:
-        while self._idle:
-            with contextlib.suppress(IndexError):  # another thread was faster
-                connection = self._idle.pop()
-                if not connection.has_expired():
-                    return connection
-                connection.close()
+        while (connection := self._pop()) is not None:
+            if not connection.has_expired():
+                return connection
+            connection.close()
+        return None
+
+    def _pop(self) -> httpcore.HTTPConnection | None:
+        with contextlib.suppress(IndexError):  # another thread may be faster
+            return self._idle.pop()
         return None
 
     def _connect(self) -> httpcore.HTTPConnection:
@@ -169,6 +174,8 @@ class _Connections:
 
     def _give_back(self, connection: httpcore.HTTPConnection) -> None:
         self._idle.append(connection) if connection.is_idle() else connection.close()
+        if self._closed:
+            self.close()
 
 
 class _Lent:

@@ -30,20 +30,24 @@ class Wire(httpcore.MockBackend):
     def __init__(self, *answers: list[bytes], error: Exception | None = None) -> None:
         super().__init__([])
         self.written: list[bytes] = []
-        self.connections = 0
+        self.connections = self.closed = 0
         self._answers = list(answers)
         self._error = error
 
     def connect_tcp(self, *_: Any, **__: Any) -> httpcore.NetworkStream:
         self.connections += 1
-        return _Socket(self._answers.pop(0), self.written, self._error)
+        return _Socket(self, self._answers.pop(0), self._error)
 
 
 class _Socket(httpcore.MockStream):
-    def __init__(self, answer: list[bytes], written: list[bytes], error: Exception | None) -> None:
+    def __init__(self, wire: Wire, answer: list[bytes], error: Exception | None) -> None:
         super().__init__(answer)
-        self._written = written
+        self._wire = wire
         self._error = error
+
+    def close(self) -> None:
+        self._wire.closed += 1
+        super().close()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if not self._buffer and self._error:
@@ -51,7 +55,7 @@ class _Socket(httpcore.MockStream):
         return super().read(max_bytes, timeout)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._written.append(buffer)
+        self._wire.written.append(buffer)
         super().write(buffer, timeout)
 
 
@@ -97,6 +101,18 @@ def test_a_connection_is_used_again() -> None:
         read(response.stream)
         response.close()
     assert wire.connections == 1
+
+
+def test_a_connection_that_comes_back_late_is_closed() -> None:
+    """When a reading breaks off, its other chains have requests in flight; a worker that lives on would keep the sockets."""
+    wire = Wire([PAGE])
+    transport = HttpTransport(ORIGIN, backend=wire)
+    response = get(transport)
+    transport.close()
+    read(response.stream)
+    assert wire.closed == 0
+    response.close()
+    assert wire.closed == 1
 
 
 @pytest.mark.parametrize("kind", LOWER_ERRORS, ids=lambda kind: kind.__name__)
