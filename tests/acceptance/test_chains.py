@@ -369,9 +369,14 @@ def test_with_one_chain_the_others_are_forgotten(broken_off: Scenario) -> None:
     broken_off.assert_equal_to_world()
 
 
-def test_a_failure_that_passes_costs_no_chain(broken_off: Scenario) -> None:
-    """While the API is down each run would throw away what some chain had read."""
+@pytest.mark.parametrize("status", [500, 401, 403])
+def test_a_failure_that_is_not_of_the_link_costs_no_chain(
+    broken_off: Scenario, status: int
+) -> None:
+    """While the API is down, or the key is wrong, each run would throw away what some chain had read."""
     before = sorted(stored_chains(broken_off))
-    broken_off.simulator.faults.add("error-500", on="bindings")
+    broken_off.interceptor.watch = lambda request: (
+        Reply(status, b"") if request.is_listing else None
+    )
     broken_off.sync(expect=4)
     assert sorted(stored_chains(broken_off)) == before
