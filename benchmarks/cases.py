@@ -95,6 +95,22 @@ CASES = {
             store="duckdb",
         ),
         Case(
+            "ducklake",
+            "into a DuckLake, catalog in a file",
+            World(),
+            ("ours",),
+            (FIRST, REPEAT, CHANGED_RUN),
+            store="ducklake",
+        ),
+        Case(
+            "ducklake-postgres",
+            "into a DuckLake, catalog in PostgreSQL",
+            World(),
+            ("ours",),
+            (FIRST, REPEAT, CHANGED_RUN),
+            store="ducklake-postgres",
+        ),
+        Case(
             "grown",
             "a service of 50 k among 1 M bindings, 5 M past images, 1 M scans",
             World(services=1, rows_per_service=50_000),

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from benchmarks.postgres import PostgresServer
 from benchmarks.world import CHANGED_SINCE
+from etl.warehouse.engines import locate
+from etl.warehouse.engines.base import Limits
 
 _numbers = count(1)
 _WRITTEN = (
@@ -114,16 +116,43 @@ class FileStore:
             return _to_tally(row or (0, 0, 0))
 
 
+class LakeStore:
+    """A DuckLake; its catalog is a file, or a database of the bench's PostgreSQL server."""
+
+    def __init__(self, catalog: str, folder: Path) -> None:
+        self.url = f"ducklake+{catalog}?data_path={folder / 'lake'}"
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
+    def mark(self) -> Marks:
+        return Marks()
+
+    def tally(self, table: str) -> Tally:
+        engine, url = locate(self.url)
+        pool = engine.open(url, None, Limits())
+        moment = CHANGED_SINCE[:-1].replace("T", " ")
+        query = _tally_query(table, f"TIMESTAMP '{moment}'")
+        with pool.connect().execution_options(reading=True) as conn:
+            found = _to_tally(tuple(conn.exec_driver_sql(query).one()))
+        pool.dispose()
+        return found
+
+
 @contextmanager
 def open_store(kind: str, server: PostgresServer, folder: Path) -> Iterator[Store]:
-    """``postgres``, ``sqlite`` or ``duckdb``; gone afterwards."""
-    if kind != "postgres":
+    """``postgres``, ``sqlite``, ``duckdb`` or a DuckLake by its catalog; gone afterwards."""
+    if kind == "ducklake":
+        yield LakeStore(f"duckdb:///{folder / 'bench.ducklake'}", folder)
+        return
+    if not kind.endswith("postgres"):
         path = folder / f"bench.{kind}"
         yield FileStore(kind, path)
         return
     name = f"bench_{next(_numbers)}"
     server.create_database(name)
     try:
-        yield PostgresStore(server, name)
+        lake = LakeStore(server.url(name), folder)
+        yield PostgresStore(server, name) if kind == "postgres" else lake
     finally:
         server.drop_database(name)
