@@ -74,6 +74,8 @@ def execute(
         outcome = state.outcome(request, stop)
         warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
+        if not request.dry_run:
+            _tidy(warehouse)
     return outcome
 
 
@@ -205,6 +207,14 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
         exit_code=outcome.exit_code,
         **vars(outcome.totals),
     )
+
+
+def _tidy(warehouse: Warehouse) -> None:
+    """Let the engine give up what is long past; that it cannot costs the run nothing."""
+    try:
+        warehouse.tidy()
+    except errors.EtlError as error:
+        log.warning("warehouse.untidied", reason=sentence(error))
 
 
 def _close_line(

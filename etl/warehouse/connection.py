@@ -1,7 +1,7 @@
 """The warehouse: connections, transactions that are tried again as a whole, errors in our words."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -160,14 +160,21 @@ class Warehouse:
         with self._place():
             return self._retries.call_with_retries(lambda: self._read_once(work, snapshot=snapshot))
 
+    def tidy(self) -> None:
+        """Give up what is kept of the past for longer than readers need it."""
+        self._maintain(self.engine.tidying)
+
     def reclaim(self) -> None:
         """Take out of the files what was deleted, where the engine keeps it until it is told."""
-        for statement in self.engine.reclaiming:
-            self._retries.call_with_retries(partial(self._reclaim_once, statement))
+        self._maintain(self.engine.reclaiming)
 
-    def _reclaim_once(self, statement: str) -> None:
-        with self.migrating() as conn:
-            conn.exec_driver_sql(statement)
+    def _maintain(self, statements: Sequence[str]) -> None:
+        def execute(statement: str) -> None:
+            with self.migrating() as conn:
+                conn.exec_driver_sql(statement)
+
+        for one in statements:
+            self._retries.call_with_retries(partial(execute, one))
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:

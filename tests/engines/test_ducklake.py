@@ -135,7 +135,86 @@ def test_a_server_that_cuts_the_connection_costs_a_try(
     assert [tuple(one) for one in gates] == [("IS1", 1)]
 
 
+# --- in a bucket ---
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A client of a server that speaks S3 and has a bucket `lake`."""
+    boto3 = pytest.importorskip("boto3", reason="moto not installed: run `make test`")
+    moto_server = pytest.importorskip("moto.server", reason="moto not installed: run `make test`")
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    signing = {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+    }
+    for name, value in signing.items():
+        monkeypatch.setenv(name, value)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="lake")
+    yield client
+    server.stop()
+
+
+def objects(s3: Any) -> list[str]:
+    """The data files in the bucket."""
+    found = s3.list_objects_v2(Bucket="lake").get("Contents", [])
+    return [one["Key"] for one in found if one["Key"].endswith(".parquet")]
+
+
+def test_a_lake_lies_in_a_bucket(scenario_on: MakeScenario, tmp_path: Path, s3: Any) -> None:
+    """Who names a bucket gets every row from there, and leaves no file in it that nobody needs."""
+    url = f"ducklake+duckdb:///{tmp_path / 'catalog.ducklake'}"
+    scenario = scenario_on(f"{url}?data_path=s3://lake/bindings", (40, 35))
+    scenario.sync()
+    scenario.services[0].touch(12)
+    scenario.sync()
+    scenario.assert_equal_to_world()
+    many = len(objects(s3))
+    scenario.run("purge", "--runs-before", "90d")
+    assert 0 < len(objects(s3)) < many
+    scenario.assert_equal_to_world()
+
+
+def test_a_bucket_that_is_not_there_is_told_before_anything_is_made(
+    open_on: OpenOn, tmp_path: Path, s3: Any
+) -> None:
+    """A slip in its name would cost every run from the first one on."""
+    catalog = tmp_path / "catalog.ducklake"
+    warehouse = open_on(f"ducklake+duckdb:///{catalog}?data_path=s3://nolake/bindings")
+    with pytest.raises(errors.WarehouseRefused, match=r"s3://nolake/bindings cannot be written"):
+        migration.upgrade(warehouse, None)
+    assert not catalog.exists()
+
+
 # --- what leaves for good ---
+
+
+def test_a_run_gives_up_what_is_older_than_an_hour(
+    scenario_on: MakeScenario, ducklake_url: str
+) -> None:
+    """Each run leaves a snapshot a transaction: after a year, a million, with all that they hold."""
+    scenario = scenario_on(ducklake_url, (40,))
+    scenario.sync()
+    file = ducklake_url.removeprefix("ducklake+duckdb:///")
+    with duckdb.connect(file) as catalog:
+        catalog.execute(
+            "UPDATE ducklake_snapshot SET snapshot_time = snapshot_time - INTERVAL 2 HOUR"
+        )
+        (newest,) = catalog.execute("SELECT MAX(snapshot_id) FROM ducklake_snapshot").fetchone()
+    scenario.sync()
+    with duckdb.connect(file) as catalog:
+        query = "SELECT MIN(snapshot_id), COUNT(*) FROM ducklake_snapshot"
+        oldest, number = catalog.execute(query).fetchone()
+    assert oldest >= newest
+    assert number > 1
+    scenario.assert_equal_to_world()
 
 
 @ON_BOTH

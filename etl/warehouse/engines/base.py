@@ -103,6 +103,8 @@ class Engine(ABC):
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
     has_savepoints: ClassVar[bool] = False
     """A statement that fails can be undone by itself, and its transaction goes on."""
+    tidying: ClassVar[Sequence[str]] = ()
+    """Statements, a transaction each, that a run ends with; they bound what is kept of the past."""
     reclaiming: ClassVar[Sequence[str]] = ()
     """Statements, a transaction each, after which nobody can read what was deleted before."""
     keeps_zones: ClassVar[bool] = False

@@ -1,7 +1,9 @@
 """How a lake is attached to DuckDB, and why one cannot be."""
 
 import importlib.util
+import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ _CATALOG = "catalog"
 _FORMAT = "1.0"
 _DEFAULT_PORT = 5432
 _SHORTEST_SILENCE = 2
+_TRIAL = "bindings-etl-was-here.csv"
 _INSTALL = "pip install 'bindings-etl[ducklake]'"
 
 
@@ -44,6 +47,20 @@ class Place:
             return f"{Path(str(self.url.database)).absolute()}.files" if self.is_file else None
         is_local = "://" not in self.data_path
         return str(Path(self.data_path).absolute()) if is_local else self.data_path
+
+    @property
+    def is_bucket(self) -> bool:
+        """Whether the data's files go to S3, or to what speaks like it."""
+        return self.data_path is not None and self.data_path.startswith("s3://")
+
+    @property
+    def extensions(self) -> list[str]:
+        """What DuckDB needs to open the lake."""
+        return [
+            "ducklake",
+            *([] if self.is_file else ["postgres_scanner"]),
+            *(["httpfs", "aws"] if self.is_bucket else []),
+        ]
 
     def catalog(self, **settings: float) -> str:
         """Return what names the catalog's database to DuckDB, without its kind.
@@ -77,8 +94,7 @@ def load_extensions(session: Any, place: Place) -> None:
     Raises:
         ConfigurationError: a package is missing, or is for another version of DuckDB.
     """
-    names = ["ducklake"] if place.is_file else ["ducklake", "postgres_scanner"]
-    for name in names:
+    for name in place.extensions:
         session.execute(f"LOAD {literal(str(extension_file(name)))}")
 
 
@@ -111,8 +127,10 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
     catalog = place.catalog()
     kind = "" if place.is_file else "postgres:"
     options = [f"CREATE_IF_NOT_EXISTS {str(create).lower()}"]
+    if place.is_bucket:
+        session.execute(_secret(os.environ))
     if create:
-        _require_writable(place)
+        _require_writable(session, place)
     if folder := place.data_folder:
         options.append(f"DATA_PATH {literal(folder)}")
         # Beside a catalog that is a file, its files may have moved with it.
@@ -188,25 +206,46 @@ def _why_empty(place: Place) -> WarehouseError | ConfigurationError:
     return WarehouseOutdated("the warehouse has no tables yet; run `bindings-etl migrate`")
 
 
-def _require_writable(place: Place) -> None:
-    """Make the folder of the data, and try to write into it.
+def _require_writable(session: Any, place: Place) -> None:
+    """Make the folder of the data, and try to write there.
 
     Raises:
         WarehouseRefused: it cannot be written.
     """
     folder = place.data_folder
-    if folder is None or "://" in folder:
+    if folder is None:
         return
-    trial = Path(folder) / "trial"
+    if place.is_bucket:
+        trial = literal(f"{folder.rstrip('/')}/{_TRIAL}")
+        try:
+            session.execute(f"COPY (SELECT 1 AS trial) TO {trial} (FORMAT csv)")
+        except duckdb.Error as error:
+            raise _unwritable(folder, type(error).__name__) from None
+        return
     try:
-        trial.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / _TRIAL).touch()
+        (Path(folder) / _TRIAL).unlink()
     except OSError as cause:
-        raise WarehouseRefused(
-            f"warehouse.data_path: {folder} cannot be written ({cause.strerror}); "
-            "name another folder, or give this user the right to write there"
-        ) from None
+        raise _unwritable(folder, str(cause.strerror)) from None
+
+
+def _unwritable(folder: str, why: str) -> WarehouseRefused:
+    return WarehouseRefused(
+        f"warehouse.data_path: {folder} cannot be written ({why}); name another place, or give "
+        "this user the right to write there"
+    )
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    """Return the statement that lets DuckDB sign in to S3 as AWS's own tools do."""
+    options = ["TYPE s3", "PROVIDER credential_chain"]
+    endpoint = environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL")
+    if endpoint:
+        scheme, _, host = endpoint.rpartition("://")
+        options += [f"ENDPOINT {literal(host)}", "URL_STYLE 'path'"]
+        options += [f"USE_SSL {str(scheme != 'http').lower()}"]
+    return f"CREATE OR REPLACE SECRET bindings_etl ({', '.join(options)})"
 
 
 def literal(text: str) -> str:

@@ -20,6 +20,7 @@ for _driver in ("", ".duckdb", ".postgresql"):
 # What is small in the catalog becomes files, rows that are gone leave theirs, small files become
 # one; then nobody needs the files of before.
 _EXPIRE = "CALL ducklake_expire_snapshots('lake', older_than => now())"
+_AN_HOUR_AGO = "older_than => now() - INTERVAL 1 HOUR"
 _COMPACT = (
     "CALL ducklake_flush_inlined_data('lake')",
     "CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)",
@@ -40,6 +41,10 @@ class Ducklake(Duckdb):
     enforces_keys: ClassVar[bool] = False
     conflicts_at_commit: ClassVar[bool] = True
     has_data_path: ClassVar[bool] = True
+    tidying: ClassVar[Sequence[str]] = (
+        f"CALL ducklake_expire_snapshots('lake', {_AN_HOUR_AGO})",
+        f"CALL ducklake_cleanup_old_files('lake', {_AN_HOUR_AGO})",
+    )
     reclaiming: ClassVar[Sequence[str]] = (_EXPIRE, *_COMPACT, _EXPIRE, _CLEAN_UP)
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
         DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or "
@@ -82,6 +87,11 @@ class Ducklake(Duckdb):
 
         conn.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         conn.exec_driver_sql(enter_schema(schema))
+
+    def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
+        if type(error.orig).__name__ == "HTTPException":
+            return DbErrorKind.LOST
+        return super().error_kind(error)
 
     def prepare_migrations(self) -> None:
         from etl.warehouse.engines.ducklake import migrating  # noqa: F401 - being there is enough

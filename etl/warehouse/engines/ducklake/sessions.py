@@ -22,6 +22,7 @@ _CLAIM = "UPDATE bindings_etl_version SET version_num = version_num"
 _OF_SHARED = {
     "TransactionException": DbErrorKind.CONFLICT,
     "IOException": DbErrorKind.LOST,
+    "HTTPException": DbErrorKind.LOST,
     "Error": DbErrorKind.LOST,
 }
 
