@@ -36,12 +36,17 @@ def missing_ducklake() -> str | None:
 ENGINES = {
     "sqlite": Engine("sqlite_url", lambda: None, lambda: sqlite3.sqlite_version),
     "postgresql18": Engine("postgres18_url", postgres.missing, lambda: postgres.version(18)),
-    "postgresql16": Engine("postgres16_url", postgres.missing, lambda: postgres.version(16)),
+    "postgresql16": Engine(
+        "postgres16_url", postgres.missing, lambda: postgres.version(16), slow=True
+    ),
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
     "galera": Engine("galera_url", galera.missing, mariadb.version, slow=True),
     "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
     "ducklake": Engine(
-        "ducklake_url", missing_ducklake, lambda: metadata.version("duckdb-extension-ducklake")
+        "ducklake_url",
+        missing_ducklake,
+        lambda: metadata.version("duckdb-extension-ducklake"),
+        slow=True,
     ),
     "ducklake_postgres": Engine(
         "ducklake_postgres_url",
