@@ -12,14 +12,11 @@ from etl import errors
 from etl.warehouse import obstacles
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import engine_named
-from etl.warehouse.tables import HEAD, sync_leases
+from etl.warehouse.tables import HEAD, VERSION_TABLE, sync_leases
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-
-VERSION_TABLE = "bindings_etl_version"
-"""Where the revision stands. `alembic_version`, the usual name, may be another program's."""
 
 _OLD_VERSION_TABLE = "alembic_version"
 _OLD_REVISIONS = ("20261123_01", "20261123_02")  # 0.1.0 wrote these, and no other, into it

@@ -51,7 +51,7 @@ def publish_staged(
 
     In a `first_load` nothing was stored of the service when its scan began.
     """
-    if first_load and engine.has_savepoints:
+    if first_load and engine.has_savepoints(conn):
         inserted = _insert_if_all_new(conn, engine, order)
         if inserted is not None:
             return Publishing(Changes(inserted), {})

@@ -15,6 +15,8 @@ from etl.warehouse.types import UtcDateTime, code, identifier, json_text, name, 
 # The newest migration. Kept here so that a run need not load Alembic to compare (a test holds it to
 # the scripts).
 HEAD = "20261128_02"
+VERSION_TABLE = "bindings_etl_version"
+"""Where the revision stands. `alembic_version`, the usual name, may be another program's."""
 
 metadata = sa.MetaData(
     naming_convention={

@@ -21,6 +21,8 @@ class Listener:
     connections: int = 0
     heads: list[str] = field(default_factory=list)
     """Heads of requests, for those handlers that read them."""
+    refuse: Callable[[], object] = lambda: None
+    """Let nobody in any more; who is in stays."""
 
     @property
     def url(self) -> str:
@@ -44,6 +46,7 @@ def listening(
 
         server = await asyncio.start_server(meet, "127.0.0.1", port, ssl=tls)
         listener.port = server.sockets[0].getsockname()[1]
+        listener.refuse = lambda: loop.call_soon_threadsafe(server.close)
         ready.set()
         await stopping.wait()
         server.close()

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from etl import errors
 from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.tables import VERSION_TABLE
 from tests.acceptance.scenario import Scenario
 from tests.engines import released
 from tests.engines.test_migrations import differences, table_names
@@ -82,7 +83,7 @@ def test_a_migration_goes_on_from_wherever_it_stopped(
     if full:
         released.assert_kept(before, empty.read(released.rows))
     until_it_ends(empty, lambda: migration.downgrade(empty, "base"))
-    assert table_names(empty) == {migration.VERSION_TABLE}
+    assert table_names(empty) == {VERSION_TABLE}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_names_that_another_program_uses_are_told_before_anything_is_made(
 def test_tables_without_their_revision_are_told(empty: Warehouse) -> None:
     """Somebody dropped the revision: `already exists` would send people to report a fault."""
     migration.upgrade(empty, None)
-    empty.transact(lambda conn: conn.exec_driver_sql(f"DROP TABLE {migration.VERSION_TABLE}"))
+    empty.transact(lambda conn: conn.exec_driver_sql(f"DROP TABLE {VERSION_TABLE}"))
     with pytest.raises(errors.WarehouseRefused, match="restore the table bindings_etl_version"):
         migration.upgrade(empty, None)
 

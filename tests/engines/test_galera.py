@@ -17,16 +17,18 @@ from etl.simulator.replies import Reply
 from etl.sync import prefetch
 from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.tables import HEAD, VERSION_TABLE
 from tests.acceptance.fault_proxy import listening, pass_on
 from tests.acceptance.interceptor import Request
 from tests.acceptance.scenario import Result, Scenario, wait_until
 from tests.conftest import own
 from tests.engines import fail_at
+from tests.engines.scan_harness import OTHER_SERVICE, ScanHarness, Tally, sent
 from tests.engines.test_contract_leases import APN, WHOLE, acquire, holder, live
 from tests.servers.folder import free_port, lend_database
 from tests.servers.galera import GaleraCluster, place_of, state_of, wait_until_synced
 from tests.servers.mariadb import MariaDBServer
-from tests.servers.templates import template_database
+from tests.servers.templates import migrate, template_database
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +84,8 @@ def test_who_takes_a_lease_later_finds_out_at_commit(
 ) -> None:
     """Nodes share no locks: both would find the service free, and publish each other's half-read state."""
     one, other = open_on(url), open_on(cluster.through(url, 1))
+    acquire(one, holder(3))  # so that it is no new service, whose gate both would have to make
+    one.transact(lambda conn: leases.release(conn, holder(3), WHOLE))
     codes: list[object] = []
 
     def note(context: sa.engine.ExceptionContext) -> None:
@@ -176,6 +180,34 @@ def start_through(scenario: Scenario, url: str, *arguments: str) -> "subprocess.
     return process
 
 
+def test_migrations_through_two_nodes_take_turns(
+    cluster: GaleraCluster, url: str, scenario_on: ScenarioOn
+) -> None:
+    """Two pods that start together both migrate; once that left two revisions, and no way on."""
+    scenario = scenario_on(url, (40,))
+    others: list[subprocess.Popen[str]] = []
+
+    def start_another(_: sa.Connection) -> None:
+        others.append(start_through(scenario, cluster.through(empty, 1), "migrate"))
+        wait_until(lambda: others[0].poll() is not None or waits_for_its_turn(cluster.nodes[1]))
+
+    for empty in lend_database(cluster):
+        with fail_at.before("CREATE TABLE bindings", start_another):
+            migrate(empty)
+        scenario.wait_for(others[0])
+        scenario = scenario_on(empty, (40,))
+        assert scenario.query(f"SELECT * FROM {VERSION_TABLE}") == [{"version_num": HEAD}]
+        scenario.sync()
+        scenario.assert_equal_to_world()
+
+
+def waits_for_its_turn(node: MariaDBServer) -> bool:
+    with node.connect() as connection, connection.cursor() as cursor:
+        like = f"INSERT INTO {VERSION_TABLE}%"
+        cursor.execute("SELECT 1 FROM information_schema.processlist WHERE info LIKE %s", (like,))
+        return cursor.fetchone() is not None
+
+
 # --- nodes that are behind ---
 
 
@@ -199,23 +231,43 @@ def test_who_reads_on_another_node_sees_what_was_committed(
                 locking.result()
 
 
+@pytest.fixture
+def small_write_sets(cluster: GaleraCluster) -> Iterator[None]:
+    """Room for a batch of a thousand rows, and not for the publication of some."""
+    for node in cluster.nodes:
+        node.execute("SET GLOBAL wsrep_max_ws_size = 3000000")
+    yield
+    for node in cluster.nodes:
+        node.execute("SET GLOBAL wsrep_max_ws_size = DEFAULT")
+
+
+@pytest.mark.usefixtures("small_write_sets")
 def test_what_is_larger_than_a_write_set_is_published(
-    cluster: GaleraCluster, url: str, scenario_on: ScenarioOn, monkeypatch: pytest.MonkeyPatch
+    url: str, scenario_on: ScenarioOn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service of millions of bindings would end each night with an error that says nothing."""
     monkeypatch.setattr(prefetch, "BATCH_PAGES", 1)
     scenario = scenario_on(url, (4000,), max_page_size=1000)
     scenario.account["page_size"] = 1000
-    for node in cluster.nodes:
-        node.execute("SET GLOBAL wsrep_max_ws_size = 3000000")
-    try:
-        assert scenario.sync().totals["inserted"] == 4000
-        scenario.services[0].touch(3900)
-        assert scenario.sync().totals["updated"] == 3900
-    finally:
-        for node in cluster.nodes:
-            node.execute("SET GLOBAL wsrep_max_ws_size = DEFAULT")
+    assert scenario.sync().totals["inserted"] == 4000
+    scenario.services[0].touch(3900)
+    assert scenario.sync().totals["updated"] == 3900
     scenario.assert_equal_to_world()
+
+
+@pytest.mark.usefixtures("small_write_sets")
+def test_a_large_first_load_meets_a_binding_of_another_service(url: str, open_on: OpenOn) -> None:
+    """It is found at the last of many rows, when the other nodes have got most of them already."""
+    warehouse = open_on(url)
+    last = 6000
+    harness = ScanHarness(warehouse)
+    harness.scan([sent(last)])
+    moved = ScanHarness(warehouse, Scope("main", OTHER_SERVICE))
+    moved.scans = harness.scans
+    rows = [sent(number, chat_service_sid=OTHER_SERVICE) for number in range(1, last + 1)]
+    batches = [rows[start : start + 1000] for start in range(0, last, 1000)]
+    assert moved.scan(*batches, deletes=None) == Tally(inserted=last - 1, updated=1)
+    assert harness.left_over() == 0
 
 
 # --- nodes that are gone ---
@@ -323,11 +375,14 @@ def test_a_process_keeps_all_its_sessions_on_one_node(
         with ThreadPoolExecutor() as pool:
             return set(pool.map(lambda _: warehouse.read(look), range(sessions)))
 
-    with listening(pass_on(f"tcp://127.0.0.1:{first.port}"), port=port):
-        assert ports(1) == {first.port}
-    assert ports(1) == {second.port}
-    with listening(pass_on(f"tcp://127.0.0.1:{first.port}"), port=port):
-        assert ports(3) == {second.port}
+    way = pass_on(f"tcp://127.0.0.1:{first.port}")
+    with listening(way, port=port) as listener:
+        assert ports(2) == {first.port}
+        listener.refuse()
+        assert second.port in ports(3)
+        assert ports(3) == {second.port}  # also the two that stand on the first
+    with listening(way, port=port):
+        assert ports(4) == {second.port}
 
 
 # --- ids ---

@@ -50,7 +50,7 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
 
     options = {
         "include_object": is_for_this_engine,
-        "version_table": migration.VERSION_TABLE,
+        "version_table": tables.VERSION_TABLE,
         "compare_type": not engine_name.startswith("duck"),
         "compare_server_default": not engine_name.startswith("duck"),
     }

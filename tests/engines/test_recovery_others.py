@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,36 @@ def test_mariadb_a_conflict_is_tried_again(
     )
     result = scenario.sync()
     assert result.err.count("WarehouseConflict") == 2
+    assert result.totals["inserted"] == 40
+    scenario.assert_equal_to_world()
+
+
+def test_mariadb_a_deadlock_in_a_first_load_is_tried_again(
+    scenario_on: Callable[..., Scenario], mariadb_url: str
+) -> None:
+    """It undoes the transaction, savepoint and all; that this is gone was told as a fault of the program."""
+    scenario = scenario_on(mariadb_url, (40,))
+    last = max(scenario.services[0].sids())
+    other = sa.create_engine(mariadb_url, poolclass=sa.NullPool)
+    with other.connect() as heavy, ThreadPoolExecutor() as pool:
+        # Of two in a deadlock the one goes on that has written more.
+        heavy.exec_driver_sql("CREATE TABLE weights AS SELECT seq FROM seq_1_to_5000")
+        heavy.exec_driver_sql("UPDATE weights SET seq = seq + 1")
+        columns = "sid, account, chat_service_sid, content_hash, source_hash, first_seen_at, changed_at, run_id"
+        values = f"'{last}', 'a', 'IS', 'h', 'h', NOW(), NOW(), 1"
+        heavy.exec_driver_sql(f"INSERT INTO bindings ({columns}) VALUES ({values})")
+        waiting: list[Future[None]] = []
+
+        def lock_gates() -> None:
+            heavy.exec_driver_sql("SELECT * FROM sync_gates FOR UPDATE").all()
+            heavy.rollback()
+
+        with fail_at.before(
+            "INSERT INTO bindings", lambda _: waiting.append(pool.submit(lock_gates))
+        ):
+            result = scenario.sync()
+        waiting[0].result()
+    assert "WarehouseConflict" in result.err
     assert result.totals["inserted"] == 40
     scenario.assert_equal_to_world()
 

@@ -23,7 +23,7 @@ from etl.warehouse.connection import Warehouse
 from etl.warehouse.leases import Holder
 from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.scenario import Scenario, changes
-from tests.engines.scan_harness import SCOPE, ScanHarness, sent
+from tests.engines.scan_harness import SCOPE, SERVICE, ScanHarness, sent
 
 HASHED = {"identity": "hmac", "endpoint": "hmac", "key": "a key of the warehouse"}
 
@@ -186,13 +186,21 @@ def settings_of(url: str, **privacy: Any) -> Settings:
 
 
 def test_who_takes_a_lease_and_who_rewrites_exclude_each_other(
-    warehouse: Warehouse, warehouse_url: str
+    warehouse: Warehouse, warehouse_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scan that looks while the rewriting begins would see neither, and publish by the rules of before."""
     if warehouse.engine.single_writer:
         pytest.skip("one connection: there is no such moment")
     agree(warehouse, PrivacyRules())
     refused: list[errors.EtlError] = []
+    ended = threading.Event()
+    rewrite_some = rewriting.rewrite_some
+
+    def rewrite_then(*arguments: Any) -> Any:
+        assert ended.wait(60)
+        return rewrite_some(*arguments)
+
+    monkeypatch.setattr(rewriting, "rewrite_some", rewrite_then)
 
     def rewrite() -> None:
         try:
@@ -208,10 +216,13 @@ def test_who_takes_a_lease_and_who_rewrites_exclude_each_other(
             begun.start()
             begun.join(timeout=0.5)  # it waits for this transaction, or undoes it
 
-    session = ScanSession(warehouse, Holder("scan", 1, "host", 120), SCOPE, PrivacyRules())
+    holder = Holder("scan", 1, "host", 120)
+    warehouse.transact(lambda conn: leases.lock_service(conn, warehouse.engine, SERVICE))
+    session = ScanSession(warehouse, holder, SCOPE, PrivacyRules())
     try:
         session.open(wait_a_moment)
     except (errors.LeaseHeld, errors.ConfigurationError) as error:
         refused.append(error)
+    ended.set()
     begun.join()
     assert len(refused) == 1

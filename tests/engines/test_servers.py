@@ -14,8 +14,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from etl.warehouse.migration import VERSION_TABLE
-from etl.warehouse.tables import HEAD, metadata
+from etl.warehouse.tables import HEAD, VERSION_TABLE, metadata
 from etl.warehouse.views import COMMENTS
 from tests.servers import mariadb
 from tests.servers.engines import connected

@@ -101,8 +101,6 @@ class Engine(ABC):
     """Rows lie in files apart from the database that the URL names."""
     commits_each_ddl: ClassVar[bool] = False
     """A migration that breaks off leaves what it has made, and is begun again from its start."""
-    has_savepoints: ClassVar[bool] = False
-    """A statement that fails can be undone by itself, and its transaction goes on."""
     tidying: ClassVar[Sequence[str]] = ()
     """Statements, a transaction each, that a run ends with; they bound what is kept of the past."""
     reclaiming: ClassVar[Sequence[str]] = ()
@@ -234,6 +232,10 @@ class Engine(ABC):
     @abstractmethod
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         """Return whether a column's JSON array has this text among its items."""
+
+    def has_savepoints(self, conn: sa.Connection) -> bool:
+        """Return whether a statement that fails can be undone, and its transaction goes on."""
+        return False
 
     @abstractmethod
     def insert_missing(

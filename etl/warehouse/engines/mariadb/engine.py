@@ -30,6 +30,7 @@ _BY_CODE = {
     1205: DbErrorKind.CONFLICT,
     1020: DbErrorKind.CONFLICT,
     1062: DbErrorKind.CONFLICT,  # two put in one key at once; when tried again it is found
+    1305: DbErrorKind.CONFLICT,  # no such savepoint: a deadlock undid the whole transaction
     1047: DbErrorKind.UNREADY,
     1180: DbErrorKind.LOST,  # at COMMIT, from a node that has just lost its cluster
     2003: DbErrorKind.LOST,
@@ -96,7 +97,6 @@ class Mariadb(ServerEngine):
     usual_port: ClassVar[int] = 3306
     commits_each_ddl: ClassVar[bool] = True
     conflicts_at_commit: ClassVar[bool] = True  # on a Galera cluster, whose nodes share no locks
-    has_savepoints: ClassVar[bool] = True
 
     def open(self, url: sa.URL, schema: str | None, limits: Limits) -> sa.Engine:
         try:
@@ -156,6 +156,11 @@ class Mariadb(ServerEngine):
         try_idle_connections(engine)
         return engine
 
+    def has_savepoints(self, conn: sa.Connection) -> bool:
+        # What other nodes have got of a transaction cannot be undone by itself.
+        session: Any = conn.connection.driver_connection
+        return not session.is_on_node
+
     def column_type(
         self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
     ) -> TypeEngine[Any] | None:
@@ -189,6 +194,8 @@ class Mariadb(ServerEngine):
 
     @contextmanager
     def migration_lock(self, conn: sa.Connection) -> Iterator[None]:
+        from etl.warehouse.engines.mariadb import nodes
+
         name = sa.func.concat(
             "bindings-etl ", sa.func.md5(sa.func.database())
         )  # such locks belong to the whole server
@@ -197,8 +204,10 @@ class Mariadb(ServerEngine):
                 "somebody else has been migrating this warehouse for a long time; run again later"
             )
         try:
-            yield
-            conn.exec_driver_sql("COMMIT")  # or who is waiting would not yet see the revision
+            with nodes.migrating_alone(conn, _PATIENCE_SECONDS):
+                conn.exec_driver_sql("COMMIT")  # or we would not see what others have done
+                yield
+                conn.exec_driver_sql("COMMIT")  # or who is waiting would not yet see the revision
         finally:
             with suppress(sa.exc.DBAPIError):  # a lost connection has given it back
                 conn.execute(sa.select(sa.func.release_lock(name)))

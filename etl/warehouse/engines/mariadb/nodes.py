@@ -1,20 +1,30 @@
 """The nodes of a Galera cluster: which of them a process works with, and what its sessions need."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import sqlalchemy as sa
 
+from etl.errors import WarehouseConflict
 from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.engines.mariadb.sessions import Session
 from etl.warehouse.engines.reaching import Unreached
+from etl.warehouse.tables import VERSION_TABLE
 
 _LARGEST_FRAGMENT = 256 << 20
 _FRAGMENTS_A_WRITE_SET = 4
-# After these a node may have lost its cluster: 1180 comes at COMMIT, 1205 where a read waits.
-_DOUBTFUL = {1047, 1180, 1205}
+_IN_THE_WAY = {1062, 1146, 1205, 1213}
 
+# As Alembic makes it, which is what fills it.
+_VERSIONS = sa.Table(
+    VERSION_TABLE,
+    sa.MetaData(),
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name=f"{VERSION_TABLE}_pkc"),
+)
 
 Place = Mapping[str, Any]
 """Host and port, as the driver takes them; empty for the one that the URL names."""
@@ -56,19 +66,12 @@ class Nodes:
                 self._at = (at + 1) % len(self._places)
 
     def keep_together(self, engine: sa.Engine) -> None:
-        """Open anew, before it is used again, a session on another node, or on a doubtful one."""
-
-        def doubt(context: sa.engine.ExceptionContext) -> None:
-            code = next(iter(context.original_exception.args), None)
-            if code in _DOUBTFUL and context.connection is not None:
-                session: Any = context.connection.connection.driver_connection
-                session.is_doubtful = True
+        """Open anew, before it is used again, a session that is on another node."""
 
         def ensure(session: Any, _record: Any, _fairy: Any) -> None:
-            if session.is_doubtful or session.place != self._places[self._at]:
+            if session.place != self._places[self._at]:
                 raise sa.exc.DisconnectionError
 
-        sa.event.listen(engine, "handle_error", doubt)
         sa.event.listen(engine, "checkout", ensure)
 
 
@@ -94,6 +97,7 @@ def join(session: Session) -> None:
         if dict(cursor.fetchall()).get("wsrep_ready") != "ON":
             session.close()
             raise Unreached(DbErrorKind.UNREADY, "1047")
+        session.is_on_node = True
         # A transaction begins when all is applied here that was committed on any node before; and
         # one that is larger than a write set may be goes to the others in pieces.
         fragment = min(
@@ -103,3 +107,59 @@ def join(session: Session) -> None:
             "SET SESSION wsrep_sync_wait = 7, SESSION wsrep_trx_fragment_unit = 'bytes', "
             f"SESSION wsrep_trx_fragment_size = {fragment}"
         )
+
+
+@contextmanager
+def migrating_alone(conn: sa.Connection, seconds: float) -> Iterator[None]:
+    """Keep migrations through other nodes out while the block runs; nothing on any other server.
+
+    A row that is replicated before its transaction ends is locked on all nodes until it does, or
+    until its session or node is gone. Nobody ever sees it.
+
+    Raises:
+        WarehouseConflict: somebody else migrates for longer than so many seconds.
+    """
+    session: Any = conn.connection.driver_connection
+    if not session.is_on_node:
+        yield
+        return
+    was_there = _has_versions(conn)
+    with conn.engine.connect() as guard:
+        guard.exec_driver_sql(
+            "SET SESSION wsrep_trx_fragment_unit = 'statements', "
+            "SESSION wsrep_trx_fragment_size = 1"
+        )
+        if guard.dialect.is_mariadb:  # type: ignore[attr-defined]
+            guard.exec_driver_sql("SET SESSION idle_transaction_timeout = 0")
+        try:
+            _insert_mark(guard, time.monotonic() + seconds)
+            yield
+        except BaseException:
+            with suppress(sa.exc.DBAPIError):
+                if not was_there and conn.execute(sa.select(_VERSIONS)).first() is None:
+                    _VERSIONS.drop(conn)  # who is refused leaves nothing behind
+            raise
+        finally:
+            guard.invalidate()
+
+
+def _has_versions(conn: sa.Connection) -> bool:
+    return sa.inspect(conn).has_table(VERSION_TABLE)
+
+
+def _insert_mark(guard: sa.Connection, give_up_at: float) -> None:
+    while True:
+        try:
+            if not _has_versions(guard):
+                guard.execute(sa.schema.CreateTable(_VERSIONS, if_not_exists=True))
+            guard.execute(sa.insert(_VERSIONS).values(version_num="being migrated"))
+        except sa.exc.DBAPIError as error:
+            if error.orig is None or error.orig.args[0] not in _IN_THE_WAY:
+                raise
+            guard.rollback()
+        else:
+            return
+        if time.monotonic() > give_up_at:
+            raise WarehouseConflict(
+                "somebody else has been migrating this warehouse for a long time; run again later"
+            )

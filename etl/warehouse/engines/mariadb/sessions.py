@@ -37,8 +37,8 @@ class Session(pymysql.connections.Connection):
     """See `Limits`."""
     place: Mapping[str, Any] = MappingProxyType({})
     """Which of several nodes it is on."""
-    is_doubtful = False
-    """Whether the node may have lost its cluster."""
+    is_on_node = False
+    """Whether its server belongs to a Galera cluster."""
 
     def attend(self, patience: float, again: "Callable[[], Session]") -> None:
         """Ask the server, after so many seconds without an answer, whether it still works on it."""

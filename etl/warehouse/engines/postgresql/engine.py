@@ -59,7 +59,6 @@ class Postgresql(OnConflictEngine, ServerEngine):
     harmless_options: ClassVar[frozenset[str]] = frozenset(
         {"sslmode", "connect_timeout", "application_name"}
     )
-    has_savepoints: ClassVar[bool] = True
     keeps_zones: ClassVar[bool] = True
     usual_port: ClassVar[int] = 5432
 
@@ -114,6 +113,9 @@ class Postgresql(OnConflictEngine, ServerEngine):
 
         try_idle_connections(engine)
         return engine
+
+    def has_savepoints(self, conn: sa.Connection) -> bool:
+        return True
 
     def column_type(
         self, kind: ColumnKind, length: int | None, dialect: sa.Dialect
