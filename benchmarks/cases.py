@@ -52,7 +52,21 @@ CASES = {
         ),
         Case("grow-10k", "10 k rows", World(rows_per_service=2_500), ("ours",), (FIRST, REPEAT)),
         Case("grow-100k", "100 k rows", World(), ("ours",), (FIRST, REPEAT)),
-        Case("grow-1m", "1 M rows", World(rows_per_service=250_000), ("ours",), (FIRST, REPEAT)),
+        Case(
+            "grow-1m",
+            "1 M rows",
+            World(rows_per_service=250_000),
+            ("floor-fetch", "ours"),
+            (FIRST, REPEAT),
+        ),
+        Case(
+            "empty",
+            "one service of one page",
+            World(services=1, rows_per_service=100),
+            ("ours",),
+            (FIRST, REPEAT),
+            store="sqlite",
+        ),
         Case(
             "latency",
             "150 ms a page, 8 services of 50 pages",
@@ -85,6 +99,14 @@ CASES = {
             ("ours",),
             (FIRST, REPEAT, CHANGED_RUN),
             store="sqlite",
+        ),
+        Case(
+            "mariadb",
+            "into MariaDB",
+            World(),
+            ("ours",),
+            (FIRST, REPEAT, CHANGED_RUN),
+            store="mariadb",
         ),
         Case(
             "duckdb",

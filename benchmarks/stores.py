@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -10,12 +12,21 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
+import sqlalchemy as sa
+
 from benchmarks.postgres import PostgresServer
 from benchmarks.world import CHANGED_SINCE
 from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
+from tests.servers.mariadb import MariaDBServer
 
 _numbers = count(1)
+_AS_INSTALLED = (
+    "--innodb-log-file-size=96M",
+    "--innodb-flush-method=O_DIRECT",
+    "--innodb-doublewrite=1",
+)
+"""What tests switch off, since nothing of theirs has to outlive a power cut."""
 _WRITTEN = (
     "SELECT schemaname || '.' || relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"
 )
@@ -116,6 +127,26 @@ class FileStore:
             return _to_tally(row or (0, 0, 0))
 
 
+class MariadbStore:
+    """A database of a MariaDB server that writes to the disk as one out of the box does."""
+
+    def __init__(self, server: MariaDBServer) -> None:
+        self.url = server.create_database()
+
+    def settle(self) -> None:
+        """Nothing to wait for."""
+
+    def mark(self) -> Marks:
+        return Marks()
+
+    def tally(self, table: str) -> Tally:
+        pool = sa.create_engine(self.url, poolclass=sa.NullPool)
+        moment = CHANGED_SINCE[:-1].replace("T", " ")
+        with pool.connect() as conn:
+            query = _tally_query(table, f"TIMESTAMP '{moment}'")
+            return _to_tally(tuple(conn.exec_driver_sql(query).one()))
+
+
 class LakeStore:
     """A DuckLake; its catalog is a file, or a database of the bench's PostgreSQL server."""
 
@@ -141,7 +172,18 @@ class LakeStore:
 
 @contextmanager
 def open_store(kind: str, server: PostgresServer, folder: Path) -> Iterator[Store]:
-    """``postgres``, ``sqlite``, ``duckdb`` or a DuckLake by its catalog; gone afterwards."""
+    """``postgres``, ``mariadb``, ``sqlite``, ``duckdb`` or a DuckLake by its catalog; gone afterwards."""
+    if kind == "mariadb":
+        place = Path(tempfile.mkdtemp(prefix="bindings-bench-"))
+        mariadb = MariaDBServer(place / "mariadb", _AS_INSTALLED)
+        place.chmod(0o755)  # the server is another user
+        mariadb.start()
+        try:
+            yield MariadbStore(mariadb)
+        finally:
+            mariadb.stop()
+            shutil.rmtree(place, ignore_errors=True)
+        return
     if kind == "ducklake":
         yield LakeStore(f"duckdb:///{folder / 'bench.ducklake'}", folder)
         return
