@@ -118,8 +118,13 @@ def stir(scenario: Scenario) -> None:
 
 @pytest.fixture
 def overlaps(engine_name: str) -> bool:
-    """Whether ids have gaps, so that an export holds more than what changed since the one before."""
+    """Whether ids may have gaps, so that an export holds more than what changed since the one before."""
     return engine_name == "galera"
+
+
+def delivered(changed: int, everything: int, *, overlaps: bool) -> range:
+    """How many rows an export may hold."""
+    return range(changed, (everything if overlaps else changed) + 1)
 
 
 @pytest.mark.parametrize("format_", ["parquet", "jsonl"])
@@ -135,12 +140,12 @@ def test_exports_loaded_twice_equal_the_table(
     stir(scenario)
     scenario.sync()
     second, manifest = exports.go_on("--format", format_)
-    assert manifest["rows"] == (52 + 2 if overlaps else 4 + 3 + 2 + 2)
+    assert manifest["rows"] in delivered(4 + 3 + 2 + 2, 52 + 2, overlaps=overlaps)
     for folder in (second, second, first):  # an old one once more, too
         elsewhere.load(folder)
     assert elsewhere.rows() == held(scenario)
     _, manifest = exports.go_on("--format", format_)
-    assert manifest["rows"] == (52 + 2 if overlaps else 0)
+    assert manifest["rows"] in delivered(0, 52 + 2, overlaps=overlaps)
 
 
 def test_hard_deleted_rows_are_exported_as_deleted(
@@ -158,7 +163,7 @@ def test_hard_deleted_rows_are_exported_as_deleted(
     scenario.services[0].remove([back])
     scenario.sync()
     folder, manifest = exports.go_on()
-    assert manifest["rows"] == (52 if overlaps else 3)
+    assert manifest["rows"] in delivered(3, 52, overlaps=overlaps)
     elsewhere.load(folder)
     assert set(elsewhere.rows("deleted_at IS NOT NULL")) == gone
     assert elsewhere.rows("deleted_at IS NULL") == held(scenario)
