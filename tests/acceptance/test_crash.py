@@ -164,8 +164,8 @@ def resetting_lake(scenario: Scenario) -> Reset:
 
 
 def resetting_database(scenario: Scenario) -> Reset:
-    """Bring the PostgreSQL database back as it is now."""
-    url = sa.make_url(scenario.warehouse_url)
+    """Bring the PostgreSQL database back as it is now, also one that is a lake's catalog."""
+    url = sa.make_url(scenario.warehouse_url.removeprefix("ducklake+"))
     name, copy = url.database, f"{url.database}_before"
     administration = sa.create_engine(
         url.set(database="postgres"), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
@@ -245,6 +245,17 @@ def test_a_crash_at_any_step_in_ducklake(
         )
         > 50
     )
+
+
+@pytest.mark.slow
+def test_a_crash_at_any_step_in_a_shared_ducklake(
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", ducklake_postgres_url: str
+) -> None:
+    """The same where the catalog is in PostgreSQL."""
+    scenario = make_scenario((6, 5), url=ducklake_postgres_url, max_page_size=5)
+    prepare(scenario)
+    run, reset = runner(forker, scenario, "sync"), resetting_database(scenario)
+    assert try_every_crash(scenario, run, reset, stride=41) > 50
 
 
 @pytest.mark.slow

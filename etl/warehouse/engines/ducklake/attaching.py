@@ -69,7 +69,12 @@ class Place:
         """
         if self.is_file:
             return str(self.url.database)
-        seconds = {"lock_timeout": self.limits.lock, **settings}
+        seconds = {
+            "lock_timeout": self.limits.lock,
+            "statement_timeout": self.limits.statement,
+            "idle_in_transaction_session_timeout": self.limits.statement,
+            **settings,
+        }
         options = [f"-c {name}={round(value * 1000)}" for name, value in seconds.items()]
         silence = max(_SHORTEST_SILENCE, round(self.limits.silence))
         known = {
