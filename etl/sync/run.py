@@ -74,7 +74,7 @@ def execute(
         outcome = state.outcome(request, stop)
         warn_of_unusual_updates(warehouse, outcome.scans)
         finish_run(warehouse, outcome)
-        if not request.dry_run:
+        if not request.dry_run and not _was_lost(outcome):
             _tidy(warehouse)
     return outcome
 
@@ -198,7 +198,7 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
         warehouse,
         outcome.run_id,
         ledger.Ending(outcome.status, outcome.totals, error=outcome.error),
-        once=any(isinstance(scan.error, errors.WarehouseUnreachable) for scan in outcome.scans),
+        once=_was_lost(outcome),
     )
     log.info(
         "run.finished",
@@ -207,6 +207,11 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
         exit_code=outcome.exit_code,
         **vars(outcome.totals),
     )
+
+
+def _was_lost(outcome: RunOutcome) -> bool:
+    """Return whether the warehouse was given up in a run; then nobody waits for it once more."""
+    return any(isinstance(scan.error, errors.WarehouseUnreachable) for scan in outcome.scans)
 
 
 def _tidy(warehouse: Warehouse) -> None:

@@ -193,6 +193,24 @@ def test_a_bucket_that_is_not_there_is_told_before_anything_is_made(
     assert not catalog.exists()
 
 
+def test_nobody_signs_in_to_a_bucket_without_credentials(
+    open_on: OpenOn, tmp_path: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was a fault of the program, with half a page of DuckDB's words."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    warehouse = open_on(f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path=s3://lake/bindings")
+    with pytest.raises(errors.EtlError, match=r"warehouse\.data_path: "):
+        migration.upgrade(warehouse, None)
+
+
+def test_another_kind_of_bucket_is_told(open_on: OpenOn, ducklake_url: str) -> None:
+    """DuckDB would find out at the first batch that it has nothing to write there with."""
+    with pytest.raises(errors.ConfigurationError, match="neither a folder nor s3"):
+        open_on(f"{ducklake_url}?data_path=gs://lake/bindings")
+
+
 # --- what leaves for good ---
 
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from structlog.testing import capture_logs
 
 from etl import errors
+from etl.warehouse import migration
 from etl.warehouse.connection import Warehouse
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
@@ -112,6 +113,33 @@ def test_a_command_that_fails_is_one_clear_error(
     opened = open_on(vault.url, password_command=["/bin/sh", "-c", "echo s3cret; exit 9"])
     with pytest.raises(errors.PasswordUnknown, match=r"failed \(exit 9\)"):
         opened.read(_one)
+
+
+def test_a_lake_whose_catalog_was_lost_asks_again(
+    open_on: OpenOn,
+    postgresql_vault: Vault,
+    postgres18_server: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    """DuckDB keeps the words that it was given at first, among them a password of long ago."""
+    pytest.importorskip("duckdb_extension_ducklake", reason="the extension is not installed")
+    vault, database = postgresql_vault, sa.make_url(postgresql_vault.url).database
+    own = sa.make_url(postgres18_server.superuser_url).set(database=database)
+    with psycopg.connect(own.render_as_string(False), autocommit=True) as connection:
+        connection.execute("GRANT ALL ON SCHEMA public TO public")
+        vault.set("s3cret-one")
+        url = f"ducklake+{vault.url}?data_path={tmp_path / 'data'}"
+        opened = open_on(url, password_command=vault.command)
+        migration.upgrade(opened, None)
+        opened.transact(_one)
+        asked = len(vault.asked.read_text())
+        vault.set("s3cret-two")
+        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+        connection.execute(f"{query} AND pid <> pg_backend_pid()", [database])
+        opened.transact(_one)
+        opened.close()
+        connection.execute(f"DROP OWNED BY {sa.make_url(vault.url).username}".encode())
+    assert len(vault.asked.read_text()) > asked
 
 
 def _over_connections(opened: Warehouse, number: int) -> int:

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,14 @@ def load_extensions(session: Any, place: Place) -> None:
         ConfigurationError: a package is missing, or is for another version of DuckDB.
     """
     for name in place.extensions:
-        session.execute(f"LOAD {literal(str(extension_file(name)))}")
+        file = extension_file(name)
+        try:
+            session.execute(f"LOAD {literal(str(file))}")
+        except duckdb.Error as error:
+            raise ConfigurationError(
+                f"DuckDB does not take its extension {name} ({type(error).__name__}); put "
+                f"together what fits this machine: {_INSTALL}"
+            ) from None
 
 
 def extension_file(name: str) -> Path:
@@ -133,7 +141,7 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
     kind = "" if place.is_file else "postgres:"
     options = [f"CREATE_IF_NOT_EXISTS {str(create).lower()}"]
     if place.is_bucket:
-        session.execute(_secret(os.environ))
+        _sign_in(session)
     if create:
         _require_writable(session, place)
     if folder := place.data_folder:
@@ -145,8 +153,17 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
             f"ATTACH IF NOT EXISTS {literal(f'ducklake:{kind}{catalog}')} AS {LAKE} "
             f"({', '.join(options)})"
         )
+        session.execute(f"USE {LAKE}")
+        if place.schema:
+            with suppress(duckdb.CatalogException):  # before the first migration, which makes it
+                session.execute(enter_schema(place.schema))
     except duckdb.Error as error:
         raise _why_not(session, place, catalog, type(error).__name__) from None
+
+
+def enter_schema(schema: str) -> str:
+    """Return the statement that goes into a schema of the lake."""
+    return f"USE {LAKE}." + '"' + schema.replace('"', '""') + '"'
 
 
 def _why_not(session: Any, place: Place, catalog: str, code: str) -> Exception:
@@ -240,6 +257,21 @@ def _unwritable(folder: str, why: str) -> WarehouseRefused:
         f"warehouse.data_path: {folder} cannot be written ({why}); name another place, or give "
         "this user the right to write there"
     )
+
+
+def _sign_in(session: Any) -> None:
+    """Let DuckDB sign in to S3.
+
+    Raises:
+        ConfigurationError: nothing says how.
+    """
+    try:
+        session.execute(_secret(os.environ))
+    except duckdb.Error:
+        raise ConfigurationError(
+            "warehouse.data_path: there are no credentials for S3; set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or let the machine have a role"
+        ) from None
 
 
 def _secret(environment: Mapping[str, str]) -> str:

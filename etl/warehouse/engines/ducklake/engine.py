@@ -72,6 +72,10 @@ class Ducklake(Duckdb):
                 "DuckLake needs DuckDB and extensions of it: pip install 'bindings-etl[ducklake]'"
             ) from None
         data_path = url.query.get("data_path")
+        if data_path and "://" in data_path and not str(data_path).startswith("s3://"):
+            raise ConfigurationError(
+                "warehouse.data_path: is neither a folder nor s3://…; name one of the two"
+            )
         url = url.difference_update_query(["data_path"])
         engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
         place = attaching.Place(url, str(data_path) if data_path else None, schema, limits)
@@ -83,7 +87,7 @@ class Ducklake(Duckdb):
         return f"CREATE SCHEMA IF NOT EXISTS {name};\n\nUSE {name};\n\n"
 
     def create_schema(self, conn: sa.Connection, schema: str) -> None:
-        from etl.warehouse.engines.ducklake.sessions import enter_schema
+        from etl.warehouse.engines.ducklake.attaching import enter_schema
 
         conn.execute(sa.schema.CreateSchema(schema, if_not_exists=True))
         conn.exec_driver_sql(enter_schema(schema))

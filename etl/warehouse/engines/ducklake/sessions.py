@@ -37,16 +37,10 @@ def prepare(engine: sa.Engine, place: Place) -> None:
         if not place.is_file:
             session.turns = Turns(session, place)
 
-    @sa.event.listens_for(engine, "close")
-    def _close(session: Any, _record: Any) -> None:
-        if not place.is_file:  # or the server would keep connections that nobody uses
-            with suppress(duckdb.Error):
-                session.execute("USE memory")
-                session.execute(f"DETACH {LAKE}")
-
     if place.is_file:
         refuse_after_failure(engine)
     else:
+        sa.event.listen(engine, "close", _detach)
         sa.event.listen(engine, "handle_error", _translate)
 
     @sa.event.listens_for(engine, "begin")
@@ -56,7 +50,6 @@ def prepare(engine: sa.Engine, place: Place) -> None:
         reads, migrates = bool(options.get("reading")), bool(options.get("migrating"))
         if not conn.info.get("attached"):
             attach(session, place, create=migrates)
-            _enter(session, place)
             conn.info["attached"] = True
         if session.turns and not reads:
             session.turns.take()
@@ -68,17 +61,16 @@ def prepare(engine: sa.Engine, place: Place) -> None:
 
 def _translate(context: sa.engine.ExceptionContext) -> None:
     code = type(context.original_exception).__name__
-    if code in _OF_SHARED:
-        raise Unreached(_OF_SHARED[code], code) from context.original_exception
+    if code not in _OF_SHARED:
+        return
+    # The next try is a new session, which logs in with the password of the moment.
+    context.is_disconnect = _OF_SHARED[code] is DbErrorKind.LOST
+    raise Unreached(_OF_SHARED[code], code) from context.original_exception
 
 
-def _enter(session: Any, place: Place) -> None:
-    session.execute(f"USE {LAKE}")
-    if place.schema:
-        with suppress(duckdb.CatalogException):  # before the first migration, which makes it
-            session.execute(enter_schema(place.schema))
-
-
-def enter_schema(schema: str) -> str:
-    """Return the statement that goes into a schema of the lake."""
-    return f"USE {LAKE}." + '"' + schema.replace('"', '""') + '"'
+def _detach(session: Any, _record: Any) -> None:
+    """Give the catalog's connections back."""
+    with suppress(duckdb.Error):  # it was not attached, or is gone
+        session.execute("USE memory")
+        session.execute(f"DETACH {LAKE}")
+    session.turns.close()

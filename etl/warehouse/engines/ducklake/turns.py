@@ -15,6 +15,8 @@ from etl.warehouse.engines.ducklake.attaching import Place, literal
 from etl.warehouse.engines.reaching import Unreached
 
 _DATABASE = "turns"
+_LONGEST = 600.0
+"""Seconds after which the server takes a turn back."""
 _LOCK = 5_217_386_021_094_671  # of the program; locks of others have other numbers
 _TAKE = f"FROM postgres_query('{_DATABASE}', 'SELECT pg_advisory_xact_lock({_LOCK})')"
 
@@ -37,8 +39,7 @@ class Turns:
         try:
             if not self._is_attached:
                 # Who is frozen while it is its turn must not hold up the others for ever.
-                limits = self._place.limits
-                catalog = self._place.catalog(idle_in_transaction_session_timeout=limits.idle)
+                catalog = self._place.catalog(idle_in_transaction_session_timeout=_LONGEST)
                 self._cursor.execute(
                     f"ATTACH {literal(catalog)} AS {_DATABASE} (TYPE postgres, READ_ONLY)"
                 )
@@ -46,10 +47,22 @@ class Turns:
             self._cursor.execute("BEGIN TRANSACTION")
             self._cursor.execute(_TAKE).fetchall()
         except duckdb.Error as error:
-            self.give_back()
+            self.leave()
             late = time.monotonic() - began >= self._place.limits.lock
             kind = DbErrorKind.CONFLICT if late else DbErrorKind.LOST
             raise Unreached(kind, type(error).__name__) from error
+
+    def leave(self) -> None:
+        """Give the line's connection back; whoever wants a turn again opens another one."""
+        self.give_back()
+        with suppress(duckdb.Error):  # it was never opened
+            self._cursor.execute(f"DETACH {_DATABASE}")
+        self._is_attached = False
+
+    def close(self) -> None:
+        """Leave the line for good."""
+        self.leave()
+        self._cursor.close()
 
     def give_back(self) -> None:
         """Let the next one write."""
