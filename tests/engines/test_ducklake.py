@@ -52,12 +52,29 @@ def past_the_program(url: str) -> Iterator[Any]:
 
 def data_files(url: str) -> list[Path]:
     """The files of a lake that has its folder to itself."""
-    folder = attaching.Place(locate(url)[1], None, None, Limits()).data_folder
+    folder = attaching.Place(locate(url)[1], None, None, Limits()).usual_folder
     if folder is None:
         with past_the_program(url) as session:
             query = "SELECT value FROM ducklake_options('lake') WHERE option_name = 'data_path'"
             (folder,) = session.execute(query).fetchone()
     return list(Path(folder).rglob("*.parquet"))
+
+
+@ON_BOTH
+def test_commands_beside_a_run_work_on_a_lake(
+    scenario_on: MakeScenario, lake_url: str, tmp_path: Path
+) -> None:
+    """An operator would meet the first error on the day on which something else is broken too."""
+    scenario = scenario_on(lake_url, (40, 12))
+    scenario.sync()
+    assert "all is well" in scenario.run("check").out
+    [first, second] = scenario.run("status", "--json", "--max-age", "1h").json["services"]
+    assert {first["active"], second["active"]} == {40, 12}
+    scenario.run("report", "--out", str(tmp_path / "report.html"))
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    plan = scenario.sync("--dry-run").totals
+    assert (plan["unchanged"], plan["inserted"]) == (52, 0)
+    scenario.run("migrate", "--check")
 
 
 # --- many processes ---
@@ -326,6 +343,50 @@ def test_another_data_path_than_the_catalog_has_is_told(
     result = scenario.sync(expect=2)
     assert "warehouse.data_path: the catalog has its files in" in result.err
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_catalog_in_a_file_knows_where_its_files_are(
+    scenario_on: MakeScenario, tmp_path: Path
+) -> None:
+    """Whoever takes the setting out again would find no row, and the next sync load all into another folder."""
+    scenario = scenario_on(
+        f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path={tmp_path / 'rows'}", (40,)
+    )
+    scenario.sync()
+    scenario.warehouse_url = f"ducklake+duckdb:///{tmp_path / 'catalog'}"
+    scenario.settings["warehouse"]["url"] = scenario.warehouse_url
+    scenario.services[0].touch(12)
+    assert scenario.sync().totals["updated"] == 12
+    scenario.assert_equal_to_world()
+    assert not (tmp_path / "catalog.files").exists()
+
+
+def test_a_catalog_in_a_file_may_move_with_its_files(
+    scenario_on: MakeScenario, tmp_path: Path
+) -> None:
+    """A warehouse on another disk, or a copy that was restored, would write into the old place."""
+    scenario = scenario_on(f"ducklake+duckdb:///{tmp_path / 'before'}", (40,))
+    scenario.sync()
+    (tmp_path / "before").rename(tmp_path / "after")
+    (tmp_path / "before.files").rename(tmp_path / "after.files")
+    scenario.warehouse_url = f"ducklake+duckdb:///{tmp_path / 'after'}"
+    scenario.settings["warehouse"]["url"] = scenario.warehouse_url
+    scenario.services[0].touch(12)
+    assert scenario.sync().totals["updated"] == 12
+    scenario.assert_equal_to_world()
+    assert not (tmp_path / "before.files").exists()
+
+
+def test_a_catalog_whose_files_are_in_a_bucket_says_so(
+    open_on: OpenOn, tmp_path: Path, s3: Any
+) -> None:
+    """Without the setting DuckDB has nothing to read a bucket with, and would say so at the first row."""
+    url = f"ducklake+duckdb:///{tmp_path / 'catalog'}"
+    warehouse = open_on(f"{url}?data_path=s3://lake/bindings")
+    migration.upgrade(warehouse, None)
+    warehouse.close()
+    with pytest.raises(errors.ConfigurationError, match="has its files in s3://lake/bindings"):
+        open_on(url).read(migration.require_head)
 
 
 def test_a_new_catalog_in_postgresql_asks_where_its_files_go(

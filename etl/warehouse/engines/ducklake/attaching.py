@@ -20,6 +20,8 @@ from etl.warehouse.engines.reaching import Unreached, reach
 LAKE = "lake"
 _CATALOG = "catalog"
 _FORMAT = "1.0"
+_BUCKET = "s3://"
+_BESIDE = ".files"
 _DEFAULT_PORT = 5432
 _SHORTEST_SILENCE = 2
 _TRIAL = "bindings-etl-was-here.csv"
@@ -42,17 +44,21 @@ class Place:
         return self.url.get_driver_name() == "duckdb"
 
     @property
-    def data_folder(self) -> str | None:
-        """Where files go when nobody has said it: beside a catalog that is a file."""
-        if self.data_path is None:
-            return f"{Path(str(self.url.database)).absolute()}.files" if self.is_file else None
-        is_local = "://" not in self.data_path
-        return str(Path(self.data_path).absolute()) if is_local else self.data_path
+    def named_folder(self) -> str | None:
+        """Where the files go by the configuration."""
+        if self.data_path is None or self.is_bucket:
+            return self.data_path
+        return str(Path(self.data_path).absolute())
+
+    @property
+    def usual_folder(self) -> str | None:
+        """Where they go when nobody has said it: beside a catalog that is a file."""
+        return f"{Path(str(self.url.database)).absolute()}{_BESIDE}" if self.is_file else None
 
     @property
     def is_bucket(self) -> bool:
         """Whether the data's files go to S3, or to what speaks like it."""
-        return self.data_path is not None and self.data_path.startswith("s3://")
+        return self.data_path is not None and self.data_path.startswith(_BUCKET)
 
     @property
     def extensions(self) -> list[str]:
@@ -139,14 +145,14 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
     """
     catalog = place.catalog()
     kind = "" if place.is_file else "postgres:"
+    folder = place.named_folder or _find_folder(session, place, catalog)
     options = [f"CREATE_IF_NOT_EXISTS {str(create).lower()}"]
     if place.is_bucket:
         _sign_in(session)
-    if create:
-        _require_writable(session, place)
-    if folder := place.data_folder:
+    if folder is not None:
+        if create:
+            _require_writable(session, folder)
         options.append(f"DATA_PATH {literal(folder)}")
-        # Beside a catalog that is a file, its files may have moved with it.
         options.append(f"OVERRIDE_DATA_PATH {str(place.data_path is None).lower()}")
     try:
         session.execute(
@@ -159,6 +165,23 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
                 session.execute(enter_schema(place.schema))
     except duckdb.Error as error:
         raise _why_not(session, place, catalog, type(error).__name__) from None
+
+
+def _find_folder(session: Any, place: Place, catalog: str) -> str | None:
+    """Return where the files are, if that is beside the catalog, with which they may have moved.
+
+    Else the catalog knows it.
+
+    Raises:
+        ConfigurationError: they are in a bucket, which has to be signed in to.
+    """
+    try:
+        stored = _read_settings(session, place, catalog).get("data_path", "").rstrip("/")
+    except duckdb.Error:  # there is none yet, or to attach it will fail likewise
+        return place.usual_folder
+    if stored.startswith(_BUCKET):
+        raise _has_moved(stored)
+    return place.usual_folder if not stored or stored.endswith(_BESIDE) else None
 
 
 def enter_schema(schema: str) -> str:
@@ -183,12 +206,15 @@ def _why_not(session: Any, place: Place, catalog: str, code: str) -> Exception:
             f"program writes {_FORMAT}; upgrade bindings-etl, or use the catalog of before"
         )
     stored = settings.get("data_path", "").rstrip("/")
-    if place.data_path and stored != str(place.data_folder).rstrip("/"):
-        return ConfigurationError(
-            f"warehouse.data_path: the catalog has its files in {stored}; "
-            "write that, or leave it null"
-        )
+    if place.named_folder and stored != place.named_folder.rstrip("/"):
+        return _has_moved(stored)
     return Unreached(DbErrorKind.OTHER, code)
+
+
+def _has_moved(stored: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"warehouse.data_path: the catalog has its files in {stored}; write that"
+    )
 
 
 def _read_settings(session: Any, place: Place, catalog: str) -> dict[str, str]:
@@ -228,16 +254,13 @@ def _why_empty(place: Place) -> WarehouseError | ConfigurationError:
     return WarehouseOutdated("the warehouse has no tables yet; run `bindings-etl migrate`")
 
 
-def _require_writable(session: Any, place: Place) -> None:
+def _require_writable(session: Any, folder: str) -> None:
     """Make the folder of the data, and try to write there.
 
     Raises:
         WarehouseRefused: it cannot be written.
     """
-    folder = place.data_folder
-    if folder is None:
-        return
-    if place.is_bucket:
+    if folder.startswith(_BUCKET):
         trial = literal(f"{folder.rstrip('/')}/{_TRIAL}")
         try:
             session.execute(f"COPY (SELECT 1 AS trial) TO {trial} (FORMAT csv)")
