@@ -86,8 +86,18 @@ class ScanSession:
         """
         return leases.renew(conn, self.warehouse.engine, self.holder, self.scope)
 
+    def confirm(self, conn: sa.Connection) -> datetime:
+        """Do the same in a long transaction, which ends with `finish`."""
+        return leases.confirm(conn, self.warehouse.engine, self.holder, self.scope)
+
     def finish(self, conn: sa.Connection, ending: Ending, now: datetime) -> None:
-        """Close the line and give the lease back."""
+        """Close the line and give the lease back.
+
+        Raises:
+            LeaseLost: as `renew`.
+        """
+        if self.warehouse.engine.conflicts_at_commit:  # else `confirm` has done it
+            self.renew(conn)
         ledger.finish_scan(conn, self.scan_id, ending, now)
         leases.release(conn, self.holder, self.scope)
 

@@ -332,7 +332,7 @@ class WarehouseSink:
             if next(tries) and (done := ledger.find_publication(conn, self._session.scan_id)):
                 return done
             leases.lock_service(conn, self._engine, self._scope.chat_service_sid)
-            now = self._session.renew(conn)
+            now = self._session.confirm(conn)
             ledger.require_progress(conn, self._progress.stage_id)
             return work(conn, now)
 

@@ -29,6 +29,7 @@ _TAKE_OVER = sa.update(sync_leases).where(_OF_SCOPE)
 _RENEW = sa.update(sync_leases).where(_OWN)
 _RELEASE = sa.delete(sync_leases).where(_OWN)
 _GATE = matching(sync_gates, "chat_service_sid")
+_HOLDER = sa.select(sync_leases.c.owner).where(_OWN)
 _PASS = sa.update(sync_gates).where(_GATE).values(passed=sync_gates.c.passed + 1)
 
 
@@ -162,12 +163,32 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
     # Looked up and not counted: DuckDB gives no row counts, and MariaDB counts changed rows in one
     # setting, found rows in another.
     if conn.scalar(_locked_lease(engine), own) is None:
-        raise LeaseLost(
-            f"the lease of service {scope.chat_service_sid} was lost to another run; this run "
-            "published nothing of it"
-        )
+        raise _lost(scope)
     conn.execute(_RENEW, own | {"expires_at": expires_at})
     return now
+
+
+def confirm(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:
+    """Do the same at the beginning of a long transaction, which renews the lease at its end.
+
+    Where conflicts are found at COMMIT it only looks: the heartbeat goes on meanwhile, and if it
+    works through another node, one of the two would undo the other.
+
+    Raises:
+        LeaseLost: as `renew`.
+    """
+    if not engine.conflicts_at_commit:
+        return renew(conn, engine, holder, scope)
+    if conn.scalar(_HOLDER, _own(holder, scope)) is None:
+        raise _lost(scope)
+    return engine.now(conn)
+
+
+def _lost(scope: Scope) -> LeaseLost:
+    return LeaseLost(
+        f"the lease of service {scope.chat_service_sid} was lost to another run; this run "
+        "published nothing of it"
+    )
 
 
 def renew_all(conn: sa.Connection, engine: Engine, holder: Holder) -> None:
@@ -219,7 +240,7 @@ def _locked_gate(engine: Engine) -> sa.Select[tuple[str]]:
 
 @functools.cache
 def _locked_lease(engine: Engine) -> sa.Select[tuple[str]]:
-    return _locking(engine, sa.select(sync_leases.c.owner).where(_OWN))
+    return _locking(engine, _HOLDER)
 
 
 def _locking(engine: Engine, query: sa.Select[tuple[str]]) -> sa.Select[tuple[str]]:

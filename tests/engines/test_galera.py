@@ -17,6 +17,7 @@ from etl.simulator.replies import Reply
 from etl.sync import prefetch
 from etl.warehouse import leases
 from etl.warehouse.connection import Warehouse
+from etl.warehouse.leases import Holder
 from etl.warehouse.tables import HEAD, VERSION_TABLE
 from tests.acceptance.fault_proxy import listening, pass_on
 from tests.acceptance.interceptor import Request
@@ -124,6 +125,27 @@ def test_a_lease_that_was_taken_over_on_another_node_undoes_what_relies_on_it(
     marks = sa.text("SELECT count(*) FROM sync_gates WHERE chat_service_sid = 'mark'")
     assert other.read(lambda conn: conn.scalar(marks)) == 0
     assert live(one) == [("service", 2)]
+
+
+def test_a_heartbeat_on_another_node_does_not_undo_what_is_published(
+    cluster: GaleraCluster, url: str, scenario_on: ScenarioOn, open_on: OpenOn
+) -> None:
+    """Behind a balancer a publication that outlasts a third of the lease would be undone each time, for ever."""
+    scenario, other = scenario_on(url, (40,)), open_on(cluster.through(url, 1))
+
+    def beat(_: sa.Connection) -> None:
+        (lease,) = other.read(lambda conn: leases.live(conn, other.engine))
+        owner, _, _ = lease.owner.partition(".")
+        process = Holder(owner, lease.run_id, lease.host, 120)
+        other.transact(lambda conn: leases.renew_all(conn, other.engine, process))
+        with pytest.raises(errors.LeaseHeld):  # who looks meanwhile undoes nothing either
+            acquire(other, holder(99), Scope("main", scenario.services[0].sid))
+
+    with fail_at.before("INSERT INTO bindings", beat) as hits:
+        result = scenario.sync()
+    assert hits.count == 1
+    assert "transaction.retried" not in result.err
+    scenario.assert_equal_to_world()
 
 
 def test_of_two_runs_through_two_nodes_one_works(
