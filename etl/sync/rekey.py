@@ -146,20 +146,25 @@ class _Rekeying:
 
     def _begin(self, conn: sa.Connection) -> Holder:
         change = self._rewriter.change
+        # At once, and not after a wait for what the live run has locked; and again under the lock.
+        self._require_nobody(conn)
         privacy_rules.begin(conn, self._engine, change.before, change.after, TABLES[0])
         leases.drop_expired(conn, self._engine)
-        for lease in leases.live(conn, self._engine):
-            if lease.owner != self._owner:  # ours, where the answer to this commit was lost
-                raise errors.LeaseHeld(
-                    f"run {lease.run_id} on {lease.host} is alive; rekey when it has ended (its "
-                    f"lease ends at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed)"
-                )
+        self._require_nobody(conn)
         line = open_line(conn, self._settings, Request(MODE), self._warehouse)
         holder = replace(line, owner=self._owner)
         leases.acquire(conn, self._engine, holder, EVERY_SERVICE)
         staging.discard_all(conn)
         page_links.forget_all(conn)
         return holder
+
+    def _require_nobody(self, conn: sa.Connection) -> None:
+        for lease in leases.live(conn, self._engine):
+            if lease.owner != self._owner:  # ours, where the answer to this commit was lost
+                raise errors.LeaseHeld(
+                    f"run {lease.run_id} on {lease.host} is alive; rekey when it has ended (its "
+                    f"lease ends at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ} unless renewed)"
+                )
 
     def _rewrite_portion(self) -> bool:
         """Return whether there is more to be done."""

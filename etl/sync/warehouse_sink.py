@@ -142,7 +142,9 @@ class WarehouseSink:
     def start_over(self) -> None:
         def forget(conn: sa.Connection) -> Progress:
             now = self._session.renew(conn)
-            staging.discard(conn, [self._progress.stage_id, *self._stages_apart()])
+            # The new one too: it is there when only the answer to this commit was lost.
+            known = (self._progress.stage_id, self._session.scan_id, *self._stages_apart())
+            staging.discard(conn, known)
             return self._save_first_progress(conn, now)
 
         self._progress = self._warehouse.transact(forget)
@@ -162,9 +164,15 @@ class WarehouseSink:
             rows_read=last.rows_read if last else 0,
         )
 
+        tries = itertools.count()
+
         def take_over(conn: sa.Connection) -> None:
             now = self._session.renew(conn)
             ledger.require_progress(conn, progress.stage_id)
+            if next(tries) and not any(ledger.is_there(conn, one.stage_id) for one in apart):
+                return  # the commit went through, and only the answer to it was lost
+            for one in apart:
+                ledger.require_progress(conn, one.stage_id)
             staging.move(conn, [one.stage_id for one in apart], into=progress.stage_id)
             ledger.move_progress(conn, progress, now)
 
@@ -176,7 +184,12 @@ class WarehouseSink:
     def drop(self, chain: int) -> None:
         if chain in self._apart:
             stage_id = self._apart.pop(chain).stage_id
-            self._warehouse.transact(lambda conn: staging.discard(conn, [stage_id]))
+
+            def throw_away(conn: sa.Connection) -> None:
+                self._session.renew(conn)  # whoever has taken the lease goes on with this chain
+                staging.discard(conn, [stage_id])
+
+            self._warehouse.transact(throw_away)
 
     def _apart_of(self, chain: int, start: ChainStart | None) -> Progress:
         assert start is not None  # noqa: S101 - only the first chain has none, and it is linked

@@ -115,7 +115,7 @@ def lock_service(conn: sa.Connection, engine: Engine, chat_service_sid: str) -> 
     if _pass_gate(conn, engine, chat_service_sid):
         return
     if engine.conflicts_at_commit:  # `lock_all` finds no gate yet that it could write
-        _make_gate(conn, engine, _newcomers(chat_service_sid[-1:]))
+        _make_gate(conn, engine, _newcomers(chat_service_sid[-1:].lower()))
     _make_gate(conn, engine, chat_service_sid)
 
 

@@ -364,6 +364,11 @@ def require_progress(conn: sa.Connection, stage_id: int) -> int:
     return pages
 
 
+def is_there(conn: sa.Connection, stage_id: int) -> bool:
+    """Return whether anything is staged under this id."""
+    return find_pages(conn, stage_id) is not None
+
+
 def find_pages(conn: sa.Connection, stage_id: int) -> int | None:
     """Return how many pages had been read when this stage got its last batch."""
     pages: int | None = conn.scalar(_PAGES, of(stage_id=stage_id))
@@ -376,6 +381,11 @@ def stage_apart(stage_id: int, chain: int) -> int:
     Ids of scans are positive; below zero each has room for its chains.
     """
     return -(stage_id * (MOST_LINKS + 1) + chain)
+
+
+def scan_of(stage_id: int) -> int:
+    """Return the scan whose stage this is, or whose chain's."""
+    return stage_id if stage_id > 0 else -stage_id // (MOST_LINKS + 1)
 
 
 def find_progress(

@@ -121,7 +121,11 @@ def _ended_before(moment: datetime) -> sa.ColumnElement[bool]:
 
 
 def _scans_before(moment: datetime) -> sa.ColumnElement[bool]:
-    """Return a condition: the scan ended, and is no service's last complete nor a resumable one."""
+    """Return a condition: the scan ended, and is no service's last complete nor a resumable one.
+
+    The newest line stays: SQLite would give its id once more, and what is staged goes by it.
+    """
+    newest = sa.select(sa.func.max(sync_scans.c.id).label("id")).subquery("newest_scan")
     last = (
         sa.select(sa.func.max(sync_scans.c.id).label("id"))
         .where(sync_scans.c.complete, sync_scans.c.status.in_(("published", "refused")))
@@ -131,6 +135,7 @@ def _scans_before(moment: datetime) -> sa.ColumnElement[bool]:
     )
     return (
         (sync_scans.c.started_at < moment)
+        & (sync_scans.c.id < sa.select(newest.c.id).scalar_subquery())
         & (sync_scans.c.status != "running")
         & sync_scans.c.id.not_in(sa.select(last.c.id))
         & sync_scans.c.id.not_in(sa.select(scan_progress.c.stage_id))

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from etl.domain.naming import find_name
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import Engine
+from etl.warehouse.ledger import scan_of
 from etl.warehouse.portions import portions
 from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import (
@@ -133,13 +134,14 @@ def _find_stages(
             scan_progress.c.first_page,
         )
     ).all()
-    return [
-        stage_id
+    scans = {
+        scan_of(stage_id)
         for stage_id, label, link, first_page in stages
         if _is_narrowed_to(identity, label, link)
         or any(sid in link or sid in (first_page or "") for sid in sids)
         or (sids and _knows(conn, engine, stage_id, sids))
-    ]
+    }
+    return [one.stage_id for one in stages if scan_of(one.stage_id) in scans]
 
 
 def _knows(conn: sa.Connection, engine: Engine, stage_id: int, sids: Collection[str]) -> bool:

@@ -171,7 +171,7 @@ class ChangingWorld:
         Raises:
             Killed: as the break says.
         """
-        settings = self._settings(chains, confirm=chance > 0)
+        settings = self.settings(chains, confirm=chance > 0)
         self._chance, self._break, self.asked = chance, broken or Break(), 0
         if self._published:  # else what was staged then may be gone on with
             self.endpoints.clear()
@@ -300,7 +300,8 @@ class ChangingWorld:
             )
         )
 
-    def _settings(self, chains: int, *, confirm: bool) -> Settings:
+    def settings(self, chains: int, *, confirm: bool = False) -> Settings:
+        """The configuration of a run that reads by so many chains."""
         account = {
             "name": "main",
             "account_sid": ACCOUNT_SID,
