@@ -46,6 +46,68 @@ def live(warehouse: Warehouse) -> list[tuple[object, object]]:
     )
 
 
+def gates(warehouse: Warehouse) -> dict[str, int]:
+    """How often each gate was passed."""
+    query = sa.select(sync_gates.c.chat_service_sid, sync_gates.c.passed)
+    return dict(warehouse.read(lambda conn: [tuple(one) for one in conn.execute(query)]))
+
+
+def test_gates_made_in_one_transaction_can_be_passed_in_it(warehouse: Warehouse) -> None:
+    """Rows would be lost that were put in by two statements, and changed before the COMMIT."""
+    passes = sync_gates.c.passed + 1
+
+    def work(conn: sa.Connection) -> None:
+        for gate in ("IS1", "IS2", "IS3"):
+            row = sa.select(sa.literal(gate))
+            for _ in range(2):
+                conn.execute(warehouse.engine.insert_missing(sync_gates, ["chat_service_sid"], row))
+        for gate in ("IS1", "IS2"):
+            mine = sync_gates.c.chat_service_sid == gate
+            conn.execute(sa.update(sync_gates).where(mine).values(passed=passes))
+        conn.execute(sa.update(sync_gates).values(passed=passes))
+
+    warehouse.transact(work)
+    assert gates(warehouse) == {"IS1": 2, "IS2": 2, "IS3": 1}
+
+
+@pytest.mark.parametrize("number", [1, 3, 40])
+def test_rows_overwritten_and_put_in_can_be_changed_in_the_same_transaction(
+    warehouse: Warehouse, number: int
+) -> None:
+    """A publication overwrites rows, then puts others in, then deletes: none may be lost on the way."""
+    names = [f"IS{place}" for place in range(3 * number)]
+
+    def put(conn: sa.Connection, some: Sequence[str], passed: int) -> None:
+        rows = sa.union_all(
+            *(sa.select(sa.literal(one).label("gate"), sa.literal(passed)) for one in some)
+        ).subquery()
+        query = sa.select(*rows.c).where(sa.true())
+        statement = warehouse.engine.insert_or_update(
+            sync_gates, ["chat_service_sid", "passed"], query
+        )
+        conn.execute(statement)
+
+    def change(conn: sa.Connection, name: str) -> None:
+        mine = sync_gates.c.chat_service_sid == name
+        conn.execute(sa.update(sync_gates).where(mine).values(passed=sync_gates.c.passed + 1))
+
+    def work(conn: sa.Connection) -> None:
+        put(conn, names[:number], 5)
+        put(conn, names[number:], 7)
+        for name in (names[0], names[number], names[-1]):
+            change(conn, name)
+        gone = sync_gates.c.chat_service_sid == names[-1]
+        conn.execute(sa.delete(sync_gates).where(gone))
+        conn.execute(sa.update(sync_gates).values(passed=sync_gates.c.passed + 1))
+
+    warehouse.transact(lambda conn: put(conn, names[: 2 * number], 0))
+    warehouse.transact(work)
+    expected = dict.fromkeys(names[:number], 6) | dict.fromkeys(names[number:-1], 8)
+    expected[names[0]] += 1
+    expected[names[number]] += 1
+    assert gates(warehouse) == expected
+
+
 def test_a_lease_keeps_others_out_until_it_is_given_back(warehouse: Warehouse) -> None:
     """Two runs over one service would publish each other's half-read state."""
     assert acquire(warehouse, holder(1)) == []

@@ -8,7 +8,7 @@ from sqlalchemy.ext.compiler import compiles
 
 
 class Merge(sa.Executable, sa.ClauseElement):
-    """Rows of a query put into a table by its primary key; `overwritten` columns of known ones."""
+    """Rows of a query put into a table by its primary key; known ones are `overwritten`."""
 
     inherit_cache = False
 
@@ -17,7 +17,7 @@ class Merge(sa.Executable, sa.ClauseElement):
         table: sa.Table,
         columns: Sequence[str],
         rows: sa.Select[Any],
-        overwritten: Collection[str] = (),
+        overwritten: Collection[str],
     ) -> None:
         self.table = table
         self.columns = columns
@@ -37,13 +37,12 @@ def _compile_merge(merge: Merge, compiler: Any, **kw: Any) -> str:
     rows = compiler.process(merge.rows, **kw)
     compiler.stack.pop()
     keys = [quote(column.name) for column in merge.table.primary_key]
+    values = (f"{quote(name)} = fresh.{quote(name)}" for name in merge.overwritten)
+    fresh = ", ".join(f"fresh.{name}" for name in names)
     parts = [
         f"MERGE INTO {table} USING ({rows}) AS fresh ({', '.join(names)})",
         "ON " + " AND ".join(f"{table}.{key} = fresh.{key}" for key in keys),
+        f"WHEN MATCHED THEN UPDATE SET {', '.join(values)}",
+        f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({fresh})",  # noqa: S608 - ours
     ]
-    if merge.overwritten:
-        values = (f"{quote(name)} = fresh.{quote(name)}" for name in merge.overwritten)
-        parts.append(f"WHEN MATCHED THEN UPDATE SET {', '.join(values)}")
-    fresh = ", ".join(f"fresh.{name}" for name in names)
-    parts.append(f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({fresh})")  # noqa: S608 - ours
     return " ".join(parts)

@@ -103,11 +103,18 @@ class Ducklake(Duckdb):
     def insert_missing(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
-        return Merge(table, columns, rows)
+        # No MERGE, which gives its new rows the row ids of rows that an earlier statement of the
+        # transaction has put in: when one of two is changed, DuckLake loses the other.
+        fresh = rows.subquery("fresh")
+        values = dict(zip(columns, fresh.c, strict=True))
+        same = (values[key.name] == key for key in table.primary_key)
+        missing = sa.select(*fresh.c).where(~sa.exists().where(*same))
+        return sa.insert(table).from_select(list(columns), missing)
 
     def insert_or_update(
         self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
     ) -> sa.Executable:
+        # Nothing else in its transaction puts new rows into the table: row ids are not shared.
         return Merge(table, columns, rows, overwritten(table, columns))
 
 
