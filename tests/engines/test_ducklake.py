@@ -193,9 +193,13 @@ def test_a_lake_lies_in_a_bucket(scenario_on: MakeScenario, tmp_path: Path, s3: 
     scenario.services[0].touch(12)
     scenario.sync()
     scenario.assert_equal_to_world()
-    many = len(objects(s3))
+    unknown = "bindings/main/bindings/ducklake-of-a-killed-process.parquet"
+    s3.put_object(Bucket="lake", Key=unknown, Body=b"PAR1")
     scenario.run("purge", "--runs-before", "90d")
-    assert 0 < len(objects(s3)) < many
+    tables = [name.split("/")[-2] for name in objects(s3)]
+    assert "bindings" in tables
+    assert unknown not in objects(s3)
+    assert sorted({*tables}) == sorted(tables)  # no table has two
     scenario.assert_equal_to_world()
 
 
@@ -220,6 +224,15 @@ def test_nobody_signs_in_to_a_bucket_without_credentials(
     warehouse = open_on(f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path=s3://lake/bindings")
     with pytest.raises(errors.EtlError, match=r"warehouse\.data_path: "):
         migration.upgrade(warehouse, None)
+
+
+@pytest.mark.parametrize("folder", ["s3://lake/b*", "/data/b[1]", "/data/b?"])
+def test_a_folder_that_is_a_pattern_is_told(
+    open_on: OpenOn, ducklake_url: str, folder: str
+) -> None:
+    """A purge would delete the files of other folders that the pattern fits."""
+    with pytest.raises(errors.ConfigurationError, match=r"warehouse\.data_path: has one of"):
+        open_on(f"{ducklake_url}?data_path={folder.replace('?', '%3F')}")
 
 
 def test_another_kind_of_bucket_is_told(open_on: OpenOn, ducklake_url: str) -> None:
@@ -301,6 +314,80 @@ def test_an_erased_identity_is_in_no_file_and_no_snapshot(
                 whole = f'SELECT t::VARCHAR FROM {metadata}."{schema}"."{table}" AS t'
                 for (row,) in session.execute(whole).fetchall():
                     assert "zz-forget-me" not in row, table
+
+
+_KILLED = """
+import os, signal, sys
+import duckdb
+from etl.warehouse.engines import locate
+from etl.warehouse.engines.base import Limits
+from etl.warehouse.engines.ducklake import attaching
+
+place = attaching.Place(locate(sys.argv[1])[1], None, None, Limits())
+session = duckdb.connect()
+attaching.load_extensions(session, place)
+attaching.attach(session, place, create=False)
+session.execute("BEGIN TRANSACTION")
+session.execute(
+    "INSERT INTO scan_seen (stage_id, batch, sids) "
+    "SELECT 77, range, 'zz-forget-me' FROM range(20000)"
+)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@ON_BOTH
+def test_what_a_killed_process_has_written_is_gone_after_a_purge(
+    scenario_on: MakeScenario, lake_url: str
+) -> None:
+    """No catalog knows a file whose transaction was never committed: it would name people for ever."""
+    scenario = scenario_on(lake_url, (40,))
+    scenario.sync()
+    known = set(data_files(lake_url))
+    subprocess.run([sys.executable, "-c", _KILLED, lake_url], check=False)
+    [left] = set(data_files(lake_url)) - known
+    scenario.run("purge", "--runs-before", "90d")
+    assert not left.exists()
+    scenario.assert_equal_to_world()
+
+
+def test_what_another_process_is_about_to_commit_is_not_lost(
+    open_on: OpenOn, ducklake_postgres_url: str
+) -> None:
+    """Who has lost its turn would commit rows whose file was just taken for one of nobody."""
+    warehouse = open_on(ducklake_postgres_url)
+    put = "INSERT INTO scan_seen (stage_id, batch, sids) SELECT 77, range, '[]' FROM range(2000)"
+    with past_the_program(ducklake_postgres_url) as session:
+        session.execute("BEGIN TRANSACTION")
+        session.execute("UPDATE bindings_etl_version SET version_num = version_num")
+        session.execute(put)
+        warehouse.reclaim()
+        with pytest.raises(duckdb.TransactionException):
+            session.execute("COMMIT")
+        count = "SELECT count(*) FROM scan_seen WHERE sids = '[]' AND stage_id = 77"
+        assert session.execute(count).fetchone() == (0,)
+        session.execute("BEGIN TRANSACTION")
+        session.execute(put)
+        session.execute("COMMIT")
+        warehouse.reclaim()
+        assert session.execute(count).fetchone() == (2000,)
+
+
+@pytest.mark.parametrize(
+    "odd", ["{path}//rows", "/{path}/rows", "{path}/link//rows/", "{path}/x/../rows"]
+)
+def test_no_file_is_taken_for_one_of_nobody_because_of_how_its_folder_is_written(
+    scenario_on: MakeScenario, tmp_path: Path, odd: str
+) -> None:
+    """DuckLake compares paths as texts: every row of the warehouse would be deleted."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    folder = odd.format(path=tmp_path)
+    scenario = scenario_on(f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path={folder}", (40,))
+    scenario.sync()
+    scenario.run("purge", "--runs-before", "90d")
+    scenario.assert_equal_to_world()
 
 
 # --- what is not as it should be ---

@@ -48,12 +48,12 @@ class Place:
         """Where the files go by the configuration."""
         if self.data_path is None or self.is_bucket:
             return self.data_path
-        return str(Path(self.data_path).absolute())
+        return _absolute(self.data_path)
 
     @property
     def usual_folder(self) -> str | None:
         """Where they go when nobody has said it: beside a catalog that is a file."""
-        return f"{Path(str(self.url.database)).absolute()}{_BESIDE}" if self.is_file else None
+        return f"{_absolute(str(self.url.database))}{_BESIDE}" if self.is_file else None
 
     @property
     def is_bucket(self) -> bool:
@@ -306,6 +306,11 @@ def _secret(environment: Mapping[str, str]) -> str:
         options += [f"ENDPOINT {literal(host)}", "URL_STYLE 'path'"]
         options += [f"USE_SSL {str(scheme != 'http').lower()}"]
     return f"CREATE OR REPLACE SECRET bindings_etl ({', '.join(options)})"
+
+
+def _absolute(path: str) -> str:
+    """Return a path as DuckDB writes those of files: it tells them apart as texts."""
+    return re.sub("/+", "/", str(Path(path).absolute()))
 
 
 def literal(text: str) -> str:

@@ -17,6 +17,21 @@ for _driver in ("", ".duckdb", ".postgresql"):
     )
 
 
+# Every transaction that writes changes this one row, whatever else it writes: so of any two at once
+# the later one is undone at its COMMIT, and tried again upon what the other has left. Without keys,
+# two who each find a row missing would both put it in.
+CLAIM = "UPDATE bindings_etl_version SET version_num = version_num"
+
+# A file that no catalog knows is of a process that was killed, or of a transaction that goes on.
+# Such a one has lost its turn: after the claim its COMMIT is undone, and whoever begins later, when
+# this turn is lost, writes files that are younger than the second transaction.
+_DELETE_UNKNOWN = (
+    f"{CLAIM}; COMMIT; BEGIN TRANSACTION; "
+    "CALL ducklake_delete_orphaned_files('lake', older_than => now())"
+)
+# DuckDB takes a path with one of these for a pattern, and would delete what lies elsewhere.
+_OF_PATTERNS = frozenset("*?[")
+
 # What is small in the catalog becomes files, rows that are gone leave theirs, small files become
 # one; then nobody needs the files of before.
 _EXPIRE = "CALL ducklake_expire_snapshots('lake', older_than => now())"
@@ -45,7 +60,14 @@ class Ducklake(Duckdb):
         f"CALL ducklake_expire_snapshots('lake', {_AN_HOUR_AGO})",
         f"CALL ducklake_cleanup_old_files('lake', {_AN_HOUR_AGO})",
     )
-    reclaiming: ClassVar[Sequence[str]] = (_EXPIRE, *_COMPACT, _EXPIRE, _CLEAN_UP)
+    reclaiming: ClassVar[Sequence[str]] = (
+        _DELETE_UNKNOWN,
+        _EXPIRE,
+        *_COMPACT,
+        CLAIM,  # in the snapshot that is kept: by it others find that they are too late
+        _EXPIRE,
+        _CLEAN_UP,
+    )
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
         DbErrorKind.LOCKED: "cannot be opened: its folder is missing, it is no DuckDB file, or "
         "another process holds the file (a catalog in PostgreSQL can be shared)",
@@ -79,6 +101,11 @@ class Ducklake(Duckdb):
         url = url.difference_update_query(["data_path"])
         engine = sa.create_engine(url, poolclass=sa.pool.StaticPool, hide_parameters=True)
         place = attaching.Place(url, str(data_path) if data_path else None, schema, limits)
+        if _OF_PATTERNS & set(place.named_folder or place.usual_folder or ""):
+            raise ConfigurationError(
+                "warehouse.data_path: has one of * ? [ in it, which DuckDB takes for a pattern; "
+                "name a folder without"
+            )
         sessions.prepare(engine, place)
         return engine
 

@@ -9,13 +9,9 @@ import sqlalchemy as sa
 from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.engines.duckdb import refuse_after_failure
 from etl.warehouse.engines.ducklake.attaching import LAKE, Place, attach, load_extensions
+from etl.warehouse.engines.ducklake.engine import CLAIM
 from etl.warehouse.engines.ducklake.turns import Turns
 from etl.warehouse.engines.reaching import Unreached
-
-# Every transaction that writes changes this one row, whatever else it writes: so of any two at once
-# the later one is undone at its COMMIT, and tried again upon what the other has left. Without keys,
-# two who each find a row missing would both put it in.
-_CLAIM = "UPDATE bindings_etl_version SET version_num = version_num"
 
 # What a shared catalog's errors mean; that a commit fails because its server is gone looks the same
 # as a conflict, and is tried again likewise.
@@ -56,7 +52,7 @@ def prepare(engine: sa.Engine, place: Place) -> None:
         conn.exec_driver_sql("BEGIN TRANSACTION")
         if session.turns and not (reads or migrates):
             with suppress(sa.exc.ProgrammingError):  # before the first migration
-                conn.exec_driver_sql(_CLAIM)
+                conn.exec_driver_sql(CLAIM)
 
 
 def _translate(context: sa.engine.ExceptionContext) -> None:
