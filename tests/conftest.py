@@ -114,7 +114,12 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(
     params=[
-        pytest.param(name, marks=[pytest.mark.slow] if engine.slow else [])
+        pytest.param(
+            name,
+            marks=[
+                getattr(pytest.mark, one) for one in ("slow", "several") if getattr(engine, one)
+            ],
+        )
         for name, engine in ENGINES.items()
     ]
 )

@@ -283,7 +283,9 @@ class ChangingWorld:
 
     def _note(self, sids: Any) -> None:
         for sid in sids:
-            self.endpoints[sid].add(self.service.bindings[sid]["endpoint"])
+            # A request of the reading before may still be on its way, and delete it meanwhile.
+            if (row := self.service.bindings.get(sid)) is not None:
+                self.endpoints[sid].add(row["endpoint"])
 
     def _spoiled(self, link: str, others: list[str]) -> str:
         return self._rng.choice(

@@ -19,6 +19,7 @@ class Engine(NamedTuple):
     missing: Callable[[], str | None]
     version: Callable[[], str]
     slow: bool = False  # its tests are marked so
+    several: bool = False  # as above
 
 
 def missing_duckdb() -> str | None:
@@ -40,7 +41,7 @@ ENGINES = {
         "postgres16_url", postgres.missing, lambda: postgres.version(16), slow=True
     ),
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
-    "galera": Engine("galera_url", galera.missing, mariadb.version, slow=True),
+    "galera": Engine("galera_url", galera.missing, mariadb.version, slow=True, several=True),
     "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
     "ducklake": Engine(
         "ducklake_url",
@@ -53,6 +54,7 @@ ENGINES = {
         lambda: missing_ducklake() or postgres.missing(),
         lambda: metadata.version("duckdb-extension-ducklake"),
         slow=True,
+        several=True,
     ),
 }
 
