@@ -100,7 +100,7 @@ def test_one_byte_at_a_time_ends_within_the_time_limit(one_service: Scenario) ->
         one_service.account["base_url"] = proxy.url
         started = time.monotonic()
         result = one_service.sync(expect=4)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
     said = assert_failed(
         one_service, result, only_service(one_service), "Unavailable", request_id=False
     )

@@ -235,7 +235,7 @@ def test_a_warehouse_that_gives_no_figures_costs_no_more_than_seconds(
         conn.exec_driver_sql("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
         began_at = time.monotonic()
         result = scenario.sync("--metrics-file", str(path))
-        assert time.monotonic() - began_at < 8
+        assert time.monotonic() - began_at < 30  # a busy machine adds to the five
     assert "freshness.unread" in result.err
     told = Metrics(path)
     assert (told.run("exit_code"), told.service("up", scenario.services[0].sid)) == (0, 1)

@@ -33,7 +33,6 @@ def test_a_reader_with_an_open_cursor_keeps_nobody_waiting(
 ) -> None:
     """A notebook left open over night kept a sync waiting for minutes, and failed it."""
     scenario = scenario_on(sqlite_url, (20,))
-    scenario.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
     scenario.sync()
     counting = reader.execute("SELECT sid, COUNT(*) OVER () FROM bindings")
     assert counting.fetchone()[1] == 20
@@ -73,10 +72,12 @@ def test_a_reader_that_is_there_first_costs_nothing(
     reading = reader.execute("SELECT * FROM bindings")
     reading.fetchone()
     scenario.settings["warehouse"]["url"] = sqlite_url
+    patient = scenario.settings["retry"]
     scenario.settings["retry"] = {"timeout_seconds": 1, "attempts": 1}
     scenario.sync(expect=None)
     assert journal(file) == "delete"
     reading.close()
+    scenario.settings["retry"] = patient
     scenario.sync()
     assert journal(file) == "wal"
 

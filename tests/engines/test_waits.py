@@ -71,7 +71,8 @@ def test_a_client_that_is_frozen_in_its_transaction_is_not_waited_for_for_ever(
     """A machine that hangs kept every later run waiting behind it, without a word."""
     scenario = scenario_on(warehouse_url, (5,))
     (service,) = scenario.services
-    scenario.settings["retry"] |= {"max_total_seconds": 2, "timeout_seconds": 1}
+    patient = scenario.settings["retry"]
+    scenario.settings["retry"] = patient | {"max_total_seconds": 2, "timeout_seconds": 1}
     scenario.execute(
         "INSERT INTO sync_runs (id, mode, status, started_at, dry_run, host, version)"
         " VALUES (4711, 'sync', 'running', '2001-01-01 00:00:00', false, 'far-away', '0.1.0')"
@@ -81,6 +82,7 @@ def test_a_client_that_is_frozen_in_its_transaction_is_not_waited_for_for_ever(
     [told] = result.services.values()
     assert told["status"] == "failed"
     assert "run 4711 on far-away" in told["error"]["message"]
+    scenario.settings["retry"] = patient
     scenario.sync()
     scenario.assert_equal_to_world()
 
