@@ -87,7 +87,13 @@ class ScanSession:
         return leases.renew(conn, self.warehouse.engine, self.holder, self.scope)
 
     def confirm(self, conn: sa.Connection) -> datetime:
-        """Do the same in a long transaction, which ends with `finish`."""
+        """Make sure that the lease is held, in a long transaction that ends with `finish`.
+
+        Return the warehouse's time.
+
+        Raises:
+            LeaseLost: as `renew`.
+        """
         return leases.confirm(conn, self.warehouse.engine, self.holder, self.scope)
 
     def finish(self, conn: sa.Connection, ending: Ending, now: datetime) -> None:

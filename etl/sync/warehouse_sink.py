@@ -163,7 +163,6 @@ class WarehouseSink:
             rows_before=start.rows_before,
             rows_read=last.rows_read if last else 0,
         )
-
         tries = itertools.count()
 
         def take_over(conn: sa.Connection) -> None:
@@ -192,6 +191,7 @@ class WarehouseSink:
             self._warehouse.transact(throw_away)
 
     def _apart_of(self, chain: int, start: ChainStart | None) -> Progress:
+        """Return how far a chain has got that is not linked yet."""
         assert start is not None  # noqa: S101 - only the first chain has none, and it is linked
         stage_id = ledger.stage_apart(self._progress.stage_id, chain)
         keys = encode_keys(start.keys)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import Engine
-from etl.warehouse.staging import in_scope, of_scope, shape
+from etl.warehouse.staging import in_scope, narrowed_by, of_scope
 from etl.warehouse.statements import matching, of
 from etl.warehouse.tables import bindings, scan_absent
 
@@ -26,7 +26,7 @@ def list_absent(
 ) -> int:
     """Write down the active bindings of a scope that its scan did not meet; returns how many."""
     mine = of_scope(scope, identities) | of(stage_id=stage_id)
-    conn.execute(_list_absent(engine, **shape(scope)), mine)
+    conn.execute(_list_absent(engine, **narrowed_by(scope)), mine)
     return _count(conn, stage_id)
 
 
@@ -50,7 +50,7 @@ def drop_outdated(
     is_same = (bindings.c.sid == scan_absent.c.sid) & (
         bindings.c.changed_at == scan_absent.c.changed_at
     )
-    stands = sa.exists().where(is_same, in_scope(**shape(scope)))
+    stands = sa.exists().where(is_same, in_scope(**narrowed_by(scope)))
     mine = of_scope(scope, identities) | of(stage_id=stage_id)
     conn.execute(sa.delete(scan_absent).where(_STAGE, ~stands), mine)
     return _count(conn, stage_id)

@@ -169,10 +169,11 @@ def renew(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> 
 
 
 def confirm(conn: sa.Connection, engine: Engine, holder: Holder, scope: Scope) -> datetime:
-    """Do the same at the beginning of a long transaction, which renews the lease at its end.
+    """Make sure, at the beginning of a long transaction, that the lease is held; return the time.
 
-    Where conflicts are found at COMMIT it only looks: the heartbeat goes on meanwhile, and if it
-    works through another node, one of the two would undo the other.
+    It is renewed at once, but where conflicts are found at COMMIT: the heartbeat goes on meanwhile,
+    and if it works through another node, one of the two would undo the other. There whoever calls
+    this renews it at the end.
 
     Raises:
         LeaseLost: as `renew`.

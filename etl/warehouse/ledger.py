@@ -312,11 +312,10 @@ def save_progress(
     conn: sa.Connection, scope: Scope, rules: str, progress: Progress, now: datetime
 ) -> None:
     """Write the line from which a scan can be resumed."""
-    mine = scan_progress.c.stage_id == progress.stage_id
-    if conn.scalar(sa.select(scan_progress.c.stage_id).where(mine)) is None:
-        insert_progress(conn, scope, rules, progress, now)
-    else:
+    if is_there(conn, progress.stage_id):
         move_progress(conn, progress, now)
+    else:
+        insert_progress(conn, scope, rules, progress, now)
 
 
 def insert_progress(
@@ -413,8 +412,9 @@ def find_apart(conn: sa.Connection, stage_id: int, not_before: datetime) -> dict
 
 
 def _read_progress(line: sa.RowMapping) -> Progress:
-    """A line that was written before there were chains has no figures of one."""
+    """Return a line as progress."""
     found = Progress(**line)
+    # One that was written before there were chains has no figures of one.
     return replace(found, rows_before=found.rows_before or 0, rows_read=found.rows_read or 0)
 
 

@@ -12,7 +12,7 @@ from etl.domain.normalize import STALE, Normalizer
 from etl.domain.scope import Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
-from etl.warehouse.statements import listed, matching, of
+from etl.warehouse.statements import list_parameter, matching, of
 from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
@@ -154,7 +154,7 @@ def _find_older_images(engine: Engine) -> sa.Select[Any]:
     seen, staged = engine.seen_sids(), scan_staged.alias("staged")
     times = sa.func.count().over(partition_by=seen.c.sid).label("times")
     met = sa.select(seen.c.batch, seen.c.sid, times).subquery("met")
-    same = (staged.c.stage_id == sa.bindparam("of_stage_id")) & (staged.c.batch == met.c.batch)
+    same = matching(staged, "stage_id") & (staged.c.batch == met.c.batch)
     images = met.outerjoin(staged, same & (staged.c.sid == met.c.sid)).outerjoin(
         bindings, bindings.c.sid == met.c.sid
     )
@@ -176,18 +176,18 @@ def _find_older_images(engine: Engine) -> sa.Select[Any]:
 def in_scope(*, by_type: bool, by_identity: bool) -> sa.ColumnElement[bool]:
     """Return the condition for active rows that a complete scan of a scope has to see.
 
-    Of which scope, the statement is told by `of_scope`.
+    The scope is given when the statement is executed, by `of_scope`.
     """
     condition = matching(bindings, "chat_service_sid") & bindings.c.deleted_at.is_(None)
     if by_type:
-        condition &= bindings.c.binding_type.in_(listed("of_binding_types"))
+        condition &= bindings.c.binding_type.in_(list_parameter("of_binding_types"))
     if by_identity:
-        condition &= bindings.c.identity.in_(listed("of_identities"))
+        condition &= bindings.c.identity.in_(list_parameter("of_identities"))
     return condition
 
 
-def shape(scope: Scope) -> dict[str, bool]:
-    """Return by what a scope is narrowed."""
+def narrowed_by(scope: Scope) -> dict[str, bool]:
+    """Return which of the arguments of `in_scope` a scope sets."""
     return {"by_type": bool(scope.binding_types), "by_identity": bool(scope.identities)}
 
 
@@ -201,14 +201,16 @@ def iterate_active(
     conn: sa.Connection, scope: Scope, identities: Sequence[str]
 ) -> Iterator[Sequence[str]]:
     """Yield, in chunks, the active SIDs of a scope, which a complete scan has to see."""
-    query = sa.select(bindings.c.sid).where(in_scope(**shape(scope)))
+    query = sa.select(bindings.c.sid).where(in_scope(**narrowed_by(scope)))
     mine = of_scope(scope, identities)
     yield from conn.scalars(query, mine, execution_options=_STREAMED).partitions()
 
 
 def count_in_scope(conn: sa.Connection, scope: Scope, identities: Sequence[str]) -> int:
     """Return how many active bindings a scope has."""
-    expected = sa.select(sa.func.count()).select_from(bindings).where(in_scope(**shape(scope)))
+    expected = (
+        sa.select(sa.func.count()).select_from(bindings).where(in_scope(**narrowed_by(scope)))
+    )
     return conn.scalar(expected, of_scope(scope, identities)) or 0
 
 
@@ -240,7 +242,7 @@ def discard(
 
 @functools.cache
 def _discard(table: sa.Table) -> sa.Delete:
-    return sa.delete(table).where(table.c.stage_id.in_(listed("stage_ids")))
+    return sa.delete(table).where(table.c.stage_id.in_(list_parameter("stage_ids")))
 
 
 def discard_all(conn: sa.Connection) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 
-def matching(table: sa.Table, *names: str) -> sa.ColumnElement[bool]:
+def matching(table: sa.FromClause, *names: str) -> sa.ColumnElement[bool]:
     """Return a condition: these columns have the values of `of`."""
     return sa.and_(*(table.c[name] == sa.bindparam(f"of_{name}") for name in names))
 
@@ -19,6 +19,6 @@ def of(**values: Any) -> dict[str, Any]:
     return {f"of_{name}": value for name, value in values.items()}
 
 
-def listed(name: str) -> sa.BindParameter[Any]:
+def list_parameter(name: str) -> sa.BindParameter[Any]:
     """Return a parameter that stands for a list of values."""
     return sa.bindparam(name, expanding=True)

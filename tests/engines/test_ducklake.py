@@ -18,6 +18,7 @@ from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
 from etl.warehouse.tables import sync_gates
 from tests.acceptance.scenario import Scenario
+from tests.engines.held_file import assert_waits_for_a_held_file
 from tests.servers.keys import repeated_keys
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
@@ -104,7 +105,7 @@ def test_what_another_process_has_written_meanwhile_is_found_at_commit(
 
 def test_processes_write_one_after_the_other(open_on: OpenOn, ducklake_postgres_url: str) -> None:
     """All who write at once but one would have to do their work again, and in the end give up."""
-    from etl.warehouse.engines.ducklake.turns import _LOCK
+    from etl.warehouse.engines.ducklake.writer_lock import _LOCK
 
     warehouse = open_on(ducklake_postgres_url, attempts=1, timeout_seconds=1)
     catalog = sa.create_engine(ducklake_postgres_url.removeprefix("ducklake+"))
@@ -354,7 +355,7 @@ def test_what_a_killed_process_has_written_is_gone_after_a_purge(
 def test_what_another_process_is_about_to_commit_is_not_lost(
     open_on: OpenOn, ducklake_postgres_url: str
 ) -> None:
-    """Who has lost its turn would commit rows whose file was just taken for one of nobody."""
+    """Who has lost the lock would commit rows whose file was just taken for one of nobody."""
     warehouse = open_on(ducklake_postgres_url)
     put = "INSERT INTO scan_seen (stage_id, batch, sids) SELECT 77, range, '[]' FROM range(2000)"
     with past_the_program(ducklake_postgres_url) as session:
@@ -440,11 +441,7 @@ def test_a_catalog_in_a_file_knows_where_its_files_are(
         f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path={tmp_path / 'rows'}", (40,)
     )
     scenario.sync()
-    scenario.warehouse_url = f"ducklake+duckdb:///{tmp_path / 'catalog'}"
-    scenario.settings["warehouse"]["url"] = scenario.warehouse_url
-    scenario.services[0].touch(12)
-    assert scenario.sync().totals["updated"] == 12
-    scenario.assert_equal_to_world()
+    assert_goes_on_at(scenario, f"ducklake+duckdb:///{tmp_path / 'catalog'}")
     assert not (tmp_path / "catalog.files").exists()
 
 
@@ -456,12 +453,16 @@ def test_a_catalog_in_a_file_may_move_with_its_files(
     scenario.sync()
     (tmp_path / "before").rename(tmp_path / "after")
     (tmp_path / "before.files").rename(tmp_path / "after.files")
-    scenario.warehouse_url = f"ducklake+duckdb:///{tmp_path / 'after'}"
-    scenario.settings["warehouse"]["url"] = scenario.warehouse_url
+    assert_goes_on_at(scenario, f"ducklake+duckdb:///{tmp_path / 'after'}")
+    assert not (tmp_path / "before.files").exists()
+
+
+def assert_goes_on_at(scenario: Scenario, url: str) -> None:
+    """A change of the world arrives in the warehouse at this URL, and all that was there still is."""
+    scenario.warehouse_url = scenario.settings["warehouse"]["url"] = url
     scenario.services[0].touch(12)
     assert scenario.sync().totals["updated"] == 12
     scenario.assert_equal_to_world()
-    assert not (tmp_path / "before.files").exists()
 
 
 def test_a_catalog_whose_files_are_in_a_bucket_says_so(
@@ -520,20 +521,7 @@ def test_a_catalog_that_another_process_holds_is_said_in_a_sentence(
 ) -> None:
     """An open notebook stops the job, and the sentence has to say so."""
     scenario = scenario_on(ducklake_url, (40,))
-    file = ducklake_url.removeprefix("ducklake+duckdb:///")
-    hold = f"import duckdb; held = duckdb.connect({file!r}); print('held', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "held\n"
-        result = scenario.sync(expect=7)
-        assert "another process holds the file" in result.err
-        assert "Traceback" not in result.err
-        other.stdin.write("\n")
-        other.stdin.close()
-    assert scenario.sync().totals["inserted"] == 40
+    assert_waits_for_a_held_file(scenario, ducklake_url.removeprefix("ducklake+duckdb:///"))
 
 
 def test_a_password_with_odd_signs_is_taken_as_it_is() -> None:

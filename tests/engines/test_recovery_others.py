@@ -21,6 +21,7 @@ from tests.acceptance.crashing import CRASHED
 from tests.acceptance.interceptor import Request
 from tests.acceptance.scenario import Scenario
 from tests.engines import fail_at
+from tests.engines.held_file import assert_waits_for_a_held_file
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.templates import as_catalog
 
@@ -210,13 +211,15 @@ def test_sqlite_a_writer_that_never_ends_is_said_in_a_sentence(
     """After a bounded wait the run ends by saying who is in the way, and the next run does the work."""
     monkeypatch.setattr("etl.warehouse.connection._SHORTEST_LOCK", 0.02)
     scenario = scenario_on(sqlite_url, (40,))
-    scenario.settings["retry"]["timeout_seconds"] = 0.02
+    patient = scenario.settings["retry"]
+    scenario.settings["retry"] = patient | {"timeout_seconds": 0.02}
     other = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     result = scenario.sync(expect=7)
     assert "busy with another transaction" in result.err
     assert "Traceback" not in result.err
     other.close()
+    scenario.settings["retry"] = patient
     assert scenario.sync().totals["inserted"] == 40
 
 
@@ -355,19 +358,7 @@ def test_duckdb_a_file_that_another_process_holds_is_said_in_a_sentence(
 ) -> None:
     """DuckDB lets one process in at a time: an open notebook stops the job, and the sentence has to say so."""
     scenario = scenario_on(duckdb_url, (40,))
-    hold = f"import duckdb; held = duckdb.connect({duckdb_url.removeprefix('duckdb:///')!r}); print('held', flush=True); input()"
-    with subprocess.Popen(
-        [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdin is not None
-        assert other.stdout.readline() == "held\n"
-        result = scenario.sync(expect=7)
-        assert "another process holds the file" in result.err
-        assert "Traceback" not in result.err
-        other.stdin.write("\n")
-        other.stdin.close()
-    assert scenario.sync().totals["inserted"] == 40
+    assert_waits_for_a_held_file(scenario, duckdb_url.removeprefix("duckdb:///"))
 
 
 @pytest.mark.parametrize("engine_name", ["duckdb"], indirect=True)

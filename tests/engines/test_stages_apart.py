@@ -62,6 +62,16 @@ def start_at(rows: Sequence[bytes], place: int) -> ChainStart:
     return ChainStart(place, f"{NOWHERE}/start", keys_of(list(rows[place : place + 3])))
 
 
+def read_in_halves(world: ChangingWorld, warehouse: Warehouse) -> tuple[WarehouseSink, ChainStart]:
+    """The sink that two chains have read everything into, and where the second one began."""
+    rows = rows_of(world.service)
+    start = start_at(rows, 30)
+    sink = open_sink(world, warehouse, world.service)
+    sink.keep(Batch(rows[:30], 10, None, 0, None))
+    sink.keep(Batch(rows[30:], 10, None, 1, start))
+    return sink, start
+
+
 def publish(sink: WarehouseSink, *, complete: bool) -> int:
     """How many rows are new."""
     reading = Reading(complete, not complete, *Kept())
@@ -92,11 +102,7 @@ def test_a_chain_whose_stage_is_gone_is_not_linked(
     warehouse: Warehouse, world: ChangingWorld
 ) -> None:
     """To move nothing raises no error of the database, and the rest would be published as the whole."""
-    rows = rows_of(world.service)
-    start = start_at(rows, 30)
-    sink = open_sink(world, warehouse, world.service)
-    sink.keep(Batch(rows[:30], 10, None, 0, None))
-    sink.keep(Batch(rows[30:], 10, None, 1, start))
+    sink, start = read_in_halves(world, warehouse)
     warehouse.transact(
         lambda conn: conn.execute(sa.text("DELETE FROM scan_progress WHERE stage_id < 0"))
     )
@@ -108,11 +114,7 @@ def test_a_link_whose_answer_is_lost_counts_once(
     warehouse: Warehouse, world: ChangingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second try finds no stage of the chain any more, and must not take that for a loss."""
-    rows = rows_of(world.service)
-    start = start_at(rows, 30)
-    sink = open_sink(world, warehouse, world.service)
-    sink.keep(Batch(rows[:30], 10, None, 0, None))
-    sink.keep(Batch(rows[30:], 10, None, 1, start))
+    sink, start = read_in_halves(world, warehouse)
     lose_answers(monkeypatch, 1)
     sink.link([1], start)
     assert publish(sink, complete=True) == 60

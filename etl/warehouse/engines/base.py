@@ -216,7 +216,7 @@ class Engine(ABC):
     def seen_sids(self) -> sa.FromClause:
         """Return what `scan_seen` holds of a stage, as a relation of `batch` and `sid`.
 
-        Which stage, the statement is told by `of(stage_id=…)`.
+        The stage is given when the statement is executed, by `of(stage_id=…)`.
         """
 
     @abstractmethod

@@ -73,9 +73,9 @@ class DucklakeDialect(Dialect):
         return (), {"database": f":memory:{name}", "config": config}
 
     def connect(self, *args: Any, **parameters: Any) -> Any:
-        """Return a session, which stands in no line until the engine says so."""
+        """Return a session; the engine says whether it needs a lock to write."""
         session = super().connect(*args, **parameters)
-        session.turns = None
+        session.writer_lock = None
         return session
 
     def do_begin(self, dbapi_connection: Any) -> None:
@@ -86,19 +86,19 @@ class DucklakeDialect(Dialect):
         try:
             super().do_commit(dbapi_connection)  # type: ignore[no-untyped-call]
         finally:
-            _end_turn(dbapi_connection)
+            _release_writer_lock(dbapi_connection)
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """Roll back, and let others write."""
         try:
             super().do_rollback(dbapi_connection)
         finally:
-            _end_turn(dbapi_connection)
+            _release_writer_lock(dbapi_connection)
 
 
-def _end_turn(session: Any) -> None:
-    if session.turns:
-        session.turns.give_back()
+def _release_writer_lock(session: Any) -> None:
+    if session.writer_lock:
+        session.writer_lock.release()
 
 
 def _highest(preparer: Any, sequence: sa.Sequence) -> str:

@@ -10,6 +10,7 @@ from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.duckdb import Duckdb
 from etl.warehouse.engines.merging import Merge
 from etl.warehouse.engines.upserts import overwritten
+from etl.warehouse.tables import VERSION_TABLE
 
 for _driver in ("", ".duckdb", ".postgresql"):
     sa.dialects.registry.register(
@@ -20,11 +21,11 @@ for _driver in ("", ".duckdb", ".postgresql"):
 # Every transaction that writes changes this one row, whatever else it writes: so of any two at once
 # the later one is undone at its COMMIT, and tried again upon what the other has left. Without keys,
 # two who each find a row missing would both put it in.
-CLAIM = "UPDATE bindings_etl_version SET version_num = version_num"
+CLAIM = f"UPDATE {VERSION_TABLE} SET version_num = version_num"  # noqa: S608 - our name
 
 # A file that no catalog knows is of a process that was killed, or of a transaction that goes on.
-# Such a one has lost its turn: after the claim its COMMIT is undone, and whoever begins later, when
-# this turn is lost, writes files that are younger than the second transaction.
+# Such a one has lost the writer's lock: after the claim its COMMIT is undone, and whoever begins
+# later, when we have lost it, writes files that are younger than the second transaction.
 _DELETE_UNKNOWN = (
     f"{CLAIM}; COMMIT; BEGIN TRANSACTION; "
     "CALL ducklake_delete_orphaned_files('lake', older_than => now())"

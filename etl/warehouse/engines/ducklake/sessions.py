@@ -10,7 +10,7 @@ from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.engines.duckdb import refuse_after_failure
 from etl.warehouse.engines.ducklake.attaching import LAKE, Place, attach, load_extensions
 from etl.warehouse.engines.ducklake.engine import CLAIM
-from etl.warehouse.engines.ducklake.turns import Turns
+from etl.warehouse.engines.ducklake.writer_lock import WriterLock
 from etl.warehouse.engines.reaching import Unreached
 
 # What a shared catalog's errors mean; that a commit fails because its server is gone looks the same
@@ -31,7 +31,7 @@ def prepare(engine: sa.Engine, place: Place) -> None:
         load_extensions(session, place)
         session.execute("SET TimeZone = 'UTC'")  # batches hold times as text without a zone
         if not place.is_file:
-            session.turns = Turns(session, place)
+            session.writer_lock = WriterLock(session, place)
 
     if place.is_file:
         refuse_after_failure(engine)
@@ -47,10 +47,10 @@ def prepare(engine: sa.Engine, place: Place) -> None:
         if not conn.info.get("attached"):
             attach(session, place, create=migrates)
             conn.info["attached"] = True
-        if session.turns and not reads:
-            session.turns.take()
+        if session.writer_lock and not reads:
+            session.writer_lock.acquire()
         conn.exec_driver_sql("BEGIN TRANSACTION")
-        if session.turns and not (reads or migrates):
+        if session.writer_lock and not (reads or migrates):
             with suppress(sa.exc.ProgrammingError):  # before the first migration
                 conn.exec_driver_sql(CLAIM)
 
@@ -69,4 +69,4 @@ def _detach(session: Any, _record: Any) -> None:
     with suppress(duckdb.Error):  # it was not attached, or is gone
         session.execute("USE memory")
         session.execute(f"DETACH {LAKE}")
-    session.turns.close()
+    session.writer_lock.close()

@@ -76,7 +76,7 @@ class Nodes:
 
 
 def places_of(url: sa.URL, usual_port: int) -> Sequence[Place]:
-    """Return the places that a URL lists."""
+    """Return host and port of each node that a URL lists; one empty place where it lists none."""
     listed = [one.partition(":") for one in url.normalized_query.get("host", ())]
     places = [{"host": host, "port": int(port or usual_port)} for host, _, port in listed]
     return places or [{}]

@@ -1,7 +1,7 @@
-"""Processes that share a catalog write one after the other: a lock in its PostgreSQL is their line.
+"""Processes that share a catalog write one after the other, by a lock in its PostgreSQL.
 
 Two that write at once would harm nothing: one of them is undone at its COMMIT, and has to do all of
-its work again. So a turn that is lost, or not had in time, costs time and no more.
+its work again. So a lock that is lost, or not had in time, costs time and no more.
 """
 
 import time
@@ -14,23 +14,23 @@ from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.engines.ducklake.attaching import Place, literal
 from etl.warehouse.engines.reaching import Unreached
 
-_DATABASE = "turns"
+_DATABASE = "writer_lock"
 _LONGEST = 600.0
-"""Seconds after which the server takes a turn back."""
+"""Seconds after which the server takes the lock back."""
 _LOCK = 5_217_386_021_094_671  # of the program; locks of others have other numbers
-_TAKE = f"FROM postgres_query('{_DATABASE}', 'SELECT pg_advisory_xact_lock({_LOCK})')"
+_ACQUIRE = f"FROM postgres_query('{_DATABASE}', 'SELECT pg_advisory_xact_lock({_LOCK})')"
 
 
-class Turns:
-    """The line for a session upon a lake."""
+class WriterLock:
+    """The lock that a session upon a lake holds while it writes."""
 
     def __init__(self, session: Any, place: Place) -> None:
         self._cursor = session.duplicate()
         self._place = place
         self._is_attached = False
 
-    def take(self) -> None:
-        """Wait until no other process writes.
+    def acquire(self) -> None:
+        """Wait until no other process writes, and keep others from it.
 
         Raises:
             Unreached: it took too long, or the catalog's server is gone.
@@ -38,33 +38,33 @@ class Turns:
         began = time.monotonic()
         try:
             if not self._is_attached:
-                # Who is frozen while it is its turn must not hold up the others for ever.
+                # Who is frozen while it holds the lock must not hold up the others for ever.
                 catalog = self._place.catalog(idle_in_transaction_session_timeout=_LONGEST)
                 self._cursor.execute(
                     f"ATTACH {literal(catalog)} AS {_DATABASE} (TYPE postgres, READ_ONLY)"
                 )
                 self._is_attached = True
             self._cursor.execute("BEGIN TRANSACTION")
-            self._cursor.execute(_TAKE).fetchall()
+            self._cursor.execute(_ACQUIRE).fetchall()
         except duckdb.Error as error:
-            self.leave()
+            self.detach()
             late = time.monotonic() - began >= self._place.limits.lock
             kind = DbErrorKind.CONFLICT if late else DbErrorKind.LOST
             raise Unreached(kind, type(error).__name__) from error
 
-    def leave(self) -> None:
-        """Give the line's connection back; whoever wants a turn again opens another one."""
-        self.give_back()
+    def detach(self) -> None:
+        """Give the lock's connection back; the next `acquire` opens another one."""
+        self.release()
         with suppress(duckdb.Error):  # it was never opened
             self._cursor.execute(f"DETACH {_DATABASE}")
         self._is_attached = False
 
     def close(self) -> None:
-        """Leave the line for good."""
-        self.leave()
+        """Give the connection back for good."""
+        self.detach()
         self._cursor.close()
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Let the next one write."""
         with suppress(duckdb.Error):  # none is held, or the server has taken it back
             self._cursor.execute("ROLLBACK")
