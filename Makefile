@@ -13,7 +13,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-all lint types docs lock bench clean
+.PHONY: help demo test coverage test-slow test-all lint types docs lock bench clean
+# The tests start the program hundreds of times, and pytest rewrites each of its files: once is enough.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -22,12 +24,15 @@ demo: .venv/.installed-demo ## simulate the API, sync it three times into SQLite
 	@$(BIN)/bindings-etl demo
 
 test: .venv/.installed-dev ## every test this machine can run, except the slow ones (PYTEST_ARGS="-k …")
-	@$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not slow and not nightly" $(PYTEST_ARGS)
 
 coverage: .venv/.installed-dev ## make test, and the lines that it never ran
-	@$(PYTEST) -m "not slow" --cov --cov-report=term $(PYTEST_ARGS)
+	@$(PYTEST) -m "not slow and not nightly" --cov --cov-report=term $(PYTEST_ARGS)
 
-test-all: .venv/.installed-dev ## the slow tests too
+test-slow: .venv/.installed-dev ## the slow tests that CI runs beside make test
+	@$(PYTEST) -m "slow and not nightly" $(PYTEST_ARGS)
+
+test-all: .venv/.installed-dev ## every test, also those that CI leaves to the night
 	@$(PYTEST) $(PYTEST_ARGS)
 
 lint: .venv/.installed-dev ## ruff, formatting, import rules

@@ -8,6 +8,7 @@ def test_on_some(engine_name, warehouse_url): ...
 def test_with_a_server_to_itself(own_postgres18): own_postgres18.restart()
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -51,6 +52,7 @@ FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "OTEL_", "PG")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # what is imported and collected stays; see pytest_collection_finish
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # as in `make test &`; processes that a test starts would inherit that
@@ -96,6 +98,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     alive.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what is tested on each engine off to where the engine belongs."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        if call and (engine := ENGINES.get(call.params.get("engine_name"))):
+            is_contract = item.path.name.startswith("test_contract_")
+            if mark := engine.mark if is_contract else engine.beyond:
+                item.add_marker(mark)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are there for good: the garbage collector need not look at them again and again."""
+    gc.enable()
+    gc.freeze()
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     return engines.describe()
 
@@ -112,17 +131,7 @@ def clean_environment() -> Iterator[None]:
 # --- a warehouse at the newest revision per test, or an empty database; removed afterwards ---
 
 
-@pytest.fixture(
-    params=[
-        pytest.param(
-            name,
-            marks=[
-                getattr(pytest.mark, one) for one in ("slow", "several") if getattr(engine, one)
-            ],
-        )
-        for name, engine in ENGINES.items()
-    ]
-)
+@pytest.fixture(params=ENGINES)
 def engine_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -58,7 +58,7 @@ def listening(
     stopping = asyncio.Event()
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(stopping),), daemon=True)
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(60)
     try:
         yield listener
     finally:

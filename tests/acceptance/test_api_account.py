@@ -141,7 +141,7 @@ def test_a_wait_beyond_the_total_is_not_begun(make_scenario: MakeScenario, name:
     scenario = make_scenario(bindings=(60,), faults=[Fault(name, seconds=3600)])
     started = time.monotonic()
     result = scenario.sync(expect=4)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 600
     said = assert_failed(scenario, result, next(iter(scenario.world.services)), "Throttled")
     assert (said["requests"], said["retries"], events(result, "retry.scheduled")) == (1, 0, [])
 
@@ -149,19 +149,17 @@ def test_a_wait_beyond_the_total_is_not_begun(make_scenario: MakeScenario, name:
 @pytest.mark.parametrize("name", ["error-503", "throttle", "reset", "slow"])
 def test_a_run_against_a_broken_api_ends_in_time(make_scenario: MakeScenario, name: str) -> None:
     """Whatever the API does, the total time of a request bounds it: tries, waits, and an answer that never comes."""
-    scenario = make_scenario(bindings=(60,), faults=[Fault(name, seconds=30)])
+    scenario = make_scenario(bindings=(60,), faults=[Fault(name, seconds=3600)])
     listed(scenario)
     scenario.settings["retry"] = {
         "attempts": 100,
-        "timeout_seconds": 30,
+        "timeout_seconds": 3600,
         "max_wait_seconds": 0.2,
         "max_total_seconds": 1.5,
     }
     started = time.monotonic()
     result = scenario.sync(expect=4)
-    assert (
-        time.monotonic() - started < 20
-    )  # far from the 30 s of one answer, also on a slow machine
+    assert time.monotonic() - started < 600  # far from the hour of one answer
     said = report_on(result, next(iter(scenario.world.services)))
     assert said["error"]["type"] in ("Unavailable", "Throttled")
     assert last_run(scenario)["status"] == "failed"
@@ -172,13 +170,13 @@ def test_waiting_for_a_place_of_our_own_is_not_the_api_s_slowness(
 ) -> None:
     """With many services and few places a request may wait for longer than it may take, and would be given up unsent."""
     scenario = make_scenario(bindings=(60,))
-    policy = config.Retry(max_total_seconds=1)
+    policy = config.Retry(max_total_seconds=5)
     client = Client(config.Account(**scenario.account | {"concurrency": 1}), policy, Stop())
     url = f"{client.origin}/v1/Services/{next(iter(scenario.world.services))}/Bindings"
     with closing(client), ThreadPoolExecutor(1) as thread:
         with client.throttle.slot(Stop()):
             waiting = thread.submit(client.fetch, url, Counters())
-            time.sleep(1.2)
+            time.sleep(5.2)
         assert waiting.result().status == 200
 
 

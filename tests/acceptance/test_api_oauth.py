@@ -46,7 +46,7 @@ def test_a_run_signs_in_by_one_token(by_app: MakeScenario) -> None:
 
 def test_a_token_is_renewed_before_it_ends(by_app: MakeScenario) -> None:
     """Tokens of a minute are allowed; a first load takes hours."""
-    scenario = by_app((300,), max_page_size=10, token_seconds=0.4, latency_ms=20)
+    scenario = by_app((300,), max_page_size=10, token_seconds=2, latency_ms=100)
     result = scenario.sync()
     scenario.assert_equal_to_world()
     assert scenario.simulator.tokens.granted > 1
@@ -123,7 +123,7 @@ def test_a_host_of_tokens_that_recovers_costs_a_retry(by_app: MakeScenario) -> N
 
 def test_what_is_said_of_a_life_need_not_be_true(by_app: MakeScenario) -> None:
     """Clocks differ, and apps are changed: a token that ends before its time costs a request."""
-    scenario = by_app((100,), max_page_size=10, token_seconds=0.2, latency_ms=30)
+    scenario = by_app((300,), max_page_size=10, token_seconds=2, latency_ms=100)
     scenario.simulator.tokens.said_seconds = 3600
     scenario.sync()
     scenario.assert_equal_to_world()

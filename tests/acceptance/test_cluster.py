@@ -126,7 +126,7 @@ def test_a_cluster_reads_what_threads_read(scenario: Scenario, cluster: Cluster)
 def test_a_worker_that_dies_costs_one_more_try(scenario: Scenario, cluster: Cluster) -> None:
     """A worker is evicted every day somewhere; its services must be read all the same, and whole."""
     doomed = cluster.add_worker()
-    scenario.settings["run"] = {"lease_seconds": 5}
+    scenario.settings["run"] = {"lease_seconds": 15}
     process = scenario.start("sync", "--json", "--on", cluster.address)
     wait_until(lambda: scenario.query("SELECT * FROM sync_leases"))
     cluster.add_worker()

@@ -14,7 +14,7 @@ import trustme
 
 from etl.simulator.replies import error
 from tests.acceptance.fault_proxy import answer_with, listening, stay_silent, tunnel_to
-from tests.acceptance.scenario import Result, Scenario, wait_until
+from tests.acceptance.scenario import Result, Scenario
 from tests.acceptance.test_api_wire import authority, serving_tls
 
 __all__ = ["authority"]
@@ -195,7 +195,7 @@ def test_a_hook_that_hangs_costs_five_seconds_in_all(
         scenario.settings["hooks"] = {"on_success": [f"{server.url}/{SECRET}"] * 2}
         began_at = time.monotonic()
         result = scenario.sync()
-        assert time.monotonic() - began_at < 30  # a busy machine adds to the five
+        assert time.monotonic() - began_at < 60  # a busy machine adds to the five
         assert server.connections == 4
     assert result.err.count("telemetry.undelivered") == 2
     assert_silent_about_it(result)
@@ -204,17 +204,20 @@ def test_a_hook_that_hangs_costs_five_seconds_in_all(
 def test_a_run_that_was_stopped_is_told(scenario: Scenario, receiver: Receiver) -> None:
     """A pod that is evicted at every run would otherwise never be heard of (exit 143)."""
     hook(scenario, receiver)
-    asked: list[object] = []
+    asked, ended = threading.Event(), threading.Event()
 
-    def hold(request: Any) -> None:
-        asked.append(request)
-        time.sleep(1)
+    def hold(_request: Any) -> None:
+        asked.set()
+        ended.wait(120)
 
     scenario.interceptor.watch = hold
     process = scenario.start("sync", "--json")
-    wait_until(lambda: asked)
+    assert asked.wait(120)
     process.terminate()
-    result = scenario.wait_for(process, expect=143)
+    try:
+        result = scenario.wait_for(process, expect=143)
+    finally:
+        ended.set()
     assert receiver.bodies == [result.json] * 2
     assert result.json["status"] == "interrupted"
 

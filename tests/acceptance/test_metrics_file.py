@@ -1,5 +1,6 @@
 """`--metrics-file`: the names that dashboards hold on to, whatever came of the run (docs/alerts.md; docs/promises.md §15)."""
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -11,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from etl.simulator.replies import Reply, error
 from tests.acceptance.interceptor import Request
-from tests.acceptance.scenario import Scenario, wait_until
+from tests.acceptance.scenario import Scenario
 
 MakeScenario = Callable[..., Scenario]
 Labels = tuple[tuple[str, str], ...]
@@ -155,10 +156,11 @@ def test_only_what_was_asked_for_is_told(make_scenario: MakeScenario, path: Path
 def test_a_configuration_that_is_wrong_is_told(scenario: Scenario, path: Path) -> None:
     """A fault in a file that was just rolled out stops every run; the figures must say so (exit 2)."""
     scenario.settings["retry"]["attempts"] = "many"
+    began_at = time.time()
     scenario.sync("--metrics-file", str(path), expect=2)
     told = Metrics(path)
     assert told.run("exit_code") == 2
-    assert told.run("timestamp_seconds") == pytest.approx(time.time(), abs=5)
+    assert began_at - 1 <= told.run("timestamp_seconds") <= time.time() + 1
     assert told.run("duration_seconds") >= 0
     assert told.services("active") == set()
 
@@ -188,19 +190,22 @@ def test_a_run_that_found_all_leased_is_told(make_scenario: MakeScenario, path: 
 
 def test_a_run_that_was_stopped_is_told(scenario: Scenario, path: Path) -> None:
     """A run that is cut off every time would never be seen if only its end wrote the file (exit 143)."""
-    asked: list[Request] = []
+    asked, ended = threading.Event(), threading.Event()
 
     def hold(request: Request) -> Reply | None:
         if request.is_listing:
-            asked.append(request)
-            time.sleep(1)
+            asked.set()
+            ended.wait(120)
         return None
 
     scenario.interceptor.watch = hold
     process = scenario.start("sync", "--metrics-file", str(path))
-    wait_until(lambda: asked)
+    assert asked.wait(120)
     process.terminate()
-    scenario.wait_for(process, expect=143)
+    try:
+        scenario.wait_for(process, expect=143)
+    finally:
+        ended.set()
     assert Metrics(path).run("exit_code") == 143
 
 
@@ -235,7 +240,7 @@ def test_a_warehouse_that_gives_no_figures_costs_no_more_than_seconds(
         conn.exec_driver_sql("LOCK TABLE held IN ACCESS EXCLUSIVE MODE")
         began_at = time.monotonic()
         result = scenario.sync("--metrics-file", str(path))
-        assert time.monotonic() - began_at < 30  # a busy machine adds to the five
+        assert time.monotonic() - began_at < 60  # a busy machine adds to the five
     assert "freshness.unread" in result.err
     told = Metrics(path)
     assert (told.run("exit_code"), told.service("up", scenario.services[0].sid)) == (0, 1)

@@ -306,7 +306,7 @@ def test_a_collector_in_trouble_costs_five_seconds_in_all(
             monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
         began_at = time.monotonic()
         result = scenario.sync()
-        assert time.monotonic() - began_at < 30  # a busy machine adds to the five
+        assert time.monotonic() - began_at < 60  # a busy machine adds to the five
     assert result.err.count("telemetry.undelivered") == 2
     assert all(line.startswith("{") for line in result.err.splitlines())
     scenario.assert_equal_to_world()

@@ -62,10 +62,10 @@ def watch_first_page(scenario: Scenario, awaited: str) -> Terminal:
 
     def keep_back(request: Request) -> None:
         if request.is_listing and request.page == 1:
-            terminal.shown.wait(timeout=30)
+            terminal.shown.wait(timeout=120)
 
     scenario.interceptor.watch = keep_back
-    scenario.settings["retry"]["timeout_seconds"] = 60
+    scenario.settings["retry"]["timeout_seconds"] = 300
     scenario.write_config()
     command = [
         sys.executable,

@@ -334,7 +334,7 @@ def test_parts_of_a_service_that_reject_the_same_row_do_not_fail(harness: ScanHa
             tries.append(1)
             conn.execute(sa.text("SELECT count(*) FROM rejected_bindings")).scalar()
             if len(tries) == 1:
-                both_have_looked.wait(20)
+                both_have_looked.wait(120)
             quarantine.record(conn, 1, SCOPE, rejects, day(1))
 
         try:

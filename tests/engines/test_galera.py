@@ -31,7 +31,7 @@ from tests.servers.galera import GaleraCluster, place_of, state_of, wait_until_s
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.templates import migrate, template_database
 
-pytestmark = [pytest.mark.slow, pytest.mark.several]
+pytestmark = pytest.mark.nightly
 
 OpenOn = Callable[..., Warehouse]
 ScenarioOn = Callable[..., Scenario]

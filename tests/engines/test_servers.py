@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.warehouse.tables import HEAD, VERSION_TABLE, metadata
 from etl.warehouse.views import COMMENTS
+from tests.acceptance.scenario import wait_until
 from tests.servers import mariadb
 from tests.servers.engines import connected
 from tests.servers.folder import Server
@@ -167,8 +167,4 @@ def test_a_killed_run_leaves_no_server_behind(engine_name: str, empty_url: str) 
         folder, port = run.stdout.readline().split()
         assert answers(int(port))
         os.kill(run.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and (answers(int(port)) or Path(folder).exists()):
-        time.sleep(0.05)
-    assert not answers(int(port))
-    assert not Path(folder).exists()
+    wait_until(lambda: not answers(int(port)) and not Path(folder).exists())

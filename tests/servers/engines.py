@@ -18,8 +18,8 @@ class Engine(NamedTuple):
     url_fixture: str  # gives the URL of a migrated warehouse; `empty_…`, of an empty database
     missing: Callable[[], str | None]
     version: Callable[[], str]
-    slow: bool = False  # its tests are marked so
-    several: bool = False  # as above
+    mark: str = ""  # when the contract is tested on it, if not always: "slow" or "nightly"
+    beyond: str = ""  # when whatever else is tested on every engine
 
 
 def missing_duckdb() -> str | None:
@@ -38,23 +38,24 @@ ENGINES = {
     "sqlite": Engine("sqlite_url", lambda: None, lambda: sqlite3.sqlite_version),
     "postgresql18": Engine("postgres18_url", postgres.missing, lambda: postgres.version(18)),
     "postgresql16": Engine(
-        "postgres16_url", postgres.missing, lambda: postgres.version(16), slow=True
+        "postgres16_url", postgres.missing, lambda: postgres.version(16), "slow", "nightly"
     ),
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
-    "galera": Engine("galera_url", galera.missing, mariadb.version, slow=True, several=True),
+    "galera": Engine("galera_url", galera.missing, mariadb.version, "nightly", "nightly"),
     "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
     "ducklake": Engine(
         "ducklake_url",
         missing_ducklake,
         lambda: metadata.version("duckdb-extension-ducklake"),
-        slow=True,
+        "slow",
+        "slow",
     ),
     "ducklake_postgres": Engine(
         "ducklake_postgres_url",
         lambda: missing_ducklake() or postgres.missing(),
         lambda: metadata.version("duckdb-extension-ducklake"),
-        slow=True,
-        several=True,
+        "slow",
+        "nightly",
     ),
 }
 

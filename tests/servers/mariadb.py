@@ -120,7 +120,7 @@ def shown(cursor: "Cursor", kind: str, name: str) -> str:
 class MariaDBServer:
     home: Path
     options: tuple[str, ...] = ()
-    patience: int = 30  # seconds that it may take to start
+    patience: int = 120  # seconds that it may take to start
 
     @property
     def port(self) -> int:

@@ -181,7 +181,7 @@ class PostgresServer:
         return True
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
-        for _ in range(500):
+        for _ in range(3000):
             if condition():
                 return
             time.sleep(0.02)

@@ -35,7 +35,7 @@ def kill_server(pid: int, home: Path, end: signal.Signals) -> None:
         return
     os.kill(pid, end)
     port = int((home / "port").read_text())
-    for _ in range(500):
+    for _ in range(6000):
         if not answers(port):
             return
         time.sleep(0.01)

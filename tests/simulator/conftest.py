@@ -65,7 +65,7 @@ def stand() -> Iterator[Any]:
             serving = stack.enter_context(ExitStack())
             url = serving.enter_context(simulator.serve())
             pair = (world.api_key, world.api_secret)
-            client = stack.enter_context(httpx.Client(base_url=url, auth=pair, timeout=10))
+            client = stack.enter_context(httpx.Client(base_url=url, auth=pair, timeout=60))
             return Stand(simulator, world, service, client, serving.close)
 
         yield start

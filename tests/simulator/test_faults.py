@@ -311,7 +311,7 @@ def test_slow(stand):
     """If this failed, a client's time limit could not be tested."""
     here = stand(faults=[Fault("slow", seconds=30)])
     with pytest.raises(httpx.ReadTimeout):
-        here.client.get(here.path, timeout=0.2)
+        here.client.get(here.path, timeout=httpx.Timeout(60, read=0.2))
 
 
 def test_slow_answers_at_last(stand):
@@ -322,7 +322,7 @@ def test_slow_answers_at_last(stand):
 def raw(here):
     """Open a plain connection and ask for a page."""
     address = urlsplit(str(here.client.base_url))
-    connection = socket.create_connection((address.hostname, address.port), timeout=10)
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
     authorization = here.client.build_request("GET", "/").headers
     request = next(
         here.client.auth.sync_auth_flow(httpx.Request("GET", "http://x", headers=authorization))
@@ -526,7 +526,7 @@ def test_stopping_does_not_wait_for_slow_answers(stand):
     """If this failed, a test with a slow answer would hang at its end."""
     here = stand(faults=[Fault("slow", seconds=600)])
     with pytest.raises(httpx.ReadTimeout):
-        here.client.get(here.path, timeout=0.2)
+        here.client.get(here.path, timeout=httpx.Timeout(60, read=0.2))
     here.stop()
     with pytest.raises(httpx.ConnectError):
         here.get()

@@ -38,7 +38,7 @@ def test_foreground_serves_until_a_signal(ending):
         url, key, secret = process.stdout.readline().split()
         assert len(httpx.get(f"{url}/v1/Services", auth=(key, secret)).json()["services"]) == 2
         process.send_signal(ending)
-        said, complained = process.communicate(timeout=20)
+        said, complained = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()
