@@ -104,7 +104,7 @@ CASES = {
             "mariadb",
             "into MariaDB",
             World(),
-            ("ours",),
+            ("floor-fetch", "ours", "sdk", "dlt"),
             (FIRST, REPEAT, CHANGED_RUN),
             store="mariadb",
         ),

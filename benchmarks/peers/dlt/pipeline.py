@@ -1,4 +1,4 @@
-"""dlt: its REST source with the JSON link paginator, merged on ``sid`` into PostgreSQL."""
+"""dlt: its REST source with the JSON link paginator, merged on ``sid`` into PostgreSQL or MariaDB."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import os
 from typing import Any
 
 import dlt
+from dlt import destinations
 from dlt.sources.rest_api import rest_api_source
 
 SERVICES = os.environ["BENCH_SERVICES"].split(",")
+DATABASE_URL = os.environ["BENCH_DATABASE_URL"]
+IS_POSTGRES = DATABASE_URL.startswith("postgresql")
+STRATEGY = "upsert" if IS_POSTGRES else "delete-insert"  # all that its SQLAlchemy destination has
 
 
 def describe_resource(service: str) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def make_source() -> Any:
             },
             "resource_defaults": {
                 "primary_key": "sid",
-                "write_disposition": {"disposition": "merge", "strategy": "upsert"},
+                "write_disposition": {"disposition": "merge", "strategy": STRATEGY},
                 "columns": {"message_types": {"data_type": "json"}},
                 "parallelized": True,
                 "endpoint": {
@@ -46,10 +50,13 @@ def main() -> None:
     pipeline = dlt.pipeline(
         pipeline_name="bindings",
         pipelines_dir=os.environ["BENCH_WORK_DIR"],
-        destination=dlt.destinations.postgres(os.environ["BENCH_DATABASE_URL"]),
+        destination=destinations.postgres(DATABASE_URL)
+        if IS_POSTGRES
+        else destinations.sqlalchemy(DATABASE_URL),
         dataset_name="bench",
     )
-    pipeline.run(make_source(), loader_file_format="csv")  # COPY: faster here than its default
+    # COPY: faster here than its default
+    pipeline.run(make_source(), loader_file_format="csv" if IS_POSTGRES else None)
 
 
 if __name__ == "__main__":

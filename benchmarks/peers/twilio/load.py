@@ -8,8 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import JSON, Column, DateTime, Engine, MetaData, Table, Text, create_engine
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    JSON,
+    Column,
+    DateTime,
+    Engine,
+    Insert,
+    MetaData,
+    String,
+    Table,
+    Text,
+    create_engine,
+)
+from sqlalchemy.dialects import mysql, postgresql
 from twilio.rest import Client
 
 BATCH = 2_000
@@ -19,7 +30,7 @@ PAGE_SIZE = int(os.environ["BENCH_PAGE_SIZE"])
 bindings = Table(
     "bindings",
     MetaData(),
-    Column("sid", Text, primary_key=True),
+    Column("sid", String(34), primary_key=True),
     Column("account_sid", Text),
     Column("chat_service_sid", Text),
     Column("credential_sid", Text),
@@ -40,10 +51,19 @@ def read_batches(client: Client, service: str) -> Iterator[list[dict[str, Any]]]
         yield [{name: getattr(row, name) for name in COLUMNS} for row in batch]
 
 
-def load(client: Client, engine: Engine, service: str) -> None:
-    statement = insert(bindings)
+def build_upsert(dialect: str) -> Insert:
+    if dialect == "mysql":
+        into_mariadb = mysql.insert(bindings)
+        return into_mariadb.on_duplicate_key_update(
+            {name: into_mariadb.inserted[name] for name in COLUMNS[1:]}
+        )
+    statement = postgresql.insert(bindings)
     changes = {name: statement.excluded[name] for name in COLUMNS[1:]}
-    upsert = statement.on_conflict_do_update(index_elements=["sid"], set_=changes)
+    return statement.on_conflict_do_update(index_elements=["sid"], set_=changes)
+
+
+def load(client: Client, engine: Engine, service: str) -> None:
+    upsert = build_upsert(engine.dialect.name)
     with engine.begin() as connection:
         for batch in read_batches(client, service):
             connection.execute(upsert, batch)
