@@ -33,13 +33,13 @@ class Costs:
     start: float = 0.45
     page: float = 0.000_6
     """CPU for a page of a repeat."""
-    service: float = 0.008
+    service: float = 0.0044
     """CPU for what a service costs besides its pages."""
     transaction: float = 0.000_7
     """The warehouse's own, on one of its cores."""
     transactions: int = 3
     """A service's, besides one for each further batch."""
-    rows_a_batch: int = 5_000
+    rows_a_batch: int = 2_500
     warehouse_cores: int = 8
 
 

@@ -3,9 +3,9 @@
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+import msgspec
 import tenacity
 
 from etl.config import Retry
@@ -32,8 +32,7 @@ def _nothing_requested(_error: BaseException) -> float | None:
     return None
 
 
-@dataclass(frozen=True)
-class Retries:
+class Retries(msgspec.Struct, frozen=True):
     """What is tried again, and when; built once per client and per warehouse."""
 
     policy: Retry

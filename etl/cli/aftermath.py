@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 import structlog
 
 from etl.cli import render
@@ -53,8 +53,7 @@ def metrics_option() -> Callable[[F], F]:
     )
 
 
-@dataclass(frozen=True)
-class _Ended:
+class _Ended(msgspec.Struct, frozen=True):
     """A run that is over, and until when others can be told of it."""
 
     document: dict[str, Any]

@@ -1,9 +1,9 @@
 """`check`: everything that a run needs, looked at before it is needed."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import click
+from msgspec.structs import asdict
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option

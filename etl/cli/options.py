@@ -3,12 +3,12 @@
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+import msgspec
 
 if TYPE_CHECKING:
     from etl.config import Settings
@@ -20,8 +20,7 @@ _LONGEST_GROUP = 128
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-@dataclass
-class Common:
+class Common(msgspec.Struct):
     """What the global options say, and what was asked for."""
 
     config: Path | None = None
@@ -30,7 +29,7 @@ class Common:
     """None: `info`, but `warning` on a terminal, where the result says what was done."""
     command: str = ""
     """Such as `rejects list`; empty as long as it is not known."""
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    started_at: datetime = msgspec.field(default_factory=lambda: datetime.now(UTC))
     failed_run: dict[str, Any] | None = None
     """The object of a run that could not begin, as hooks got it: `--json` prints the same."""
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec.structs import asdict
+
 from etl.cli.screen import Part, Styled, Table
 from etl.domain.counters import Counters
 from etl.domain.scope import WHOLE_SERVICE
@@ -41,7 +43,7 @@ def failed_run(
         "finished_at": as_zulu(datetime.now(UTC)),
         "dry_run": dry_run,
         "run_group": run_group,
-        "totals": vars(Counters()),
+        "totals": asdict(Counters()),
         "services": [],
         "error": describe(error),
     }

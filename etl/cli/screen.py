@@ -8,10 +8,11 @@ fit are left out.
 import re
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from io import StringIO
 from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+import msgspec
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,8 +35,7 @@ class Styled(NamedTuple):
     style: str
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Rows under headers, and what may be done to make them fit."""
 
     headers: Sequence[str]
@@ -44,7 +44,7 @@ class Table:
     """Columns of sentences, which are broken into lines."""
     optional: Sequence[str] = ()
     """Columns that may be left out, the first one first."""
-    defaults: dict[str, object] = field(default_factory=dict)
+    defaults: dict[str, object] = msgspec.field(default_factory=dict)
     """By column, a value that says nothing if every row has it; nor does 0 or an empty cell."""
 
 

@@ -1,8 +1,7 @@
 """`services` and `retire`: what there is to read, and what is to be read no more."""
 
-from dataclasses import asdict
-
 import click
+from msgspec.structs import asdict
 
 from etl.cli import render
 from etl.cli.options import Command, Common, json_option, service_option

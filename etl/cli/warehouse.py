@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
+from msgspec.structs import asdict
 
 from etl.cli import render
 from etl.cli.options import (
@@ -100,7 +101,7 @@ def purge(
     from etl.warehouse.purging import Cutoffs
 
     cutoffs = Cutoffs(deleted_before, versions_before, runs_before)
-    asked_for = {name: moment for name, moment in vars(cutoffs).items() if moment}
+    asked_for = {name: moment for name, moment in asdict(cutoffs).items() if moment}
     if not asked_for:
         raise click.UsageError("give --deleted-before, --versions-before or --runs-before")
     counted = _in_warehouse(

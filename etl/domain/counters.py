@@ -1,11 +1,12 @@
 """What a scan or a run has done, in numbers."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+
+import msgspec
+from msgspec.structs import asdict
 
 
-@dataclass
-class Counters:
+class Counters(msgspec.Struct):
     """The counters of a scan or a run; the names are those of the ledger's columns.
 
     Pages, requests, retries and fetched tell what this run has read. The others tell what it
@@ -22,6 +23,11 @@ class Counters:
     deleted: int = 0
     restored: int = 0
     rejected: int = 0
+
+    def assign(self, other: "Counters") -> None:
+        """Take the other's figures over."""
+        for name, value in asdict(other).items():
+            setattr(self, name, value)
 
     def add(self, other: "Counters") -> None:
         """Add the other's figures, counter by counter."""

@@ -2,12 +2,12 @@
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
 
-@dataclass(frozen=True)
-class Guard:
+
+class Guard(msgspec.Struct, frozen=True):
     """The limits beyond which a scan's deletes are refused."""
 
     max_fraction: float
@@ -29,8 +29,7 @@ class Absence(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What follows from the answers: which absent SIDs stay, and whether any may go."""
 
     keep: frozenset[str]
@@ -38,8 +37,7 @@ class Verdict:
     refused: bool = False
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """Absent SIDs to ask for, and how many absent ones they stand for."""
 
     sids: tuple[str, ...]

@@ -10,9 +10,10 @@ import hmac
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
+
+import msgspec
 
 from etl.domain.binding import Row
 from etl.domain.message_types import KNOWN_MESSAGE_TYPES
@@ -62,8 +63,7 @@ def looks_hashed(value: str) -> bool:
     return _is_digest(value) is not None
 
 
-@dataclass(frozen=True)
-class Hiding:
+class Hiding(msgspec.Struct, frozen=True, dict=True):
     """How identity and endpoint are treated, and whatever else holds them."""
 
     identity: Treatment = "keep"

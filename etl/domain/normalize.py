@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from typing import Any, cast
 
 import msgspec
@@ -75,8 +74,7 @@ _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode = msgspec.json.decode
 
 
-@dataclass(frozen=True)
-class NormalizationRules:
+class NormalizationRules(msgspec.Struct, frozen=True):
     """Everything besides the bytes themselves that decides what a row becomes."""
 
     account: str
@@ -92,7 +90,7 @@ class NormalizationRules:
         parts = [
             RULES_VERSION,
             *([_HIDING_VERSION] if self.hiding.fields else []),
-            *(getattr(self, field.name) for field in fields(self) if field.name != "key"),
+            *(getattr(self, name) for name in self.__struct_fields__ if name != "key"),
         ]
         return hashlib.sha256(repr(parts).encode() + hashlib.sha256(self.key).digest()).digest()
 

@@ -7,10 +7,12 @@ dropped, what was hashed can be dropped, and nothing else can be made of what is
 import hmac
 from collections import Counter
 from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from etl.domain.binding import Row
 from etl.domain.hiding import Hiding, Treatment, looks_hashed
@@ -27,8 +29,7 @@ def check_of(key: bytes) -> str:
     return hmac.digest(key, _CHECKED, "sha256").hex()
 
 
-@dataclass(frozen=True)
-class PrivacyRules:
+class PrivacyRules(msgspec.Struct, frozen=True):
     """How rows are written, as far as they name people."""
 
     identity: Treatment = "keep"
@@ -55,8 +56,7 @@ class Fate(Enum):
     LOST = "only the API knows what the new form is made of"
 
 
-@dataclass(frozen=True)
-class RulesChange:
+class RulesChange(msgspec.Struct, frozen=True):
     """The rules that stored rows were written by, and those they are to follow."""
 
     before: PrivacyRules

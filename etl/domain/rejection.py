@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from etl.errors import RowsRejected
 
@@ -10,14 +11,13 @@ from etl.errors import RowsRejected
 _FEW = 10
 
 
-@dataclass(frozen=True)
-class Rejections:
+class Rejections(msgspec.Struct, frozen=True):
     """What became of the rows of a scan so far."""
 
     taken: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = msgspec.field(default_factory=dict)
     """How many were rejected, by reason."""
-    active: Mapping[str, int] = field(default_factory=dict)
+    active: Mapping[str, int] = msgspec.field(default_factory=dict)
     """How many of those are active in the warehouse."""
 
     def plus(self, taken: int, reasons: Iterable[str], active: Iterable[str]) -> "Rejections":

@@ -4,9 +4,11 @@ Everything that decides about deletes reads it from here.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import quote
+
+import msgspec
+from msgspec.structs import replace
 
 # The types that `partition_by_type` reads, one chain each (docs/api.md §1.3).
 KNOWN_TYPES = ("apn", "fcm", "gcm", "twilsock")
@@ -14,8 +16,7 @@ KNOWN_TYPES = ("apn", "fcm", "gcm", "twilsock")
 WHOLE_SERVICE = "service"
 
 
-@dataclass(frozen=True)
-class Scope:
+class Scope(msgspec.Struct, frozen=True):
     """One service, or the part of it that binding types, identities or dates narrow it to.
 
     Dates are a span of `date_updated`, in UTC.

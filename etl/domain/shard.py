@@ -6,12 +6,12 @@ than it may have requests in flight.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from heapq import heapify, heapreplace
 
+import msgspec
 
-@dataclass(frozen=True)
-class Shard:
+
+class Shard(msgspec.Struct, frozen=True):
     """Process `index` of `count` that share the work."""
 
     index: int
@@ -21,8 +21,7 @@ class Shard:
         return f"{self.index}/{self.count}"
 
 
-@dataclass(frozen=True)
-class Spread:
+class Spread(msgspec.Struct, frozen=True):
     """How one account is spread over shards: the same on every host and in every year."""
 
     key: str

@@ -1,7 +1,6 @@
 """One export: what changed is read in one snapshot and becomes a folder of files."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from itertools import count
@@ -25,8 +24,7 @@ log = structlog.get_logger()
 _ROWS_A_FILE = 1_000_000
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What is to be exported, and where to."""
 
     out: Path

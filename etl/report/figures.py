@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -44,8 +43,7 @@ _shared_endpoints = sa.table(
 Counts = dict[str, int]
 
 
-@dataclass(frozen=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """One service, how fresh it is and what it holds."""
 
     account: str
@@ -88,8 +86,7 @@ class SharedEndpoint(NamedTuple):
     services: int
 
 
-@dataclass(frozen=True)
-class Shared:
+class Shared(msgspec.Struct, frozen=True):
     """Endpoints of several identities: how many there are, and the worst of them."""
 
     endpoints: int = 0
@@ -97,8 +94,7 @@ class Shared:
     worst: Sequence[SharedEndpoint] = ()
 
 
-@dataclass(frozen=True)
-class Figures:
+class Figures(msgspec.Struct, frozen=True):
     """Everything the page shows."""
 
     now: datetime

@@ -2,9 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 from markupsafe import Markup
 
 from etl.domain.drift import to_label
@@ -47,8 +47,7 @@ _NO_CHART = Markup()
 Line = Sequence[str]
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(msgspec.Struct, frozen=True):
     """Cells as text; those from `numbers_from` on are numbers."""
 
     headers: Line
@@ -56,14 +55,13 @@ class Table:
     numbers_from: int = 1
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(msgspec.Struct, frozen=True):
     """One card."""
 
     topic: str
     finding: str
     chart: Markup = _NO_CHART
-    legend: Mapping[str, str] = field(default_factory=dict)
+    legend: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Colour → what has it."""
     note: str = ""
     table: Table = Table((), ())

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
 import sqlalchemy as sa
 import structlog
 
@@ -42,8 +42,7 @@ _Found = dict[str, dict[str, Service]]
 """The services of the accounts that were asked for theirs, by the account's name."""
 
 
-@dataclass(frozen=True)
-class _Shared:
+class _Shared(msgspec.Struct, frozen=True):
     """What all accounts of a run share."""
 
     context: Context
@@ -52,17 +51,16 @@ class _Shared:
     readers: Mapping[str, str]
     """The accounts that services belong to, by SID."""
     claims: Claims
-    discovered: set[str] = field(default_factory=set)
+    discovered: set[str] = msgspec.field(default_factory=set)
     """The accounts whose services were listed in this run."""
 
 
-@dataclass
-class _Work:
+class _Work(msgspec.Struct):
     """What is to be done about one account's services."""
 
     client: Client
     scopes: list[Scope]
-    departures: list[Departure] = field(default_factory=list)
+    departures: list[Departure] = msgspec.field(default_factory=list)
 
 
 def scan_accounts(

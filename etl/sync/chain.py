@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from etl.domain.chains import (
     ChainStart,
@@ -20,8 +21,7 @@ from etl.sync.steps import StoredChain
 from etl.twilio.paging import FetchedPage
 
 
-@dataclass(eq=False)
-class Chain:
+class Chain(msgspec.Struct, eq=False):
     """Where it began, how far it has got, and whom it met. Its own thread writes, others read."""
 
     number: int
@@ -33,14 +33,14 @@ class Chain:
     """Rows that it has read, before an interruption too."""
     stored: ChainStart | None = None
     """Where an interrupted reading began it; None when this one does."""
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = msgspec.field(default_factory=Counters)
     first_rows: Sequence[bytes] = ()
     """Rows of its first page, if this reading has read it."""
     first_keys: Sequence[str] = ()
-    opened: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = msgspec.field(default_factory=threading.Event)
     """Set when it is known how it began and that its link is good, or when it is not."""
-    sample: LinkSample = field(default_factory=LinkSample)
-    pages: set[int] = field(default_factory=set)
+    sample: LinkSample = msgspec.field(default_factory=LinkSample)
+    pages: set[int] = msgspec.field(default_factory=set)
     saw_a_page_again: bool = False
     met: "Chain | None" = None
     met_after: int = 0
@@ -156,8 +156,7 @@ class Chain:
         return None
 
 
-@dataclass
-class _Approach:
+class _Approach(msgspec.Struct):
     """Pages in which another chain's first row was found."""
 
     target: Chain

@@ -18,6 +18,7 @@ from typing import Any
 
 import distributed
 from distributed.comm.core import CommClosedError
+from msgspec.structs import asdict
 
 from etl.config import Account
 from etl.domain.counters import Counters
@@ -111,7 +112,8 @@ class DaskWorkers:
     ) -> None:
         try:
             for outcome in task.result():
-                vars(planned[outcome.scope]).update(vars(outcome))
+                for name, value in asdict(outcome).items():
+                    setattr(planned[outcome.scope], name, value)
         except (distributed.KilledWorker, CommClosedError, CancelledError, OSError) as lost:
             for outcome in planned.values():
                 outcome.fail(_told(lost, stop))

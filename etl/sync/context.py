@@ -1,8 +1,9 @@
 """What all scans of a run share."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+
+import msgspec
 
 from etl.config import Settings
 from etl.domain.normalize import NormalizationRules
@@ -20,8 +21,7 @@ from etl.warehouse.leases import Holder
 LOCAL = "local"
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """What was asked for on the command line."""
 
     mode: str = "sync"
@@ -53,8 +53,7 @@ class Request:
         )
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(msgspec.Struct, frozen=True, dict=True):
     """What all scans of a run share."""
 
     settings: Settings

@@ -5,8 +5,9 @@ See docs/promises.md §3.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from etl.config import Deletes
 from etl.domain.guard import Absence, Guard, Sample, judge, weigh
@@ -91,8 +92,7 @@ class DeleteBarrier:
         return ready
 
 
-@dataclass(frozen=True)
-class DeletePolicy:
+class DeletePolicy(msgspec.Struct, frozen=True):
     """What the configuration and the command line say of deletes."""
 
     rules: Deletes

@@ -5,10 +5,11 @@ take out (one transaction per service: lease, guard, deletes, ledger)
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 
+import msgspec
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import replace
 
 from etl import errors
 from etl.domain.counters import Counters
@@ -41,8 +42,7 @@ UNPROVEN = (
 )
 
 
-@dataclass(frozen=True)
-class Departure:
+class Departure(msgspec.Struct, frozen=True):
     """A service whose rows are to be taken out."""
 
     scope: Scope
@@ -137,7 +137,7 @@ def _work(context: Context, departure: Departure) -> Callable[[sa.Connection], N
             counted.deleted = _delete(conn, context, departure, order)
         else:
             services.record_held(conn, scope.chat_service_sid, active)
-        vars(departure.outcome.counters).update(vars(counted))
+        departure.outcome.counters.assign(counted)
         session.finish(conn, _ending(departure.outcome, counted), now)
 
     return work

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+
+import msgspec
 
 from etl.domain.counters import Counters
 from etl.domain.guard import Absence
@@ -20,8 +21,7 @@ Answer = tuple[Absence, bytes]
 """Whether something exists, and its raw row if it does."""
 
 
-@dataclass(frozen=True)
-class BindingLookup:
+class BindingLookup(msgspec.Struct, frozen=True):
     """Asks the API for bindings of one scope."""
 
     client: Client

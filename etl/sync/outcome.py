@@ -1,9 +1,11 @@
 """What came of a run, and what that means to the caller (docs/commands.md)."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
+
+import msgspec
+from msgspec.structs import asdict
 
 from etl import errors
 from etl.domain.counters import Counters, sum_up
@@ -11,22 +13,21 @@ from etl.domain.scope import Scope
 from etl.domain.status import DONE, RunStatus, ScanStatus
 
 
-@dataclass
-class ScanOutcome:
+class ScanOutcome(msgspec.Struct):
     """What came of one scan."""
 
     scope: Scope
     status: ScanStatus = ScanStatus.INTERRUPTED
     complete: bool = False
     resumed: bool = False
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = msgspec.field(default_factory=Counters)
     error: Exception | None = None
     note: str | None = None
     """Why deletes were withheld, though nothing went wrong."""
     ended: bool = False
     expected: int | None = None
     """Rows to be read, by the last complete reading; None when there was none of late."""
-    changed_fields: Mapping[str, int] = field(default_factory=dict)
+    changed_fields: Mapping[str, int] = msgspec.field(default_factory=dict)
     """In how many of the updated rows each content column differed."""
 
     def fail(self, error: Exception) -> None:
@@ -49,8 +50,7 @@ class ScanOutcome:
         }
 
 
-@dataclass(frozen=True)
-class RunOutcome:
+class RunOutcome(msgspec.Struct, frozen=True):
     """What came of a run."""
 
     run_id: int | None
@@ -61,7 +61,7 @@ class RunOutcome:
     scans: Sequence[ScanOutcome]
     stopped_exit_code: int | None = None
     stopped: bool = False
-    discovery: Counters = field(default_factory=Counters)
+    discovery: Counters = msgspec.field(default_factory=Counters)
     """What it took to find out which services there are."""
     run_group: str | None = None
 

@@ -1,7 +1,9 @@
 """What a run needs, tried one by one, so that all that is missing is known at once."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from etl import config, errors
 from etl.config import Settings
@@ -19,8 +21,7 @@ from etl.warehouse.obstacles import require_fit
 from etl.warehouse.privileges import missing_privileges
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One thing that was tried."""
 
     subject: str

@@ -12,6 +12,7 @@ from typing import ClassVar, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from etl import errors
 from etl.domain.binding import HashedRow
@@ -131,7 +132,7 @@ class PreviewSink:
             self._counted.deleted = self._absent - kept
         alive, _ = self._normalizer.hash_rows(list(decision.alive))
         rejected = self._count(alive.values()).rejected
-        counted = Counters(**vars(counters))
+        counted = replace(counters)
         counted.add(self._counted)
         counted.rejected = counters.rejected + rejected
         return Published(counted, self._changed_fields)

@@ -5,12 +5,13 @@ open ─► ask (no transaction: the API, by SID) ─► publish (one transactio
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import asdict, replace
 
 from etl import errors
 from etl.config import Settings
@@ -48,8 +49,7 @@ _ASKED_AT_ONCE = 200
 _UNANSWERED = (Absence.UNKNOWN, Absence.WORDLESS)
 
 
-@dataclass(frozen=True)
-class RejectResult:
+class RejectResult(msgspec.Struct, frozen=True):
     """What became of one open reject."""
 
     id: int
@@ -58,11 +58,10 @@ class RejectResult:
     reason: str | None = None
 
 
-@dataclass
 class Retried(ScanOutcome):
     """What came of the open rejects of one service."""
 
-    results: list[RejectResult] = field(default_factory=list)
+    results: list[RejectResult] = msgspec.field(default_factory=list)
 
     @property
     def unanswered(self) -> bool:
@@ -71,7 +70,10 @@ class Retried(ScanOutcome):
 
     def as_json(self) -> dict[str, Any]:
         """Return the object of one service for `--json`, and each of its rejects."""
-        return {**super().as_json(), "rejects": [asdict(result) for result in self.results]}
+        return {
+            **super().as_json(),
+            "rejects": [asdict(result) for result in self.results],
+        }
 
 
 def retry(
@@ -154,7 +156,7 @@ class _RejectRetry:
             self._retried.status = ScanStatus.PUBLISHED
             self._retried.counters, self._retried.results = published.counters, published.results
             self._retried.changed_fields = published.changed_fields
-            self._log.info("rejects.retried", **vars(published.counters))
+            self._log.info("rejects.retried", **asdict(published.counters))
 
     def _read_open(self, conn: sa.Connection, _now: datetime) -> list[Line]:
         lines = quarantine.read_open(conn, [self._scope.chat_service_sid])

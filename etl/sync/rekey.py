@@ -7,12 +7,13 @@ that a re-keying that was broken off goes on there.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import asdict, replace
 
 from etl import errors
 from etl.config import Settings
@@ -35,14 +36,13 @@ log = structlog.get_logger()
 MODE = "rekey"
 
 
-@dataclass
-class Rekeyed:
+class Rekeyed(msgspec.Struct):
     """What became of the stored rows, or would become of them."""
 
     change: RulesChange
     dry_run: bool
     run_id: int | None = None
-    tables: Mapping[str, Tally] = field(
+    tables: Mapping[str, Tally] = msgspec.field(
         default_factory=lambda: {table: Tally() for table in TABLES}
     )
 
@@ -62,7 +62,7 @@ class Rekeyed:
             "from": {name: before.treats(name) for name in FIELDS},
             "to": {name: after.treats(name) for name in FIELDS},
             "key_changed": self.change.is_of_key,
-            "tables": {name: vars(tally) for name, tally in self.tables.items()},
+            "tables": {name: asdict(tally) for name, tally in self.tables.items()},
             "notes": self.notes,
         }
 
@@ -173,7 +173,7 @@ class _Rekeying:
             return False
         table, step = done
         self._outcome.tables[table].add(step.tally)
-        log.debug("portion.rewritten", table=table, **vars(step.tally))
+        log.debug("portion.rewritten", table=table, **asdict(step.tally))
         return step.position is not None
 
     def _rewrite(self, conn: sa.Connection) -> tuple[str, Step] | None:

@@ -4,11 +4,12 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import astuple, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
 import distributed
+import msgspec
+from msgspec.structs import astuple, replace
 
 from etl.config import Account, Settings, load_portable
 from etl.domain.scope import Scope
@@ -29,9 +30,8 @@ _SECONDS_BETWEEN_WORDS = 0.5
 _LOOK_SECONDS = 0.5
 
 
-@dataclass(frozen=True, repr=False)
-class Job:
-    """One service to scan. It has no repr: Dask writes that of arguments into its logs."""
+class Job(msgspec.Struct, frozen=True):
+    """One service to scan."""
 
     run: str
     configuration: Mapping[str, Any]
@@ -42,6 +42,10 @@ class Job:
     """Of the account, for all workers together."""
     parts: Sequence[tuple[Scope, int | None]]
     """Each with the rows that it had when it was last read completely."""
+
+    def __repr__(self) -> str:
+        """Return nothing of what it holds: Dask writes the repr of arguments into its logs."""
+        return f"<{type(self).__name__}>"
 
 
 def topic(run: str) -> str:
@@ -155,14 +159,13 @@ def _account(settings: Settings, job: Job) -> Account:
     return account.model_copy(update={"concurrency": job.concurrency})
 
 
-@dataclass
-class _Runs:
+class _Runs(msgspec.Struct):
     """The runs that this process works for: opened by their first service, closed at their end."""
 
-    open: dict[str, _Here] = field(default_factory=dict)
-    busy: dict[str, int] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    open: dict[str, _Here] = msgspec.field(default_factory=dict)
+    busy: dict[str, int] = msgspec.field(default_factory=dict)
+    over: set[str] = msgspec.field(default_factory=set)
+    lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     @contextmanager
     def joined(self, job: Job) -> Iterator[_Here]:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import asdict
 
 from etl import config, errors
 from etl.config import Settings
@@ -205,7 +206,7 @@ def finish_run(warehouse: Warehouse, outcome: RunOutcome) -> None:
         run_id=outcome.run_id,
         status=outcome.status,
         exit_code=outcome.exit_code,
-        **vars(outcome.totals),
+        **asdict(outcome.totals),
     )
 
 

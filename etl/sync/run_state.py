@@ -1,8 +1,9 @@
 """The scans of a run as they come up, for whoever looks at it from outside while it goes on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
+
+from msgspec.structs import replace
 
 from etl.domain.counters import Counters, sum_up
 from etl.domain.status import ScanStatus

@@ -11,10 +11,10 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import structlog
+from msgspec.structs import asdict, replace
 
 from etl import errors
 from etl.domain.chains import Cut
@@ -204,12 +204,12 @@ class Scan:
     def _note_published(self, decision: DeleteDecision, published: Published) -> None:
         outcome = self._outcome
         counted, outcome.changed_fields = published
-        vars(outcome.counters).update(vars(counted))
+        outcome.counters.assign(counted)
         outcome.status = ScanStatus.PUBLISHED if self._sink.writes else ScanStatus.PLANNED
         if decision.refused:
             outcome.status = ScanStatus.REFUSED
             outcome.error = errors.DeletesRefused(decision.refused)
-        self._log.info(f"scan.{outcome.status}", complete=outcome.complete, **vars(counted))
+        self._log.info(f"scan.{outcome.status}", complete=outcome.complete, **asdict(counted))
 
     @contextmanager
     def _failures_noted(self) -> Iterator[None]:

@@ -13,11 +13,11 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Self
 
 import structlog
+from msgspec.structs import replace
 
 from etl import errors
 from etl.domain.chains import MOST_LINKS, ChainStart, Cut, PageLink, spread
@@ -266,7 +266,7 @@ class SideBySide:
         """Chains count apart: two threads that add to one figure at once may lose a count."""
         counted = sum_up([self._counted_before, *(chain.counters for chain in self._chains)])
         counted.rejected = self._source.counters.rejected
-        vars(self._source.counters).update(vars(counted))
+        self._source.counters.assign(counted)
 
     # In the threads of the chains.
 

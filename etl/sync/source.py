@@ -1,7 +1,8 @@
 """Where a scan's rows come from: the listing of one scope, followed page by page at the API."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from etl import errors
 from etl.domain.counters import Counters
@@ -23,8 +24,7 @@ class StaleLink(errors.PageTokenRefused):
     """A stored link is no longer good."""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """The listing of one scope."""
 
     client: Client

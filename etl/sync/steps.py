@@ -1,8 +1,9 @@
 """What each step of a scan hands to the next one: frozen values, in the order of the steps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
 
 from etl.domain.chains import ChainStart, PageLink
 from etl.domain.rejection import Rejections
@@ -55,8 +56,7 @@ class Kept(NamedTuple):
         )
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """What is known once the last page is read."""
 
     complete: bool
@@ -78,8 +78,7 @@ class Absences(NamedTuple):
     """Active rows of the whole service, whatever part of it was read."""
 
 
-@dataclass(frozen=True)
-class DeleteDecision:
+class DeleteDecision(msgspec.Struct, frozen=True):
     """What is to be done about the absent bindings of a scan."""
 
     deletes: bool = False
@@ -87,7 +86,11 @@ class DeleteDecision:
     refused: str | None = None
     note: str | None = None
     """Why absent bindings stay, though nothing was refused."""
-    alive: tuple[bytes, ...] = field(default=(), repr=False)
+    alive: tuple[bytes, ...] = ()
     """Raw rows that the listing missed and the API returned when asked."""
     unknown: tuple[str, ...] = ()
     """SIDs that the API said nothing of; they are left for the next run."""
+
+    def __repr__(self) -> str:
+        """Return how many rows there are, and no row: they name people."""
+        return f"{type(self).__name__}(deletes={self.deletes}, alive={len(self.alive)} rows)"

@@ -6,12 +6,12 @@ next run or thrown away.
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import ClassVar, TypeVar
 
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import replace
 
 from etl import errors
 from etl.domain.binding import HashedRow, Reject

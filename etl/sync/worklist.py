@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from etl import errors
@@ -27,8 +27,7 @@ from etl.warehouse.overview import read_freshness
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One service to be read."""
 
     account: str
@@ -38,8 +37,7 @@ class Item:
     last_complete_at: datetime | None = None
 
 
-@dataclass(frozen=True)
-class WorkList:
+class WorkList(msgspec.Struct, frozen=True):
     """The services, biggest first, and the accounts whose list could not be read."""
 
     items: list[Item]

@@ -4,10 +4,11 @@ import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 _CHANGES = ("inserted", "updated", "unchanged", "deleted", "restored", "rejected")
 
@@ -16,8 +17,7 @@ Document = Mapping[str, Any]
 """The object of a run, as `--json` prints it."""
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(msgspec.Struct, frozen=True):
     """One gauge and its values, by labels."""
 
     name: str

@@ -7,11 +7,11 @@ put together again: tokens hold `.`, `:`, `_` and `=`, and rebuilding has broken
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 import httpx
+import msgspec
 import structlog
 
 from etl import errors
@@ -30,8 +30,7 @@ _MOST_PAGES_WITHOUT_NEWS = 1_000
 _CONVERSATIONS_HOST = re.compile(r"conversations(\.[a-z0-9-]+){0,2}\.twilio\.com")
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(msgspec.Struct, frozen=True):
     """What is listed: a path below the origin, the key of its rows, and filters."""
 
     path: str

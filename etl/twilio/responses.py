@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
@@ -13,8 +12,7 @@ import msgspec
 from etl import errors
 
 
-@dataclass(frozen=True)
-class ApiResponse:
+class ApiResponse(msgspec.Struct, frozen=True):
     """What came back for one request, its body read and unpacked."""
 
     status: int

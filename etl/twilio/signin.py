@@ -4,7 +4,6 @@ import re
 import threading
 import time
 from base64 import b64encode
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Protocol
@@ -64,8 +63,7 @@ class Basic:
         return False
 
 
-@dataclass
-class _Token:
+class _Token(msgspec.Struct):
     header: str
     good_until: float
     """By the monotonic clock; from then on the next one is asked for."""

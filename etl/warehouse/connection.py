@@ -3,13 +3,13 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
+from msgspec.structs import replace
 
 from etl import config, errors
 from etl.retrying import FailedTry, Retries

@@ -6,11 +6,11 @@ therefore begins at the first run that may have had something in hand (docs/expo
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.domain.status import RunStatus
@@ -33,8 +33,7 @@ _AT_ONCE = 10_000
 _LONGEST_IN_HAND = timedelta(days=1)
 
 
-@dataclass(frozen=True)
-class Since:
+class Since(msgspec.Struct, frozen=True):
     """From where on changes are wanted: a run, a moment, or, with neither, the beginning."""
 
     run_id: int | None = None

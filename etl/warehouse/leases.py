@@ -7,12 +7,13 @@ leases by not renewing them.
 
 import functools
 import uuid
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from string import hexdigits
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from etl.domain.scope import WHOLE_SERVICE, Scope, overlap
 from etl.errors import LeaseHeld, LeaseLost
@@ -33,8 +34,7 @@ _HOLDER = sa.select(sync_leases.c.owner).where(_OWN)
 _PASS = sa.update(sync_gates).where(_GATE).values(passed=sync_gates.c.passed + 1)
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """What holds leases: a process that works for a run, or one of its scans."""
 
     owner: str
@@ -53,8 +53,7 @@ def new_token() -> str:
     return uuid.uuid4().hex[:16]
 
 
-@dataclass(frozen=True)
-class Lapsed:
+class Lapsed(msgspec.Struct, frozen=True):
     """A lease that its holder let expire: that run was killed, or lost the warehouse."""
 
     run_id: int

@@ -1,11 +1,12 @@
 """What was done when: `sync_runs`, `sync_scans`, and where an unfinished scan can go on."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
+from msgspec.structs import asdict, replace
 
 from etl.domain.chains import MOST_LINKS
 from etl.domain.counters import COUNTER_NAMES, Counters
@@ -31,8 +32,7 @@ _STAGES = sa.select(scan_progress.c.stage_id, scan_progress.c.scope).where(
 )
 
 
-@dataclass(frozen=True)
-class Beginning:
+class Beginning(msgspec.Struct, frozen=True):
     """How a run began."""
 
     mode: str
@@ -42,8 +42,7 @@ class Beginning:
     shard: str | None = None
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(msgspec.Struct, frozen=True):
     """How a run or a scan ended."""
 
     status: str
@@ -52,7 +51,7 @@ class Ending:
     complete: bool = False
     resumed: bool = False
     twilio_request_id: str | None = None
-    changed_fields: Mapping[str, int] = field(default_factory=dict)
+    changed_fields: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 class Published(NamedTuple):
@@ -63,8 +62,7 @@ class Published(NamedTuple):
     """In how many of the updated rows each content column differed."""
 
 
-@dataclass(frozen=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """Where an unfinished scan can go on."""
 
     stage_id: int
@@ -79,7 +77,7 @@ class Progress:
     """How this chain began, for the one before it; None of the first chain."""
 
 
-_YOUNG_ENOUGH = sa.select(*(scan_progress.c[one.name] for one in fields(Progress))).where(
+_YOUNG_ENOUGH = sa.select(*(scan_progress.c[name] for name in Progress.__struct_fields__)).where(
     scan_progress.c.updated_at >= sa.bindparam("not_before")
 )
 _PROGRESS = _YOUNG_ENOUGH.where(
@@ -90,7 +88,12 @@ _PROGRESS = _YOUNG_ENOUGH.where(
 
 def start_run(conn: sa.Connection, begun: Beginning, now: datetime) -> int:
     """Open the run's line; return its id."""
-    line = {**asdict(begun), "status": RunStatus.RUNNING, "started_at": now, "dry_run": False}
+    line = {
+        **asdict(begun),
+        "status": RunStatus.RUNNING,
+        "started_at": now,
+        "dry_run": False,
+    }
     return _insert(conn, sync_runs, line)
 
 

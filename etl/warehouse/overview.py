@@ -1,9 +1,9 @@
 """What `status` shows: the state of the warehouse in a few small lists."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.warehouse import drift, leases, ledger
@@ -18,8 +18,7 @@ _RUN = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Overview:
+class Overview(msgspec.Struct, frozen=True):
     """Lists of plain lines, ready to be shown."""
 
     services: list[dict[str, Any]]

@@ -7,10 +7,10 @@ lock is not enough, it writes every gate, and who takes a lease writes one.
 
 import functools
 import json
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
+from msgspec.structs import asdict
 
 from etl.domain.privacy import PrivacyRules, RulesChange, infer_rules
 from etl.domain.scope import Scope
@@ -101,7 +101,10 @@ def move(conn: sa.Connection, position: Position) -> None:
 def finish(conn: sa.Connection, change: RulesChange) -> None:
     """Write down that all rows are rewritten, and by which keys some are still hashed."""
     past = change.past_key_checks(read(conn).past_key_checks)
-    values = {**asdict(change.after), "past_key_checks": json.dumps(sorted(past)) if past else None}
+    values = {
+        **asdict(change.after),
+        "past_key_checks": json.dumps(sorted(past)) if past else None,
+    }
     conn.execute(sa.delete(privacy_rules).where(privacy_rules.c.state == _NEXT))
     conn.execute(sa.update(privacy_rules).where(privacy_rules.c.state == _CURRENT).values(values))
 

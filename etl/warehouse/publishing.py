@@ -1,10 +1,10 @@
 """What a scan found becomes the current truth: set-based statements for one transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.domain.binding import HashedRow
@@ -17,8 +17,7 @@ _IMAGE = (*CONTENT, "content_hash", "first_seen_at")
 _VERSION = (*_IMAGE, "valid_from", "valid_to", "change", "run_id")
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """What is to be published, by whom and when."""
 
     run_id: int

@@ -1,11 +1,12 @@
 """What is old enough to leave the warehouse for good, found and taken out in portions."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from etl.domain.scope import KNOWN_TYPES, WHOLE_SERVICE, Scope
 from etl.warehouse.tables import (
@@ -28,8 +29,7 @@ _HISTORIES_AT_ONCE = AT_ONCE // 5
 _LABELS = (WHOLE_SERVICE, *(Scope("", "", (kind,)).label for kind in KNOWN_TYPES))
 
 
-@dataclass(frozen=True)
-class Cutoffs:
+class Cutoffs(msgspec.Struct, frozen=True):
     """What was before these moments leaves; None keeps it all."""
 
     deleted: datetime | None = None
@@ -37,8 +37,7 @@ class Cutoffs:
     runs: datetime | None = None
 
 
-@dataclass(frozen=True)
-class Leaving:
+class Leaving(msgspec.Struct, frozen=True):
     """Rows of one table, taken out by so many values of a column at once."""
 
     column: sa.Column[Any]

@@ -1,10 +1,10 @@
 """Every trace of one identity, found and taken out for good."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.domain.naming import find_name
@@ -45,8 +45,7 @@ def remove(conn: sa.Connection, removal: Removal) -> dict[str, int]:
     return counted
 
 
-@dataclass(frozen=True)
-class Traces:
+class Traces(msgspec.Struct, frozen=True):
     """Where one identity is found.
 
     An unfinished scan that saw it is dropped as a whole; the next run reads afresh.

@@ -6,9 +6,9 @@ of the stage. Neither `changed_at` nor the history is touched: nothing has chang
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.domain.binding import Row
@@ -44,8 +44,7 @@ _MOMENTS = tuple(CONTENT.index(name) for name in ("date_created", "date_updated"
 _STAGE_ID = 0  # no scan has it
 
 
-@dataclass
-class Tally:
+class Tally(msgspec.Struct):
     """What became of the rows of a table."""
 
     rewritten: int = 0

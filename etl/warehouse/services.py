@@ -6,10 +6,10 @@ same transaction (`recount`), as its last act under their locks.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 
 from etl.domain.scope import KNOWN_TYPES, WHOLE_SERVICE, Scope
@@ -31,8 +31,7 @@ _DELETE_PARTS = sa.delete(service_parts).where(matching(service_parts, "chat_ser
 _TYPE_LABELS = {Scope("", "", (kind,)).label: kind for kind in KNOWN_TYPES}
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A scan that the API answered."""
 
     scope: Scope

@@ -2,12 +2,12 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from functools import partial
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from etl.domain.privacy import PrivacyRules
 from etl.domain.scope import Scope

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import asdict
 
 from etl.domain.binding import Reject
 from etl.domain.counters import Counters
@@ -56,7 +57,7 @@ def test_a_run_and_a_scan_end_with_their_counters(harness: ScanHarness) -> None:
     (run,) = harness.rows("SELECT * FROM sync_runs", "finished_at")
     (scan,) = harness.rows("SELECT * FROM sync_scans", "finished_at")
     for line in (run, scan):
-        assert {name: line[name] for name in vars(counters)} == vars(counters)
+        assert {name: line[name] for name in asdict(counters)} == asdict(counters)
         assert (line["status"], line["error"], line["finished_at"]) == (
             "failed",
             "it is 'broken' 😀",

@@ -1,13 +1,13 @@
 """What privacy hides of a row or of a reject, wherever it stands (docs/promises.md §14)."""
 
 import json
-from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from etl.domain.binding import Reject, Row
 from etl.domain.hiding import Hiding, Treatment

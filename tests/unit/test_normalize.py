@@ -3,12 +3,12 @@
 import hmac
 import json
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from etl.domain.binding import HashedRow, Reject, Row
 from etl.domain.normalize import NormalizationRules, Normalizer, split

@@ -1,10 +1,10 @@
 """What a run ends with: status, exit code and JSON (docs/commands.md)."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import asdict, replace
 
 from etl import errors
 from etl.cli import render
@@ -250,4 +250,4 @@ def test_counters_add_up() -> None:
     totals = Counters()
     totals.add(Counters(*range(1, 11)))
     totals.add(Counters(*range(1, 11)))
-    assert list(vars(totals).items()) == list(zip(COUNTERS, range(2, 21, 2), strict=True))
+    assert list(asdict(totals).items()) == list(zip(COUNTERS, range(2, 21, 2), strict=True))

@@ -1,11 +1,11 @@
 """Scopes: their names, what they hold, how they are cut up."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from etl.domain.scope import KNOWN_TYPES, Scope, overlap, types_in
 

@@ -1,6 +1,6 @@
 """Which chains of an interrupted reading can go on."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from etl.sync.stored_chains import encode_keys, find_chains
 from etl.warehouse.ledger import Progress

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 from typing import Any, ClassVar
@@ -50,8 +49,7 @@ class DbErrorKind(Enum):
     OTHER = "the statement failed"
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How long a session waits for what, in seconds; docs/operations.md has the reasons."""
 
     silence: float = 30

@@ -5,11 +5,11 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import sqlalchemy as sa
 
 from etl.errors import ConfigurationError, WarehouseError, WarehouseOutdated, WarehouseRefused
@@ -28,8 +28,7 @@ _TRIAL = "bindings-etl-was-here.csv"
 _INSTALL = "pip install 'bindings-etl[ducklake]'"
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """Where a lake is."""
 
     url: sa.URL

@@ -30,7 +30,7 @@ _END = "SELECT pg_terminate_backend(%s)"
 class Session(psycopg.Connection[Any]):
     """A connection that gives up an answer on which the server no longer works."""
 
-    patience: float = Limits.silence
+    patience: float = Limits().silence
     tag: str = _PROGRAM
     """The application's name in each of its transactions; by it the server knows this session."""
     again: "Callable[[], Session] | None" = None
