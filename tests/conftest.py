@@ -37,7 +37,7 @@ from tests.servers.galera import GaleraCluster, place_of
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import sweep
-from tests.servers.templates import as_catalog, template_database, template_file, template_lake
+from tests.servers.templates import as_catalog, lend_lake, template_database, template_file
 
 S = TypeVar("S", bound=Server)
 
@@ -185,11 +185,10 @@ def empty_ducklake_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def ducklake_postgres_url(postgres18_server: PostgresServer) -> Iterator[str]:
+def ducklake_postgres_url(postgres18_server: PostgresServer, tmp_path: Path) -> Iterator[str]:
     """A lake that processes can share: its catalog is a database in PostgreSQL."""
     skip_if_absent("ducklake_postgres")
-    for url in lend_database(postgres18_server, template_lake(postgres18_server)):
-        yield as_catalog(url)
+    yield from lend_lake(postgres18_server, tmp_path / "lake")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from etl.warehouse.connection import Warehouse
 from etl.warehouse.tables import HEAD, VERSION_TABLE, metadata
 from etl.warehouse.views import COMMENTS
 from tests.acceptance.scenario import wait_until
@@ -22,7 +23,7 @@ from tests.servers.folder import Server
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import answers
-from tests.servers.templates import migrate
+from tests.servers.templates import lend_lake, migrate
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +72,22 @@ def test_a_copied_warehouse_is_what_migrate_makes(warehouse_url: str, empty_url:
     assert copied == contents(empty_url)
     assert copied.keys() >= {*metadata.tables, *COMMENTS, VERSION_TABLE}
     assert copied[VERSION_TABLE][-1] == [(HEAD,)]
+
+
+def test_lakes_share_no_folder(
+    open_on: Callable[..., Warehouse],
+    ducklake_postgres_url: str,
+    postgres18_server: PostgresServer,
+    tmp_path: Path,
+) -> None:
+    """The purge of one test would delete the files of all others that are at work."""
+    put = "INSERT INTO scan_seen (stage_id, batch, sids) SELECT 77, range, '[]' FROM range(2000)"
+    find = "SELECT SUM(LENGTH(sids)) FROM scan_seen"
+    mine = open_on(ducklake_postgres_url)
+    mine.transact(lambda conn: conn.execute(sa.text(put)))
+    for other in lend_lake(postgres18_server, tmp_path / "other"):
+        open_on(other).reclaim()
+    assert mine.read(lambda conn: conn.scalar(sa.text(find))) == 4000
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Warehouses at the newest revision: each engine's is migrated once in a test run, and copied for every test."""
 
+import shutil
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from etl import config
 from etl.stopping import Stop
 from etl.warehouse import migration
 from etl.warehouse.connection import open_warehouse
-from tests.servers.folder import Server, exclusively
+from tests.servers.folder import Server, exclusively, lend_database
 
 _SCHEMES = {"ducklake": "ducklake+duckdb"}
 
@@ -23,18 +25,32 @@ def template_database(server: Server) -> str:
     return note.read_text()
 
 
-def template_lake(server: Server) -> str:
-    """The URL of the server's database that is the catalog of a migrated lake.
-
-    Copies of it share the folder of its files, in which no two files have one name.
-    """
+def template_lake(server: Server) -> tuple[str, Path]:
+    """The URL of the server's database that is the catalog of a migrated lake, and its folder."""
     note = server.home.with_name(f"{server.home.name}.lake")
+    folder = note.with_suffix(".lake-files")
     with exclusively(note.with_suffix(".lake-lock")):
         if not note.exists():
             url = server.create_database()
-            migrate(f"{as_catalog(url)}?data_path={note.with_suffix('.lake-files')}")
+            migrate(f"{as_catalog(url)}?data_path={folder}")
             note.write_text(url)
-    return note.read_text()
+    return note.read_text(), folder
+
+
+def lend_lake(server: Server, folder: Path) -> Iterator[str]:
+    """Yield the URL of a migrated lake that has this folder to itself, and drop it afterwards.
+
+    Of two lakes in one folder, the first that is purged deletes the other's files.
+    """
+    import psycopg
+
+    template, files = template_lake(server)
+    shutil.copytree(files, folder)
+    for url in lend_database(server, template):
+        with psycopg.connect(url) as catalog:
+            where = "UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path'"
+            catalog.execute(where, [f"{folder}/"])
+        yield as_catalog(url)
 
 
 def as_catalog(url: str) -> str:
