@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
@@ -14,14 +16,10 @@ from tests.acceptance.scenario import CONTENT, Scenario, plain
 from tests.engines.fail_at import before
 
 duckdb = pytest.importorskip("duckdb", reason="duckdb not installed: run `make test`")
-pytest.importorskip("pyarrow", reason="pyarrow not installed: run `make test`")
+ipc = pytest.importorskip("pyarrow.ipc", reason="pyarrow not installed: run `make test`")
 
+PAGE = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
 COLUMNS = (*CONTENT, "content_hash", "first_seen_at", "changed_at", "deleted_at", "run_id")
-READERS = {
-    "parquet": "read_parquet('{}/bindings-*.parquet')",
-    "jsonl": "(SELECT * REPLACE (extra::VARCHAR AS extra) FROM read_json('{}/bindings-*.jsonl', "
-    "format = 'newline_delimited', columns = {columns}))",
-}
 TIMES = ("date_created", "date_updated", "first_seen_at", "changed_at", "deleted_at")
 KINDS = {
     **dict.fromkeys(COLUMNS, "VARCHAR"),
@@ -29,34 +27,88 @@ KINDS = {
     "message_types": "VARCHAR[]",
     "run_id": "BIGINT",
 }
+FROM_JSON = (
+    "(SELECT * REPLACE (extra::VARCHAR AS extra) FROM read_json('FOLDER/bindings-*.jsonl', "
+    f"format = 'newline_delimited', columns = {KINDS}))"
+)
+Rows = dict[str, dict[str, Any]]
 
 
-class Elsewhere:
+def statements(warehouse: str) -> list[str]:
+    """What docs/export.md says of loading into another warehouse."""
+    _, section = PAGE.split(f"\n### {warehouse}\n")
+    [block] = re.findall(r"```sql\n(.*?)\n```", section.split("\n### ")[0], re.DOTALL)
+    return re.findall(r"^[A-Z].*?(?=;$|; )", block, re.DOTALL | re.MULTILINE)
+
+
+class DuckDB:
     """Another warehouse, which loads exports by one MERGE."""
 
     def __init__(self) -> None:
         self.conn = duckdb.connect()
         self.conn.execute("SET TimeZone = 'UTC'")
-        columns = ", ".join(f"{name} {kind}" for name, kind in KINDS.items())
+        columns = ", ".join(f"{name} {KINDS[name]}" for name in COLUMNS)
         self.conn.execute(f"CREATE TABLE bindings ({columns})")
 
     def load(self, folder: Path) -> None:
-        """The MERGE of docs/export.md."""
-        format_ = json.loads((folder / "manifest.json").read_text())["format"]
-        source = READERS[format_].format(folder, columns=KINDS)
-        sets = ", ".join(f"{name} = s.{name}" for name in COLUMNS if name != "sid")
-        values = ", ".join(f"s.{name}" for name in COLUMNS)
-        self.conn.execute(
-            f"MERGE INTO bindings AS t USING {source} AS s ON t.sid = s.sid "
-            f"WHEN MATCHED AND s.changed_at >= t.changed_at THEN UPDATE SET {sets} "
-            f"WHEN NOT MATCHED THEN INSERT ({', '.join(COLUMNS)}) VALUES ({values})"
-        )
+        """The statement of the page; of JSON lines the columns have to be said."""
+        [merge] = statements("DuckDB")
+        merge = merge.replace("exports/2026-11-26", "FOLDER")
+        if json.loads((folder / "manifest.json").read_text())["format"] == "jsonl":
+            merge = re.sub(r"read_parquet\(.*?\)", lambda _: FROM_JSON, merge)
+        self.conn.execute(merge.replace("FOLDER", str(folder)))
 
-    def rows(self, where: str = "true") -> dict[str, dict[str, Any]]:
-        """Every row by SID, in the one form of `plain`."""
+    def rows(self, where: str = "true") -> Rows:
         found = self.conn.execute(f"SELECT {', '.join(COLUMNS)} FROM bindings WHERE {where}")
-        rows = [dict(zip(COLUMNS, row, strict=True)) for row in found.fetchall()]
-        return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
+        return by_sid(dict(zip(COLUMNS, row, strict=True)) for row in found.fetchall())
+
+    @staticmethod
+    def kept(rows: Rows) -> Rows:
+        """What it has of rows: all."""
+        return rows
+
+
+class ClickHouse:
+    """Another warehouse, which has no MERGE and keeps the newest row of each SID."""
+
+    def __init__(self, session: Any) -> None:
+        self.session = session
+        self.create, self.insert, self.count = statements("ClickHouse")
+        session.query(self.create)
+
+    def load(self, folder: Path) -> None:
+        """The statement of the page, with a folder in place of the bucket."""
+        place = re.compile(r"s3\('https://[^']*/2026-11-26/")
+        assert place.search(self.insert)
+        self.session.query(place.sub(f"file('{folder}/", self.insert))
+
+    def rows(self, where: str = "true") -> Rows:
+        query = f"SELECT {', '.join(COLUMNS)} FROM bindings FINAL WHERE {where}"
+        found = ipc.open_stream(self.session.query(query, "ArrowStream").bytes())
+        rows = by_sid(found.read_all().to_pylist())
+        assert int(self.session.query(self.count, "TSV").data()) == len(rows)
+        return rows
+
+    @staticmethod
+    def kept(rows: Rows) -> Rows:
+        """What it has of rows: no deleted ones, and no NULL in place of an array."""
+        return {
+            sid: row | {"message_types": row["message_types"] or []}
+            for sid, row in rows.items()
+            if row["deleted_at"] is None
+        }
+
+
+@pytest.fixture
+def clickhouse() -> Iterator[ClickHouse]:
+    session = pytest.importorskip("chdb.session", reason="chdb not installed: run `make test`")
+    with closing(session.Session()) as one:
+        yield ClickHouse(one)
+
+
+def by_sid(rows: Iterable[dict[str, Any]]) -> Rows:
+    """Rows in the one form of `plain`."""
+    return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
 
 
 def form(name: str, value: Any) -> Any:
@@ -66,9 +118,8 @@ def form(name: str, value: Any) -> Any:
     return plain(name, value)
 
 
-def held(scenario: Scenario) -> dict[str, dict[str, Any]]:
-    rows = scenario.query(f"SELECT {', '.join(COLUMNS)} FROM bindings")
-    return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
+def held(scenario: Scenario) -> Rows:
+    return by_sid(scenario.query(f"SELECT {', '.join(COLUMNS)} FROM bindings"))
 
 
 class Exports:
@@ -127,23 +178,34 @@ def delivered(changed: int, everything: int, *, overlaps: bool) -> range:
     return range(changed, (everything if overlaps else changed) + 1)
 
 
-@pytest.mark.parametrize("format_", ["parquet", "jsonl"])
+@pytest.fixture(params=["parquet", "jsonl"])
+def format_(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def others(format_: str, request: pytest.FixtureRequest) -> list[Any]:
+    """The warehouses that load exports of this format."""
+    return [DuckDB(), *([request.getfixturevalue("clickhouse")] if format_ == "parquet" else [])]
+
+
 def test_exports_loaded_twice_equal_the_table(
-    exports: Exports, scenario: Scenario, format_: str, overlaps: bool
+    exports: Exports, scenario: Scenario, format_: str, others: list[Any], overlaps: bool
 ) -> None:
     """A row that is missing, doubled or bent elsewhere is a figure that nobody can explain."""
     scenario.sync()
-    elsewhere = Elsewhere()
     first, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] == 52
-    elsewhere.load(first)
+    for other in others:
+        other.load(first)
     stir(scenario)
     scenario.sync()
     second, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] in delivered(4 + 3 + 2 + 2, 52 + 2, overlaps=overlaps)
-    for folder in (second, second, first):  # an old one once more, too
-        elsewhere.load(folder)
-    assert elsewhere.rows() == held(scenario)
+    for other in others:
+        for folder in (second, second, first):  # an old one once more, too
+            other.load(folder)
+        assert other.rows() == other.kept(held(scenario))
     _, manifest = exports.go_on("--format", format_)
     assert manifest["rows"] in delivered(0, 52 + 2, overlaps=overlaps)
 
@@ -154,7 +216,7 @@ def test_hard_deleted_rows_are_exported_as_deleted(
     """`bindings` no longer has them; another warehouse would show them as alive for ever."""
     scenario.settings["deletes"] = {"mode": "hard"}
     scenario.sync()
-    elsewhere = Elsewhere()
+    elsewhere = DuckDB()
     elsewhere.load(exports.go_on()[0])
     gone = set(scenario.services[0].delete(3))
     scenario.sync()
@@ -204,7 +266,7 @@ def test_what_a_run_publishes_after_an_export_is_in_the_next(
     if scenario.warehouse_url.startswith(("duckdb", "ducklake+duckdb")):
         pytest.skip("the file lets one process in at a time, and it has one connection")
     scenario.sync()
-    elsewhere = Elsewhere()
+    elsewhere = DuckDB()
     elsewhere.load(exports.go_on()[0])
     stir(scenario)
     # In the publishing transaction, after its stamps are taken and before it commits.
