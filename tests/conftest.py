@@ -9,9 +9,11 @@ def test_with_a_server_to_itself(own_postgres18): own_postgres18.restart()
 """
 
 import gc
+import importlib.util
 import os
 import shutil
 import signal
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import IO, Any, TypeVar
 import pytest
 import sqlalchemy as sa
 
+from etl.sync import prefetch
 from tests.acceptance.fault_proxy import in_turn, listening
 from tests.servers import engines
 from tests.servers.engines import ENGINES, connected
@@ -53,6 +56,9 @@ FOREIGN_PREFIXES = ("TWILIO_", "BINDINGS_ETL_", "OTEL_", "PG")
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # what is imported and collected stays; see pytest_collection_finish
+    if importlib.util.find_spec("pandas") is None:
+        # DuckDB looks for it at every statement with parameters, and pytest makes that dear.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
     if (
         signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     ):  # as in `make test &`; processes that a test starts would inherit that
@@ -104,8 +110,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         call = getattr(item, "callspec", None)
         if call and (engine := ENGINES.get(call.params.get("engine_name"))):
-            is_contract = item.path.name.startswith("test_contract_")
-            if mark := engine.mark if is_contract else engine.beyond:
+            is_contract = item.path.name.startswith(("test_contract_", "test_migrations"))
+            is_named = any(
+                "engine_name" in mark.args[0] for mark in item.iter_markers("parametrize")
+            )
+            if mark := engine.mark if is_contract or is_named else engine.beyond:
                 item.add_marker(mark)
 
 
@@ -125,6 +134,8 @@ def clean_environment() -> Iterator[None]:
         for name in list(os.environ):
             if name.upper() in FOREIGN_NAMES or name.upper().startswith(FOREIGN_PREFIXES):
                 patch.delenv(name)
+        # What is stored when must not hang on how fast a machine reads.
+        patch.setattr(prefetch, "BATCH_SECONDS", 3600.0)
         yield
 
 

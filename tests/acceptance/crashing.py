@@ -68,6 +68,7 @@ def forking() -> "Iterator[subprocess.Popen[str]]":
 
 def main() -> None:
     """Serve until standard input ends."""
+    prefetch.BATCH_SECONDS = 3600  # which step is the N-th must not hang on the machine's speed
     for line in sys.stdin:
         order = json.loads(line)
         prefetch.BATCH_PAGES = order.get("batch_pages", prefetch.BATCH_PAGES)

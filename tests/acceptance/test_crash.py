@@ -185,7 +185,10 @@ def resetting_database(scenario: Scenario) -> Reset:
     )
 
 
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.slow), 13])
+@pytest.mark.parametrize(
+    "stride",
+    [37, pytest.param(7, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
+)
 def test_a_crash_at_any_step_in_sqlite(
     make_scenario: MakeScenario, forker: "subprocess.Popen[str]", stride: int
 ) -> None:
@@ -200,24 +203,30 @@ def test_a_crash_at_any_step_in_sqlite(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stride",
+    [pytest.param(17, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.nightly)],
+)
 def test_a_crash_between_batches(
-    make_scenario: MakeScenario, forker: "subprocess.Popen[str]"
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", stride: int
 ) -> None:
     """A scan of several batches goes on where it crashed; what it had staged counts once and not twice."""
     scenario = make_scenario((56, 5), max_page_size=1)
     prepare(scenario)
     assert (
         try_every_crash(
-            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride=4
+            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride
         )
         > 50
     )
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stride",
+    [pytest.param(29, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.nightly)],
+)
 def test_a_crash_while_chains_are_linked(
-    make_scenario: MakeScenario, forker: "subprocess.Popen[str]"
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", stride: int
 ) -> None:
     """What was staged apart must neither be published by half nor stay for ever."""
     scenario = make_scenario((24, 5), max_page_size=1)
@@ -226,13 +235,15 @@ def test_a_crash_while_chains_are_linked(
     assert scenario.query("SELECT link FROM page_links")
     assert (
         try_every_crash(
-            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride=7
+            scenario, runner(forker, scenario, "sync"), resetting_file(scenario), stride
         )
         > 50
     )
 
 
-@pytest.mark.parametrize("stride", [pytest.param(5, marks=pytest.mark.slow), 61])
+@pytest.mark.parametrize(
+    "stride", [pytest.param(61, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.nightly)]
+)
 def test_a_crash_at_any_step_in_ducklake(
     make_scenario: MakeScenario, forker: "subprocess.Popen[str]", ducklake_url: str, stride: int
 ) -> None:
@@ -247,7 +258,7 @@ def test_a_crash_at_any_step_in_ducklake(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_crash_at_any_step_in_a_shared_ducklake(
     make_scenario: MakeScenario, forker: "subprocess.Popen[str]", ducklake_postgres_url: str
 ) -> None:
@@ -258,16 +269,19 @@ def test_a_crash_at_any_step_in_a_shared_ducklake(
     assert try_every_crash(scenario, run, reset, stride=41) > 50
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stride",
+    [pytest.param(23, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.nightly)],
+)
 def test_a_crash_at_any_step_in_postgresql(
-    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", postgres18_url: str
+    make_scenario: MakeScenario, forker: "subprocess.Popen[str]", postgres18_url: str, stride: int
 ) -> None:
     """The same where another engine holds the transactions."""
     scenario = make_scenario((6, 5), url=postgres18_url, max_page_size=5)
     prepare(scenario)
     assert (
         try_every_crash(
-            scenario, runner(forker, scenario, "sync"), resetting_database(scenario), stride=5
+            scenario, runner(forker, scenario, "sync"), resetting_database(scenario), stride
         )
         > 50
     )

@@ -144,7 +144,7 @@ def test_the_guard_refuses_when_both_limits_are_exceeded(
 
 
 @pytest.mark.parametrize("dry", [(), ("--dry-run",)])
-@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("concurrency", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize(
     ("kinds", "number", "refused"),
     [

@@ -91,6 +91,7 @@ def mount(scenario: Scenario, root: Path, warehouse_url: str) -> None:
     (root / "DB_PASSWORD").write_text("any")
 
 
+@pytest.mark.slow
 def test_every_pod_runs_its_command(
     make_scenario: MakeScenario, postgres18_url: str, tmp_path: Path
 ) -> None:

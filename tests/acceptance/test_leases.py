@@ -14,7 +14,12 @@ from tests.acceptance.scenario import Result, Scenario, changes, wait_until
 MakeScenario = Callable[..., Scenario]
 
 ON_BOTH = pytest.mark.parametrize(
-    "url_fixture", ["sqlite_url", "postgres18_url", "ducklake_postgres_url"]
+    "url_fixture",
+    [
+        "sqlite_url",
+        "postgres18_url",
+        pytest.param("ducklake_postgres_url", marks=pytest.mark.slow),
+    ],
 )
 
 

@@ -38,10 +38,10 @@ def shell(scenario: Scenario, line: str) -> "subprocess.CompletedProcess[str]":
     "line",
     [
         "$ETL sync 2>/dev/full",
-        "$ETL sync 2> >(exit 0)",
-        "$ETL sync 2>&-",
-        "$ETL sync >&-",
-        "$ETL sync >&- 2>&-",
+        pytest.param("$ETL sync 2> >(exit 0)", marks=pytest.mark.slow),
+        pytest.param("$ETL sync 2>&-", marks=pytest.mark.slow),
+        pytest.param("$ETL sync >&-", marks=pytest.mark.slow),
+        pytest.param("$ETL sync >&- 2>&-", marks=pytest.mark.slow),
         "$ETL sync <&- >&- 2>&-",
         "$ETL sync 2>&1 | head -c 1",
         "$ETL sync --log-level debug 2>&1 | true",
@@ -80,10 +80,10 @@ def test_a_result_that_cannot_be_written_is_told_in_a_sentence(
     "line",
     [
         "$ETL sync --json >&-",
-        "$ETL sync --json >&- 2>&-",
+        pytest.param("$ETL sync --json >&- 2>&-", marks=pytest.mark.slow),
         "$ETL sync --json | true",
         "$ETL sync --json >/dev/full",
-        "$ETL sync --json --log-format json >&-",
+        pytest.param("$ETL sync --json --log-format json >&-", marks=pytest.mark.slow),
     ],
 )
 def test_an_object_that_nobody_gets_ends_with_1(
@@ -127,7 +127,7 @@ def test_the_figures_of_a_run_say_what_its_command_ended_with(scenario: Scenario
 
 # --- streams that do not take every sign ---
 
-ENCODINGS = ["latin-1", "ascii:strict"]
+ENCODINGS = [pytest.param("latin-1", marks=pytest.mark.slow), "ascii:strict"]
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)

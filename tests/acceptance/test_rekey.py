@@ -289,7 +289,10 @@ def test_what_cannot_be_rewritten_is_named_and_the_next_sync_does_it(
     assert changes(scenario.sync()) == {}
 
 
-@pytest.mark.parametrize("stride", [13, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "stride",
+    [37, pytest.param(7, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
+)
 def test_a_re_keying_that_is_killed_goes_on_where_it_was(scenario: Scenario, stride: int) -> None:
     """Rewritten twice a hash becomes the hash of a hash; passed over a name stays: and in between nobody may write."""
     settle(scenario)

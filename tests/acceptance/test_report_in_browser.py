@@ -21,6 +21,9 @@ CHARTS = 10
 Open = Callable[..., Page]
 
 
+pytestmark = pytest.mark.slow  # a browser takes a second for each page
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -20,7 +20,9 @@ def result_of(shown: str) -> list[str]:
     return text[text.rindex("run ") :].splitlines()
 
 
-@pytest.mark.parametrize("width", [60, 80, 140])
+@pytest.mark.parametrize(
+    "width", [60, *(pytest.param(one, marks=pytest.mark.slow) for one in (80, 140))]
+)
 def test_every_screen_fits_its_terminal(make_scenario: MakeScenario, width: int) -> None:
     """Lines that the terminal breaks by itself are broken in the middle of numbers."""
     scenario = make_scenario((230, 12))

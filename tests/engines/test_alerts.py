@@ -153,7 +153,7 @@ def test_where_nothing_ever_ran_that_is_told(warehouse: Warehouse) -> None:
 
 
 @pytest.mark.parametrize("engine_name", ["sqlite"], indirect=True)
-@pytest.mark.parametrize("is_well", [True, False])
+@pytest.mark.parametrize("is_well", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_each_command_tells_by_its_exit_code(
     warehouse: Warehouse, warehouse_url: str, tmp_path: Path, *, is_well: bool
 ) -> None:

@@ -27,6 +27,8 @@ attaching = pytest.importorskip("etl.warehouse.engines.ducklake.attaching")
 MakeScenario = Callable[..., Scenario]
 OpenOn = Callable[..., Warehouse]
 
+pytestmark = pytest.mark.slow
+
 ON_BOTH = pytest.mark.parametrize("url_fixture", ["ducklake_url", "empty_ducklake_postgres_url"])
 
 MINE = sync_gates.c.chat_service_sid == "IS1"

@@ -193,7 +193,13 @@ def test_some_lives(fates_on: Callable[[int, int], Fates]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize(
+    "seed",
+    [
+        *range(100, 104),
+        *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(104, 120)),
+    ],
+)
 def test_many_lives(fates_on: Callable[[int, int], Fates], seed: int) -> None:
     """The same with ten lives of each of twenty seeds, of which some meet what few do."""
     live(fates_on(10, seed), turns=5)

@@ -26,7 +26,9 @@ def narrow_url(own_mariadb: MariaDBServer) -> str:
     return own_mariadb.create_database()
 
 
-@pytest.mark.parametrize("sign", ["x", "\\", "'", "é", "😀"])
+@pytest.mark.parametrize(
+    "sign", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("x", "\\", "'", "é")), "😀"]
+)
 def test_a_row_that_is_longer_than_a_packet_costs_one_row(
     scenario_on: Callable[..., Scenario], narrow_url: str, sign: str
 ) -> None:

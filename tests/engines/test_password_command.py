@@ -115,6 +115,7 @@ def test_a_command_that_fails_is_one_clear_error(
         opened.read(_one)
 
 
+@pytest.mark.slow
 def test_a_lake_whose_catalog_was_lost_asks_again(
     open_on: OpenOn,
     postgresql_vault: Vault,

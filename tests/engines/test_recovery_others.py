@@ -297,6 +297,7 @@ def test_a_full_disk_is_said_in_a_sentence_and_repaired_by_the_next_run(
     scenario.assert_equal_to_world()
 
 
+@pytest.mark.slow
 @ON_LAKES
 def test_ducklake_a_full_disk_under_its_files_is_repaired_by_the_next_run(
     scenario_on: Callable[..., Scenario],
@@ -372,7 +373,7 @@ def test_duckdb_that_breaks_down_is_not_told_as_a_full_disk_alone(warehouse: War
     assert "FatalException" in str(raised.value)
 
 
-@pytest.mark.parametrize("at", [40, 50])
+@pytest.mark.parametrize("at", [pytest.param(40, marks=pytest.mark.slow), 50])
 def test_duckdb_a_run_that_is_killed_and_a_reader_after_it_leave_the_file_usable(
     scenario_on: Callable[..., Scenario], duckdb_url: str, at: int
 ) -> None:

@@ -18,8 +18,8 @@ class Engine(NamedTuple):
     url_fixture: str  # gives the URL of a migrated warehouse; `empty_…`, of an empty database
     missing: Callable[[], str | None]
     version: Callable[[], str]
-    mark: str = ""  # when the contract is tested on it, if not always: "slow" or "nightly"
-    beyond: str = ""  # when whatever else is tested on every engine
+    mark: str = ""  # of its contract, its migrations and what names it: "slow" or "nightly"
+    beyond: str = ""  # of whatever else is tested on every engine
 
 
 def missing_duckdb() -> str | None:
@@ -40,15 +40,17 @@ ENGINES = {
     "postgresql16": Engine(
         "postgres16_url", postgres.missing, lambda: postgres.version(16), "slow", "nightly"
     ),
-    "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version),
+    "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version, beyond="slow"),
     "galera": Engine("galera_url", galera.missing, mariadb.version, "nightly", "nightly"),
-    "duckdb": Engine("duckdb_url", missing_duckdb, lambda: metadata.version("duckdb")),
+    "duckdb": Engine(
+        "duckdb_url", missing_duckdb, lambda: metadata.version("duckdb"), beyond="slow"
+    ),
     "ducklake": Engine(
         "ducklake_url",
         missing_ducklake,
         lambda: metadata.version("duckdb-extension-ducklake"),
         "slow",
-        "slow",
+        "nightly",
     ),
     "ducklake_postgres": Engine(
         "ducklake_postgres_url",
