@@ -6,7 +6,7 @@ BENCH_ARGS ?=
 
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-EXTRAS := postgres,mysql,duckdb,ducklake,otel,export,report,dask,simulator
+EXTRAS := postgres,mysql,duckdb,ducklake,snowflake,otel,export,report,dask,simulator
 # `pip install --group dev` needs pip 25.1, which a plain machine does not have.
 PRINT_GROUP := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -57,7 +57,7 @@ bench: .venv/.installed-dev ## the benchmarks (BENCH_ARGS="…")
 	@$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 clean: ## remove what make made: .venv, caches, builds, the demo's folder
-	rm -rf .venv build dist demo benchmarks/.work .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist demo benchmarks/.work tests/servers/.work .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the virtual environment: made once, installed into again when pyproject.toml has changed ---

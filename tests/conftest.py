@@ -40,7 +40,14 @@ from tests.servers.galera import GaleraCluster, place_of
 from tests.servers.mariadb import MariaDBServer
 from tests.servers.postgres import PostgresServer
 from tests.servers.reaper import sweep
-from tests.servers.templates import as_catalog, lend_lake, template_database, template_file
+from tests.servers.snowflake import LIVE_URL, SnowflakeEmulator, lend_schema
+from tests.servers.templates import (
+    as_catalog,
+    lend_lake,
+    migrate,
+    template_database,
+    template_file,
+)
 
 S = TypeVar("S", bound=Server)
 
@@ -251,6 +258,29 @@ def empty_galera_url(galera_cluster: GaleraCluster) -> Iterator[str]:
     yield from lend_balanced(galera_cluster)
 
 
+@pytest.fixture
+def snowflake_url(empty_snowflake_url: str) -> str:
+    migrate(empty_snowflake_url)
+    return empty_snowflake_url
+
+
+@pytest.fixture
+def empty_snowflake_url(snowflake_emulator: SnowflakeEmulator) -> Iterator[str]:
+    yield from lend_database(snowflake_emulator)
+
+
+@pytest.fixture
+def snowflake_live_url(empty_snowflake_live_url: str) -> str:
+    migrate(empty_snowflake_live_url)
+    return empty_snowflake_live_url
+
+
+@pytest.fixture
+def empty_snowflake_live_url() -> Iterator[str]:
+    """A schema of its own in the database that $SNOWFLAKE_URL names."""
+    yield from lend_schema(os.environ[LIVE_URL])
+
+
 def lend_balanced(cluster: GaleraCluster, template: str | None = None) -> Iterator[str]:
     """Yield the URL of a new database behind a balancer: each connection is to the next node."""
     nodes = [f"tcp://127.0.0.1:{node.port}" for node in cluster.nodes]
@@ -287,6 +317,11 @@ def galera_cluster(run_folder: Path) -> GaleraCluster:
     """Its nodes wait for each other with whatever session: also with those of the tests."""
     cluster = GaleraCluster(run_folder / "galera", ("--wsrep-sync-wait=7",))
     return shared(cluster, "galera")
+
+
+@pytest.fixture(scope="session")
+def snowflake_emulator(run_folder: Path) -> SnowflakeEmulator:
+    return shared(SnowflakeEmulator(run_folder / "snowflake"), "snowflake")
 
 
 def shared(server: S, engine_name: str) -> S:

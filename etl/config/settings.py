@@ -231,7 +231,7 @@ class Warehouse(_Section):
 
     url: SecretStr = Field(
         description="sqlite, postgresql, mysql/mariadb, duckdb, ducklake+postgresql or "
-        "ducklake+duckdb (the catalog), in SQLAlchemy's URL form."
+        "ducklake+duckdb (the catalog), snowflake, in SQLAlchemy's URL form."
     )
     database_schema: str | None = Field(
         default=None, alias="schema", description="Where the engine has schemas."

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -255,8 +255,8 @@ class Warehouse:
         """Let `cut_off_silent` end this connection while the block runs, if it has a server."""
         if self.engine.single_writer:
             return nullcontext()
-        driver: Any = conn.connection.driver_connection
-        return self._signs.awaited(driver.fileno())
+        descriptor = self.engine.socket_of(conn.connection.driver_connection)
+        return nullcontext() if descriptor is None else self._signs.awaited(descriptor)
 
     def _connect(self) -> sa.Connection:
         try:

@@ -31,6 +31,11 @@ SELECT b.sid, unnest(from_json(b.message_types, '["VARCHAR"]')) AS message_type
 FROM bindings AS b
 WHERE b.deleted_at IS NULL
 """,
+    "snowflake": """
+SELECT b.sid, t.value::VARCHAR AS message_type
+FROM bindings AS b, LATERAL FLATTEN(INPUT => PARSE_JSON(b.message_types)) AS t
+WHERE b.deleted_at IS NULL
+""",
 }
 
 _BINDING_MESSAGE_TYPES["mysql"] = _BINDING_MESSAGE_TYPES["mariadb"]

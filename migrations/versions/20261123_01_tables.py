@@ -29,7 +29,7 @@ _TABLES = (
 def upgrade() -> None:
     """Create everything."""
     dialect = op.get_context().dialect.name
-    if dialect == "duckdb":  # has no other way to count up
+    if dialect in ("duckdb", "snowflake"):  # has no other way to count up, or none that tells
         for sequence in _SEQUENCES:
             op.execute(sa.schema.CreateSequence(sa.Sequence(sequence)))
     _create_tables()
@@ -45,7 +45,7 @@ def downgrade() -> None:
     """Drop everything."""
     for table in reversed(_TABLES):
         op.drop_table(table)
-    if op.get_context().dialect.name == "duckdb":
+    if op.get_context().dialect.name in ("duckdb", "snowflake"):
         for sequence in _SEQUENCES:
             op.execute(sa.schema.DropSequence(sa.Sequence(sequence)))
 

@@ -14,20 +14,29 @@ _DAY = {
     "duckdb": "CAST({} AT TIME ZONE 'UTC' AS DATE)",
     "mariadb": "DATE({})",
     "sqlite": "DATE({})",
+    "snowflake": "TO_DATE({})",
 }
 _WEEK = {
     "postgresql": "{0} - (CAST(EXTRACT(ISODOW FROM {0}) AS INTEGER) - 1)",
     "duckdb": "CAST(DATE_TRUNC('week', {}) AS DATE)",
     "mariadb": "SUBDATE({0}, WEEKDAY({0}))",
     "sqlite": "DATE({}, 'weekday 0', '-6 days')",
+    "snowflake": "TO_DATE(DATEADD('day', 1 - DAYOFWEEKISO({0}), {0}))",
 }
 _DAYS_SINCE = {
     "postgresql": "CAST(TRUNC(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - {}) / 86400) AS INTEGER)",
     "duckdb": "CAST(TRUNC(EXTRACT(EPOCH FROM CURRENT_TIMESTAMP - {}) / 86400) AS INTEGER)",
     "mariadb": "TIMESTAMPDIFF(DAY, {}, UTC_TIMESTAMP(6))",
     "sqlite": "CAST(JULIANDAY('now') - JULIANDAY({}) AS INTEGER)",
+    "snowflake": "CAST(TRUNC(TIMESTAMPDIFF('second', {}, SYSDATE()) / 86400) AS INTEGER)",
 }
-_WHOLE = {"postgresql": "BIGINT", "duckdb": "BIGINT", "mariadb": "SIGNED", "sqlite": "INTEGER"}
+_WHOLE = {
+    "postgresql": "BIGINT",
+    "duckdb": "BIGINT",
+    "mariadb": "SIGNED",
+    "sqlite": "INTEGER",
+    "snowflake": "BIGINT",
+}
 
 # PostgreSQL takes an equation for rare; for what differs it would make room for every endpoint, and
 # write to disk what it joins with them.

@@ -23,6 +23,7 @@ NAMES = {
     "postgresql": "PostgreSQL",
     "duckdb": "DuckDB",
     "ducklake": "DuckLake",
+    "snowflake": "Snowflake",
     "mysql": "MySQL",
     "sqlite": "SQLite",
 }

@@ -188,6 +188,8 @@ def test_freshness_reads_neither_the_bindings_nor_the_ledger(harness: ScanHarnes
     """At a million lines each the view took seconds, and every dashboard that refreshes waited."""
     harness.scan([sent(1)])
     read(harness, 1)
+    if harness.warehouse.dialect == "snowflake":
+        pytest.skip("the emulator has no EXPLAIN")
     explain = "EXPLAIN QUERY PLAN" if harness.warehouse.dialect == "sqlite" else "EXPLAIN"
     plan = str(harness.rows(f"{explain} SELECT * FROM service_freshness"))
     assert "services" in plan

@@ -51,12 +51,19 @@ def differences(warehouse: Warehouse, engine_name: str) -> list[Any]:
     options = {
         "include_object": is_for_this_engine,
         "version_table": tables.VERSION_TABLE,
-        "compare_type": not engine_name.startswith("duck"),
-        "compare_server_default": not engine_name.startswith("duck"),
+        "compare_type": not engine_name.startswith(("duck", "snow")),
+        "compare_server_default": not engine_name.startswith(("duck", "snow")),
     }
     with warehouse.migrating() as conn:
         context = MigrationContext.configure(conn, opts=options)
-        return list(compare_metadata(context, tables.give_indexes_their_options()))
+        found = list(compare_metadata(context, tables.give_indexes_their_options()))
+    if engine_name == "snowflake":  # the emulator does not tell the comments that it was given
+        return [
+            one
+            for one in found
+            if "comment" not in str((one[0] if isinstance(one, list) else one)[0])
+        ]
+    return found
 
 
 def test_up_down_up_leaves_everything_and_nothing(warehouse: Warehouse) -> None:
@@ -129,7 +136,9 @@ def test_a_newer_warehouse_is_refused(warehouse: Warehouse) -> None:
         migration.upgrade(warehouse, None)
 
 
-@pytest.mark.parametrize("dialect", ["sqlite", "postgresql", "mariadb", "duckdb", "ducklake"])
+@pytest.mark.parametrize(
+    "dialect", ["sqlite", "postgresql", "mariadb", "duckdb", "ducklake", "snowflake"]
+)
 def test_sql_for_review_is_whole(dialect: str) -> None:
     """A DBA who reviews and runs the SQL must get all tables and views and the revision."""
     sql = migration.print_sql(dialect)

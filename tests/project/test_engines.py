@@ -11,7 +11,9 @@ from etl.warehouse.engines import engine_named, names
 
 ROOT = Path(__file__).parents[2]
 WAREHOUSE = ROOT / "etl" / "warehouse"
-KNOWN = re.compile(r"\b(postgres|postgresql|mariadb|mysql|duckdb|ducklake|sqlite)\b", re.IGNORECASE)
+KNOWN = re.compile(
+    r"\b(postgres|postgresql|mariadb|mysql|duckdb|ducklake|snowflake|sqlite)\b", re.IGNORECASE
+)
 
 # What may name engines all the same: a file, what stands in the text, and why.
 REASONED = (

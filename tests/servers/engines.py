@@ -1,6 +1,7 @@
 """The engines that the warehouse is tested on, and what this machine can run of them."""
 
 import importlib.util
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
-from tests.servers import galera, mariadb, postgres
+from tests.servers import galera, mariadb, postgres, snowflake
 
 
 class Engine(NamedTuple):
@@ -59,13 +60,22 @@ ENGINES = {
         "slow",
         "nightly",
     ),
+    "snowflake": Engine(
+        "snowflake_url", snowflake.missing, snowflake.version, "nightly", "nightly"
+    ),
 }
+
+
+if os.environ.get(snowflake.LIVE_URL):
+    ENGINES["snowflake_live"] = Engine(
+        "snowflake_live_url", snowflake.missing, lambda: "an account", "nightly", "nightly"
+    )
 
 
 @contextmanager
 def connected(url: str) -> Iterator[sa.Connection]:
     """A connection past the program; a lake has to be attached first, by its engine."""
-    if url.startswith("ducklake"):
+    if url.startswith(("ducklake", "snowflake")):
         engine, place = locate(url)
         pool = engine.open(place, None, Limits())
     else:

@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 
 # Where a server leaves its process id, and the signal that ends it at once together with its children.
-PID_FILES = {"data/postmaster.pid": signal.SIGQUIT, "mariadb.pid": signal.SIGKILL}
+PID_FILES = {
+    "data/postmaster.pid": signal.SIGQUIT,
+    "mariadb.pid": signal.SIGKILL,
+    "snowflake.pid": signal.SIGKILL,
+}
 
 
 def sweep(run_folder: Path) -> None:

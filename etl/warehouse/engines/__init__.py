@@ -17,6 +17,7 @@ _MODULES = {
     "mariadb": "mariadb.engine",
     "duckdb": "duckdb",
     "ducklake": "ducklake.engine",
+    "snowflake": "snowflake.engine",
 }
 _OTHER_NAMES = {"postgres": "postgresql"}  # as many providers write it
 

@@ -130,6 +130,14 @@ class Engine(ABC):
             ConfigurationError: the driver is not installed, or does not take the schema's name.
         """
 
+    def socket_of(self, session: Any) -> int | None:
+        """Return the descriptor of the socket that a driver's session waits on.
+
+        None where it has none: there, the driver itself gives up what takes too long.
+        """
+        descriptor: int = session.fileno()
+        return descriptor
+
     @abstractmethod
     def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         """Return what an error of the driver means; never decided by the text of its message."""

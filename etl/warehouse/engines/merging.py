@@ -21,8 +21,14 @@ class Merge(sa.Executable, sa.ClauseElement):
     ) -> None:
         self.table = table
         self.columns = columns
-        self.rows = rows
+        self.rows = _named(rows, columns)
         self.overwritten = overwritten
+
+
+def _named(rows: sa.Select[Any], columns: Sequence[str]) -> sa.Select[Any]:
+    """Return the rows under the names of the columns that they go into."""
+    given = rows.subquery("given")
+    return sa.select(*(one.label(name) for one, name in zip(given.c, columns, strict=True)))
 
 
 @compiles(Merge)
@@ -40,7 +46,7 @@ def _compile_merge(merge: Merge, compiler: Any, **kw: Any) -> str:
     values = (f"{quote(name)} = fresh.{quote(name)}" for name in merge.overwritten)
     fresh = ", ".join(f"fresh.{name}" for name in names)
     parts = [
-        f"MERGE INTO {table} USING ({rows}) AS fresh ({', '.join(names)})",
+        f"MERGE INTO {table} USING ({rows}) AS fresh",
         "ON " + " AND ".join(f"{table}.{key} = fresh.{key}" for key in keys),
         f"WHEN MATCHED THEN UPDATE SET {', '.join(values)}",
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({fresh})",  # noqa: S608 - ours

@@ -1,0 +1,1 @@
+"""Snowflake: the engine, what its SQL asks for, its sessions, and what Alembic has to know."""
