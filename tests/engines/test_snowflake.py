@@ -13,7 +13,9 @@ from etl.warehouse import leases, migration
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import engine_named, masked, read_url
 from etl.warehouse.engines.base import DbErrorKind
+from etl.warehouse.engines.snowflake.engine import CLAIM
 from etl.warehouse.tables import VERSION_TABLE, bindings, scan_absent, scan_staged
+from tests.engines import fail_at
 from tests.servers.folder import free_port
 from tests.servers.keys import repeated_keys
 from tests.servers.snowflake import SnowflakeEmulator, missing
@@ -258,6 +260,21 @@ def test_of_two_who_find_no_gate_one_makes_it(snowflake_url: str, open_on: OpenO
         lambda conn: conn.scalars(sa.text("SELECT chat_service_sid FROM sync_gates")).all()
     )
     assert SERVICE in gates
+
+
+@pytest.mark.nightly
+def test_whoever_does_not_get_its_turn_writes_nothing(snowflake_url: str, open_on: OpenOn) -> None:
+    """A claim that failed and was passed over would let two write what one key should hold."""
+    from snowflake.connector.errors import ProgrammingError
+
+    def fail(_conn: object) -> None:
+        waited = ProgrammingError(msg="", errno=625, sqlstate="57014")
+        raise sa.exc.ProgrammingError(CLAIM, (), waited)
+
+    warehouse = open_on(snowflake_url, attempts=1)
+    with fail_at.before(CLAIM, fail) as hits, pytest.raises(errors.WarehouseConflict):
+        warehouse.transact(lambda conn: conn.execute(sa.delete(scan_absent)))
+    assert hits.count == 1
 
 
 @pytest.mark.nightly

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +12,8 @@ from etl.warehouse.engines.reaching import Unreached, reach
 from etl.warehouse.engines.snowflake.engine import CLAIM
 
 _NOT_CONNECTED = frozenset({4, 14, 250001})
+_NO_TABLE = frozenset({2003, 90105, 90106})
+"""Before the first migration; whoever needs the tables will be told."""
 _LONGEST_POLL = 45.0
 """Seconds after which the server says, of a statement at work, that it is."""
 
@@ -41,9 +42,13 @@ def prepare(engine: sa.Engine, schema: str | None, limits: Limits, protocol: str
     @sa.event.listens_for(engine, "begin")
     def _begin(conn: sa.Connection) -> None:
         options = conn.get_execution_options()
-        if not (options.get("reading") or options.get("migrating")):
-            with suppress(sa.exc.ProgrammingError):  # before the first migration
-                conn.exec_driver_sql(CLAIM)
+        if options.get("reading") or options.get("migrating"):
+            return
+        try:
+            conn.exec_driver_sql(CLAIM)
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "errno", None) not in _NO_TABLE:
+                raise
 
 
 def _parameters(limits: Limits) -> dict[str, Any]:
@@ -59,6 +64,7 @@ def _parameters(limits: Limits) -> dict[str, Any]:
         "query_timeout": round(limits.statement + limits.lock + limits.silence),
         "session_parameters": {
             "TIMEZONE": "UTC",
+            "TIMESTAMP_INPUT_FORMAT": "AUTO",  # batches hold times as text
             "QUERY_TAG": "bindings-etl",
             "LOCK_TIMEOUT": max(1, round(limits.lock)),
             "STATEMENT_TIMEOUT_IN_SECONDS": round(limits.statement),
