@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -166,15 +165,20 @@ class Warehouse:
 
     def reclaim(self) -> None:
         """Take out of the files what was deleted, where the engine keeps it until it is told."""
+        if self.engine.reclaiming:
+            self._try_migrating(self.engine.require_own_files)
         self._maintain(self.engine.reclaiming)
 
     def _maintain(self, statements: Sequence[str]) -> None:
-        def execute(statement: str) -> None:
-            with self.migrating() as conn:
-                conn.exec_driver_sql(statement)
-
         for one in statements:
-            self._retries.call_with_retries(partial(execute, one))
+            self._try_migrating(lambda conn, one=one: conn.exec_driver_sql(one))  # type: ignore[misc]
+
+    def _try_migrating(self, work: Callable[[sa.Connection], object]) -> None:
+        def try_once() -> None:
+            with self.migrating() as conn:
+                work(conn)
+
+        self._retries.call_with_retries(try_once)
 
     @contextmanager
     def migrating(self) -> Iterator[sa.Connection]:

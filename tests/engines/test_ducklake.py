@@ -1,12 +1,15 @@
 """What only DuckLake has: files apart from their catalog, conflicts at COMMIT, keys that nobody enforces (docs/engines/ducklake.md)."""
 
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 import sqlalchemy as sa
@@ -17,7 +20,8 @@ from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
 from etl.warehouse.tables import sync_gates
-from tests.acceptance.scenario import Scenario
+from tests.acceptance.scenario import Scenario, wait_until
+from tests.engines.fail_at import before
 from tests.engines.held_file import assert_waits_for_a_held_file
 from tests.servers.keys import repeated_keys
 
@@ -131,6 +135,58 @@ def test_shards_share_a_lake(scenario_on: MakeScenario, ducklake_postgres_url: s
     scenario.assert_equal_to_world()
 
 
+def test_processes_that_migrate_a_new_lake_at_once_take_turns(
+    scenario_on: MakeScenario, sqlite_url: str, empty_postgres18_url: str, tmp_path: Path
+) -> None:
+    """Two replicas that start with `migrate`: one of them would fail as the other makes the catalog."""
+    from etl.warehouse.engines.ducklake.writer_lock import _LOCK
+
+    scenario = scenario_on(sqlite_url, (5,))
+    scenario.settings["warehouse"] = {
+        "url": f"ducklake+{empty_postgres18_url}",
+        "data_path": str(tmp_path / "rows"),
+    }
+    scenario.settings["retry"] |= {"timeout_seconds": 60, "max_total_seconds": 60}
+    waiting = (
+        "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database "
+        "WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+    )
+    with psycopg.connect(empty_postgres18_url, autocommit=True) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        processes = [scenario.start("migrate") for _ in range(2)]
+        wait_until(lambda: other.execute(waiting).fetchone() == (2,))
+        assert other.execute("SELECT to_regclass('ducklake_metadata')").fetchone() == (None,)
+    for process in processes:
+        scenario.wait_for(process)
+    scenario.run("migrate", "--check")
+
+
+def test_a_migration_undoes_what_began_before_it_and_is_undone_likewise(
+    open_on: OpenOn, ducklake_postgres_url: str
+) -> None:
+    """Who has lost the lock would write rows of the old shape into tables of the new one."""
+    warehouse = open_on(ducklake_postgres_url)
+    claim = "UPDATE bindings_etl_version SET version_num = version_num"
+    with past_the_program(ducklake_postgres_url) as session:
+        session.execute("BEGIN TRANSACTION")
+        session.execute(claim)
+        migration.downgrade(warehouse, migration.known_revisions()[1])
+        with pytest.raises(duckdb.TransactionException):
+            session.execute("COMMIT")
+
+        def write_amid(_: Any) -> None:
+            session.execute(claim)
+
+        with (
+            before("UPDATE bindings_etl_version", write_amid),
+            pytest.raises(errors.WarehouseConflict),
+        ):
+            migration.upgrade(warehouse, None)
+    assert warehouse.read(migration.current_revision) == migration.known_revisions()[1]
+    migration.upgrade(warehouse, None)
+    warehouse.read(migration.require_head)
+
+
 def test_a_server_that_cuts_the_connection_costs_a_try(
     open_on: OpenOn, ducklake_postgres_url: str
 ) -> None:
@@ -176,6 +232,9 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     }
     for name, value in signing.items():
         monkeypatch.setenv(name, value)
+    httpx.post(
+        f"http://{host}:{port}/moto-api/reset"
+    )  # what tests before have left in this process
     client = boto3.client("s3")
     client.create_bucket(Bucket="lake")
     yield client
@@ -391,6 +450,106 @@ def test_no_file_is_taken_for_one_of_nobody_because_of_how_its_folder_is_written
     scenario.sync()
     scenario.run("purge", "--runs-before", "90d")
     scenario.assert_equal_to_world()
+
+
+# --- a folder for each ---
+
+
+@pytest.mark.parametrize("where", ["rows", "rows/below/it", "."])
+def test_a_folder_of_another_catalog_is_not_taken(
+    scenario_on: MakeScenario, open_on: OpenOn, tmp_path: Path, where: str
+) -> None:
+    """The first purge of the one would delete every row of the other."""
+    scenario = scenario_on(
+        f"ducklake+duckdb:///{tmp_path / 'catalog'}?data_path={tmp_path / 'rows'}", (40,)
+    )
+    scenario.sync()
+    second = open_on(f"ducklake+duckdb:///{tmp_path / 'second'}?data_path={tmp_path / where}")
+    with pytest.raises(errors.ConfigurationError, match=f"{tmp_path}/rows has the files of ano"):
+        migration.upgrade(second, None)
+    assert not (tmp_path / "second").exists()
+    with suppress(errors.EtlError):
+        second.reclaim()
+    scenario.run("purge", "--runs-before", "90d")
+    scenario.assert_equal_to_world()
+
+
+def test_a_folder_of_another_catalog_is_not_taken_in_a_bucket(
+    open_on: OpenOn, tmp_path: Path, s3: Any
+) -> None:
+    """As on a disk: who has a bucket for everything names one folder twice sooner or later."""
+    first = open_on(f"ducklake+duckdb:///{tmp_path / 'first'}?data_path=s3://lake/all/rows")
+    migration.upgrade(first, None)
+    for where in ("all/rows", "all/rows/below", "all"):
+        other = open_on(f"ducklake+duckdb:///{tmp_path / 'other'}?data_path=s3://lake/{where}")
+        with pytest.raises(errors.ConfigurationError, match="s3://lake/all/rows has the files of"):
+            migration.upgrade(other, None)
+    assert not (tmp_path / "other").exists()
+    apart = open_on(f"ducklake+duckdb:///{tmp_path / 'apart'}?data_path=s3://lake/all/rows-too")
+    migration.upgrade(apart, None)
+
+
+@pytest.fixture(params=["file", "postgresql"])
+def original_and_copy(
+    request: pytest.FixtureRequest, tmp_path: Path, run_folder: Path
+) -> Iterator[tuple[str, Callable[[], str]]]:
+    """A lake's URL, and what copies its catalog, as a backup is restored beside it."""
+    if request.param == "file":
+        original = tmp_path / "catalog"
+        yield (
+            f"ducklake+duckdb:///{original}?data_path={tmp_path / 'rows'}",
+            lambda: f"ducklake+duckdb:///{shutil.copy(original, tmp_path / 'copy')}",
+        )
+        return
+    url = request.getfixturevalue("ducklake_postgres_url")
+    server = request.getfixturevalue("postgres18_server")
+    copies: list[str] = []
+
+    def copy() -> str:
+        copies.append(server.create_database(url.removeprefix("ducklake+")))
+        return f"ducklake+{copies[0]}"
+
+    yield url, copy
+    server.drop_database(copies[0])
+
+
+def test_a_copy_of_a_catalog_deletes_nothing(
+    scenario_on: MakeScenario, original_and_copy: tuple[str, Callable[[], str]]
+) -> None:
+    """A dump of the catalog, tried on a test machine: its purge would delete the files of the real one."""
+    original, copy = original_and_copy
+    scenario = scenario_on(original, (40,))
+    scenario.sync()
+    at_copy = {"url": copy()}
+    at_original = scenario.settings["warehouse"]
+    scenario.services[0].touch(12)
+    scenario.sync()
+    scenario.run("purge", "--runs-before", "90d")
+    files = {file: file.stat().st_size for file in data_files(original)}
+    scenario.settings["warehouse"] = at_copy
+    for command in (("purge", "--runs-before", "90d"), ("sync",), ("migrate",)):
+        told = scenario.run(*command, expect=2).err
+        assert "has the files of another catalog" in told
+    assert {file: file.stat().st_size for file in data_files(original)} == files
+    scenario.settings["warehouse"] = at_original
+    scenario.assert_equal_to_world()
+
+
+def test_a_catalog_that_has_taken_the_place_of_another_says_how_to_go_on(
+    scenario_on: MakeScenario, tmp_path: Path
+) -> None:
+    """A backup that was restored on another server is the warehouse from now on."""
+    rows = tmp_path / "rows"
+    scenario = scenario_on(f"ducklake+duckdb:///{tmp_path / 'before'}?data_path={rows}", (40,))
+    scenario.sync()
+    (tmp_path / "before").rename(tmp_path / "after")
+    url = f"ducklake+duckdb:///{tmp_path / 'after'}?data_path={rows}"
+    scenario.warehouse_url = scenario.settings["warehouse"]["url"] = url
+    [mark] = re.findall("taken the other's place, delete (.*)", scenario.sync(expect=2).err)
+    Path(mark).unlink()
+    scenario.run("purge", "--runs-before", "90d")
+    assert Path(mark).exists()
+    assert_goes_on_at(scenario, url)
 
 
 # --- what is not as it should be ---

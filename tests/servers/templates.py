@@ -45,7 +45,7 @@ def lend_lake(server: Server, folder: Path) -> Iterator[str]:
     import psycopg
 
     template, files = template_lake(server)
-    shutil.copytree(files, folder)
+    shutil.copytree(files, folder, ignore=shutil.ignore_patterns("bindings-etl-*"))
     for url in lend_database(server, template):
         with psycopg.connect(url) as catalog:
             where = "UPDATE ducklake_metadata SET value = %s WHERE key = 'data_path'"

@@ -164,6 +164,13 @@ class Engine(ABC):
     def prepare_migrations(self) -> None:  # noqa: B027 - most have nothing to do
         """Load what Alembic has to know of this engine."""
 
+    def require_own_files(self, conn: sa.Connection) -> None:  # noqa: B027 - as above
+        """Look whether the files that `reclaiming` may delete are this warehouse's alone.
+
+        Raises:
+            ConfigurationError: another one has its files there too.
+        """
+
     @abstractmethod
     def why_unfit(self, conn: sa.Connection) -> str | None:
         """Return why this server cannot hold a warehouse, and what to set; None when it can."""

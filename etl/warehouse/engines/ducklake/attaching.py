@@ -20,7 +20,7 @@ from etl.warehouse.engines.reaching import Unreached, reach
 LAKE = "lake"
 _CATALOG = "catalog"
 _FORMAT = "1.0"
-_BUCKET = "s3://"
+BUCKET = "s3://"
 _BESIDE = ".files"
 _DEFAULT_PORT = 5432
 _SHORTEST_SILENCE = 2
@@ -57,7 +57,7 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def is_bucket(self) -> bool:
         """Whether the data's files go to S3, or to what speaks like it."""
-        return self.data_path is not None and self.data_path.startswith(_BUCKET)
+        return self.data_path is not None and self.data_path.startswith(BUCKET)
 
     @property
     def extensions(self) -> list[str]:
@@ -136,8 +136,10 @@ def extension_file(name: str) -> Path:
     return file
 
 
-def attach(session: Any, place: Place, *, create: bool) -> None:
-    """Attach the lake and go into it; make its catalog where it is missing and that is allowed.
+def attach(session: Any, place: Place, *, create: bool) -> str:
+    """Attach the lake, go into it, and return the folder of its files.
+
+    Its catalog is made where it is missing and that is allowed.
 
     Raises:
         Unreached, WarehouseError, ConfigurationError: it cannot be done.
@@ -146,8 +148,6 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
     kind = "" if place.is_file else "postgres:"
     folder = place.named_folder or _find_folder(session, place, catalog)
     options = [f"CREATE_IF_NOT_EXISTS {str(create).lower()}"]
-    if place.is_bucket:
-        _sign_in(session)
     if folder is not None:
         if create:
             _require_writable(session, folder)
@@ -162,8 +162,25 @@ def attach(session: Any, place: Place, *, create: bool) -> None:
         if place.schema:
             with suppress(duckdb.CatalogException):  # before the first migration, which makes it
                 session.execute(enter_schema(place.schema))
+        return folder or _stored_folder(session)
     except duckdb.Error as error:
         raise _why_not(session, place, catalog, type(error).__name__) from None
+
+
+def _stored_folder(session: Any) -> str:
+    query = f"SELECT value FROM ducklake_options('{LAKE}') WHERE option_name = 'data_path'"  # noqa: S608
+    (folder,) = session.execute(query).fetchone()
+    return str(folder)
+
+
+def is_made(session: Any, place: Place) -> bool:
+    """Return whether there is a catalog, or something else in its place."""
+    if place.is_file:
+        return Path(str(place.url.database)).exists()
+    try:
+        return bool(_read_settings(session, place, place.catalog()))
+    except duckdb.Error:  # whoever attaches it finds out why
+        return True
 
 
 def _find_folder(session: Any, place: Place, catalog: str) -> str | None:
@@ -178,7 +195,7 @@ def _find_folder(session: Any, place: Place, catalog: str) -> str | None:
         stored = _read_settings(session, place, catalog).get("data_path", "").rstrip("/")
     except duckdb.Error:  # there is none yet, or to attach it will fail likewise
         return place.usual_folder
-    if stored.startswith(_BUCKET):
+    if stored.startswith(BUCKET):
         raise _has_moved(stored)
     return place.usual_folder if not stored or stored.endswith(_BESIDE) else None
 
@@ -196,7 +213,7 @@ def _why_not(session: Any, place: Place, catalog: str, code: str) -> Exception:
     try:
         settings = _read_settings(session, place, catalog)
     except duckdb.Error as error:
-        return _why_closed(place, type(error).__name__)
+        return why_closed(place, type(error).__name__)
     if not settings:
         return _why_empty(place)
     if settings.get("version") != _FORMAT:
@@ -231,7 +248,8 @@ def _read_settings(session: Any, place: Place, catalog: str) -> dict[str, str]:
         session.execute(f"DETACH {_CATALOG}")
 
 
-def _why_closed(place: Place, code: str) -> Exception:
+def why_closed(place: Place, code: str) -> Unreached:
+    """Return why the catalog's database lets nobody in."""
     if place.is_file:
         return Unreached(DbErrorKind.LOCKED, code)
     host = str(place.url.query.get("host") or place.url.host or "localhost")
@@ -259,29 +277,29 @@ def _require_writable(session: Any, folder: str) -> None:
     Raises:
         WarehouseRefused: it cannot be written.
     """
-    if folder.startswith(_BUCKET):
+    if folder.startswith(BUCKET):
         trial = literal(f"{folder.rstrip('/')}/{_TRIAL}")
         try:
             session.execute(f"COPY (SELECT 1 AS trial) TO {trial} (FORMAT csv)")
         except duckdb.Error as error:
-            raise _unwritable(folder, type(error).__name__) from None
+            raise unwritable(folder, type(error).__name__) from None
         return
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         (Path(folder) / _TRIAL).touch()
         (Path(folder) / _TRIAL).unlink()
     except OSError as cause:
-        raise _unwritable(folder, str(cause.strerror)) from None
+        raise unwritable(folder, str(cause.strerror)) from None
 
 
-def _unwritable(folder: str, why: str) -> WarehouseRefused:
+def unwritable(folder: str, why: str) -> WarehouseRefused:
     return WarehouseRefused(
         f"warehouse.data_path: {folder} cannot be written ({why}); name another place, or give "
         "this user the right to write there"
     )
 
 
-def _sign_in(session: Any) -> None:
+def sign_in(session: Any) -> None:
     """Let DuckDB sign in to S3.
 
     Raises:

@@ -125,6 +125,9 @@ class Ducklake(Duckdb):
             return DbErrorKind.LOST
         return super().error_kind(error)
 
+    def require_own_files(self, conn: sa.Connection) -> None:
+        conn.info["require_own"](claim=True)
+
     def prepare_migrations(self) -> None:
         from etl.warehouse.engines.ducklake import migrating  # noqa: F401 - being there is enough
 

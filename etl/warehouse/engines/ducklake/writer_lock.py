@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from etl.warehouse.engines.base import DbErrorKind
-from etl.warehouse.engines.ducklake.attaching import Place, literal
+from etl.warehouse.engines.ducklake.attaching import Place, literal, why_closed
 from etl.warehouse.engines.reaching import Unreached
 
 _DATABASE = "writer_lock"
@@ -35,15 +35,9 @@ class WriterLock:
         Raises:
             Unreached: it took too long, or the catalog's server is gone.
         """
+        self._attach()
         began = time.monotonic()
         try:
-            if not self._is_attached:
-                # Who is frozen while it holds the lock must not hold up the others for ever.
-                catalog = self._place.catalog(idle_in_transaction_session_timeout=_LONGEST)
-                self._cursor.execute(
-                    f"ATTACH {literal(catalog)} AS {_DATABASE} (TYPE postgres, READ_ONLY)"
-                )
-                self._is_attached = True
             self._cursor.execute("BEGIN TRANSACTION")
             self._cursor.execute(_ACQUIRE).fetchall()
         except duckdb.Error as error:
@@ -51,6 +45,19 @@ class WriterLock:
             late = time.monotonic() - began >= self._place.limits.lock
             kind = DbErrorKind.CONFLICT if late else DbErrorKind.LOST
             raise Unreached(kind, type(error).__name__) from error
+
+    def _attach(self) -> None:
+        if self._is_attached:
+            return
+        # Who is frozen while it holds the lock must not hold up the others for ever.
+        catalog = self._place.catalog(idle_in_transaction_session_timeout=_LONGEST)
+        try:
+            self._cursor.execute(
+                f"ATTACH {literal(catalog)} AS {_DATABASE} (TYPE postgres, READ_ONLY)"
+            )
+        except duckdb.Error as error:
+            raise why_closed(self._place, type(error).__name__) from None
+        self._is_attached = True
 
     def detach(self) -> None:
         """Give the lock's connection back; the next `acquire` opens another one."""
