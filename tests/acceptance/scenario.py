@@ -26,7 +26,7 @@ from tests.servers.keys import repeated_keys
 
 # What is stored when must not hang on how fast a machine reads: a batch is full by its pages alone.
 PROGRAM = (
-    "from etl.sync import prefetch; prefetch.BATCH_SECONDS = 3600; "
+    "from etl.sync import prefetch; prefetch.BATCH_SECONDS = {}; "
     "from etl.__main__ import main; main()"
 )
 CONTENT = (
@@ -88,6 +88,7 @@ class Scenario:
         self.folder = folder
         self.simulator = simulator
         self.interceptor = interceptor
+        self.batch_seconds = 3600  # of a process that is started
         self.world: World = simulator.worlds[0]
         self.warehouse_url = warehouse_url
         self.config_path = folder / "config.yaml"
@@ -136,8 +137,9 @@ class Scenario:
     ) -> "subprocess.Popen[str]":
         """One command line in a process of its own, for scenarios that kill it."""
         self.write_config()
+        program = PROGRAM.format(self.batch_seconds)
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *arguments, "--config", str(self.config_path)],
+            [sys.executable, "-c", program, *arguments, "--config", str(self.config_path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -285,6 +285,7 @@ def test_every_chain_goes_on_where_it_was(
             process[0].send_signal(ending)
 
     scenario.interceptor.watch = watch
+    scenario.batch_seconds = 1
     scenario.simulator.limits.latency_ms = 250  # so that what is read is handed on before page 8
     process.append(scenario.start("sync"))
     scenario.wait_for(process[0], expect=143 if ending == signal.SIGTERM else -ending)
