@@ -1,5 +1,6 @@
 """One run at a time per service, by a lease in the warehouse that a killed process frees by itself (docs/promises.md §8)."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -222,6 +223,8 @@ def asleep_at(scenario: Scenario, page: int, answer: Reply | None = None) -> "Po
             return None
         wait_until(lambda: scenario.query("SELECT 1 FROM scan_progress WHERE pages > 0"))
         asleep[0].send_signal(signal.SIGSTOP)
+        # On a busy machine its threads go on for a while, and would store a batch and renew the lease.
+        os.waitid(os.P_PID, asleep[0].pid, os.WSTOPPED)
         slept.set()
         return answer
 
