@@ -259,9 +259,8 @@ def empty_galera_url(galera_cluster: GaleraCluster) -> Iterator[str]:
 
 
 @pytest.fixture
-def snowflake_url(empty_snowflake_url: str) -> str:
-    migrate(empty_snowflake_url)
-    return empty_snowflake_url
+def snowflake_url(snowflake_emulator: SnowflakeEmulator) -> Iterator[str]:
+    yield from lend_database(snowflake_emulator, template_database(snowflake_emulator))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ down_revision = "20261127_04"
 
 
 def upgrade() -> None:
-    """Add the counter."""
+    """Add the counter; on Snowflake, where no key is enforced, the gate of all who write, too."""
     op.add_column(
         "sync_gates",
         sa.Column(
@@ -18,8 +18,16 @@ def upgrade() -> None:
             comment="Counted up by whoever passes, where conflicts are found at COMMIT.",
         ),
     )
+    if _is_snowflake():
+        op.execute("INSERT INTO sync_gates (chat_service_sid, passed) VALUES ('*', 0)")
 
 
 def downgrade() -> None:
-    """Drop it."""
+    """Drop them."""
+    if _is_snowflake():
+        op.execute("DELETE FROM sync_gates WHERE chat_service_sid = '*'")
     op.drop_column("sync_gates", "passed")
+
+
+def _is_snowflake() -> bool:
+    return bool(op.get_context().dialect.name == "snowflake")

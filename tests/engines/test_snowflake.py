@@ -14,7 +14,7 @@ from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import engine_named, masked, read_url
 from etl.warehouse.engines.base import DbErrorKind
 from etl.warehouse.engines.snowflake.engine import CLAIM
-from etl.warehouse.tables import VERSION_TABLE, bindings, scan_absent, scan_staged
+from etl.warehouse.tables import bindings, scan_absent, scan_staged
 from tests.engines import fail_at
 from tests.servers.folder import free_port
 from tests.servers.keys import repeated_keys
@@ -278,6 +278,16 @@ def test_whoever_does_not_get_its_turn_writes_nothing(snowflake_url: str, open_o
 
 
 @pytest.mark.nightly
+def test_without_the_row_nobody_writes(snowflake_url: str, open_on: OpenOn) -> None:
+    """An UPDATE of no row locks nothing: without it writers would no longer wait for each other."""
+    warehouse = open_on(snowflake_url, attempts=1)
+    delete = sa.text("DELETE FROM sync_gates WHERE chat_service_sid = '*'")
+    warehouse.transact(lambda conn: conn.execute(delete))
+    with pytest.raises(errors.WarehouseRefused, match="INSERT INTO sync_gates"):
+        warehouse.transact(lambda conn: conn.execute(sa.delete(scan_absent)))
+
+
+@pytest.mark.nightly
 def test_whoever_writes_begins_with_the_one_row(snowflake_url: str, open_on: OpenOn) -> None:
     """What writes without it would not wait, and could wait for what waits for it."""
     warehouse = open_on(snowflake_url)
@@ -294,7 +304,7 @@ def test_whoever_writes_begins_with_the_one_row(snowflake_url: str, open_on: Ope
         sa.event.remove(sa.Engine, "before_cursor_execute", note)
     mine = [statement.split()[:2] for statement in told]
     assert mine == [
-        ["UPDATE", VERSION_TABLE],
+        ["UPDATE", "sync_gates"],
         ["DELETE", "FROM"],
         ["SELECT", "scan_absent.stage_id,"],
     ]

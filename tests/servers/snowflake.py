@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -84,6 +85,11 @@ def emulator_python() -> Path:
     return python
 
 
+def schema_in(url: str) -> str:
+    """The schema that a URL names, with its database."""
+    return str(sa.make_url(url).database).replace("/", ".")
+
+
 @dataclass(frozen=True)
 class SnowflakeEmulator:
     home: Path
@@ -118,14 +124,16 @@ class SnowflakeEmulator:
         kill_server(pid, self.home, signal.SIGKILL)
         shutil.rmtree(self.home, ignore_errors=True)
 
-    def create_database(self, template: str | None = None) -> str:  # noqa: ARG002 - it copies none
+    def create_database(self, template: str | None = None) -> str:
         name = f"t{uuid.uuid4().hex}"
         self._execute(f"CREATE DATABASE {name}", f"CREATE SCHEMA {name}.etl")
+        if template:
+            copied = {"source": schema_in(template), "target": f"{name}.etl"}
+            httpx.post(f"http://127.0.0.1:{self.port}/copy", params=copied).raise_for_status()
         return self.url(f"{name}/etl")
 
     def drop_database(self, url: str) -> None:
-        name = url.rpartition("?")[0].split("/")[-2]
-        self._execute(f"DROP SCHEMA {name}.etl")  # it knows no DROP DATABASE
+        self._execute(f"DROP SCHEMA {schema_in(url)}")  # it knows no DROP DATABASE
 
     def _execute(self, *statements: str) -> None:
         from snowflake import connector

@@ -7,13 +7,14 @@ from typing import Any
 import sqlalchemy as sa
 from snowflake import connector
 
+from etl.errors import WarehouseRefused
 from etl.warehouse.engines.base import LONGEST_GREETING, DbErrorKind, Limits
 from etl.warehouse.engines.reaching import Unreached, reach
 from etl.warehouse.engines.snowflake.engine import CLAIM
 
 _NOT_CONNECTED = frozenset({4, 14, 250001})
-_NO_TABLE = frozenset({2003, 90105, 90106})
-"""Before the first migration; whoever needs the tables will be told."""
+_NO_TABLE = frozenset({904, 2003, 2043, 90105, 90106})
+"""Before the migrations; whoever needs the tables will be told."""
 _LONGEST_POLL = 45.0
 """Seconds after which the server says, of a statement at work, that it is."""
 
@@ -45,10 +46,16 @@ def prepare(engine: sa.Engine, schema: str | None, limits: Limits, protocol: str
         if options.get("reading") or options.get("migrating"):
             return
         try:
-            conn.exec_driver_sql(CLAIM)
+            is_had = conn.exec_driver_sql(CLAIM).rowcount == 1
         except sa.exc.DBAPIError as error:
             if getattr(error.orig, "errno", None) not in _NO_TABLE:
                 raise
+            return
+        if not is_had:
+            raise WarehouseRefused(
+                "the table sync_gates has no row '*', by which writers take turns; put it back: "
+                "INSERT INTO sync_gates (chat_service_sid, passed) VALUES ('*', 0)"
+            )
 
 
 def _parameters(limits: Limits) -> dict[str, Any]:
