@@ -18,6 +18,7 @@ from tests.engines.lives import KNOWN_TYPES, Ask, Life, Present, check_history, 
 ROOT = Path(__file__).parents[2]
 BATCH_PAGES = 2
 WHOLE = [Ask()]
+SEEDS_ON_SNOWFLAKE = (100, 101)
 PARTS = [Ask((one,)) for one in KNOWN_TYPES]
 
 
@@ -203,6 +204,8 @@ def test_some_lives(fates_on: Callable[[int, int], Fates]) -> None:
         *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(104, 120)),
     ],
 )
-def test_many_lives(fates_on: Callable[[int, int], Fates], seed: int) -> None:
+def test_many_lives(fates_on: Callable[[int, int], Fates], warehouse_url: str, seed: int) -> None:
     """The same with ten lives of each of twenty seeds, of which some meet what few do."""
+    if warehouse_url.startswith("snowflake") and seed not in SEEDS_ON_SNOWFLAKE:
+        pytest.skip("a statement costs the emulator ten times as much as others")
     live(fates_on(10, seed), turns=5)

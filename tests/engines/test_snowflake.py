@@ -1,5 +1,7 @@
 """Snowflake: what its statements have to be like, who gets in, and what stands in the way."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -123,6 +125,22 @@ def test_what_is_shown_of_a_url_holds_no_secret() -> None:
     shown = masked("snowflake://etl:s3cret@acme/a/b?warehouse=w&passcode=s3cret&token=s3cret")
     assert "s3cret" not in shown
     assert "warehouse=w" in shown
+
+
+def test_a_missing_driver_is_told() -> None:
+    """Whoever installs the program without the extra has to read which one, and no traceback."""
+    script = (
+        "import sys; sys.modules['snowflake'] = None\n"
+        "from etl.warehouse.engines import locate\n"
+        "from etl.warehouse.engines.base import Limits\n"
+        "engine, url = locate('snowflake://etl:pw@acme/a/b')\n"
+        "engine.open(url, None, Limits())"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert "ConfigurationError: Snowflake needs a driver" in ended.stderr
+    assert "bindings-etl[snowflake]" in ended.stderr
 
 
 # --- numbers of errors ---

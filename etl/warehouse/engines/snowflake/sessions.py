@@ -1,5 +1,6 @@
 """Sessions of Snowflake: what they keep to, and why one could not be opened."""
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,8 @@ def prepare(engine: sa.Engine, schema: str | None, limits: Limits, protocol: str
 
     Each of its transactions that writes takes its turn.
     """
+    # What goes wrong is told in our words; the driver's own may quote hosts and statements.
+    logging.getLogger("snowflake").setLevel(logging.CRITICAL)
     # Else the driver asks three clouds at each start whether it runs in them.
     os.environ.setdefault("SNOWFLAKE_DISABLE_PLATFORM_DETECTION", "true")
     asked_for = _parameters(limits) | {"protocol": protocol}
