@@ -226,7 +226,7 @@ async def _both_ways(
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
+        upstream.transport.abort()  # ahead of the wait, which may be cancelled in its turn
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        upstream.transport.abort()
