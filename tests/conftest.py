@@ -117,11 +117,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         call = getattr(item, "callspec", None)
         if call and (engine := ENGINES.get(call.params.get("engine_name"))):
-            is_contract = item.path.name.startswith(("test_contract_", "test_migrations"))
             is_named = any(
                 "engine_name" in mark.args[0] for mark in item.iter_markers("parametrize")
             )
-            if mark := engine.mark if is_contract or is_named else engine.beyond:
+            if is_named or item.path.name.startswith("test_contract_"):
+                mark = engine.mark
+            elif item.path.name == "test_migrations.py":
+                mark = engine.mark or engine.beyond
+            else:
+                mark = engine.beyond
+            if mark:
                 item.add_marker(mark)
 
 

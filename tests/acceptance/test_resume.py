@@ -146,8 +146,10 @@ def refuse_first_link(scenario: Scenario, answer: Callable[[], Reply], *, times:
     [
         lambda: error(20001, "Invalid PageToken"),
         lambda: Reply(400, b'{"message":"bad token"}'),
-        lambda: Reply(410, b'{"message":"gone"}'),
-        lambda: Reply(422, b'{"code":60200,"message":"unprocessable"}'),
+        pytest.param(lambda: Reply(410, b'{"message":"gone"}'), marks=pytest.mark.slow),
+        pytest.param(
+            lambda: Reply(422, b'{"code":60200,"message":"unprocessable"}'), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_link_that_is_refused_in_any_way_begins_anew(

@@ -54,6 +54,7 @@ def test_a_terminal_shows_progress_warnings_and_the_result(make_scenario: MakeSc
     assert {"run.started", "scan.started", "run.finished"} <= set(events)
 
 
+@pytest.mark.slow
 def test_colours_are_for_terminals_that_want_them(make_scenario: MakeScenario) -> None:
     """Escape sequences in a file or a mail are litter."""
     scenario = make_scenario((3,))
@@ -79,6 +80,7 @@ def test_a_pipe_gets_a_line_a_row_with_whole_sids(make_scenario: MakeScenario) -
         assert len(line.split()) == 11
 
 
+@pytest.mark.slow
 def test_rich_is_loaded_only_where_something_is_drawn(make_scenario: MakeScenario) -> None:
     """It costs every start from cron a tenth, and nobody looks."""
     scenario = make_scenario((3,))

@@ -19,7 +19,7 @@ class Engine(NamedTuple):
     url_fixture: str  # gives the URL of a migrated warehouse; `empty_…`, of an empty database
     missing: Callable[[], str | None]
     version: Callable[[], str]
-    mark: str = ""  # of its contract, its migrations and what names it: "slow" or "nightly"
+    mark: str = ""  # of its contract, and of what names it: "slow" or "nightly"
     beyond: str = ""  # of whatever else is tested on every engine
 
 
