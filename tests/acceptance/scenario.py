@@ -119,7 +119,9 @@ class Scenario:
 
     def write_config(self) -> Path:
         """The settings of the moment as a file."""
-        self.config_path.write_text(yaml.safe_dump(self.settings, allow_unicode=True))
+        self.config_path.write_text(
+            yaml.dump(self.settings, Dumper=yaml.CSafeDumper, allow_unicode=True)
+        )
         return self.config_path
 
     def run(self, *arguments: str, expect: int | None = 0) -> Result:

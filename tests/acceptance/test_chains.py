@@ -266,7 +266,7 @@ def stored_chains(scenario: Scenario) -> list[int]:
 
 
 @pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("on_postgresql", [False, True])
+@pytest.mark.parametrize("on_postgresql", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_every_chain_goes_on_where_it_was(
     make_cut: MakeScenario,
     request: pytest.FixtureRequest,

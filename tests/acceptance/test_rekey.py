@@ -15,6 +15,8 @@ from tests.acceptance.test_erase import everything
 from tests.acceptance.test_rejects_command import hold_lease
 
 MakeScenario = Callable[..., Scenario]
+
+pytestmark = pytest.mark.slow  # tests/engines/test_rekey.py is not
 Privacy = dict[str, Any]
 
 KEEP: Privacy = {}
@@ -147,12 +149,12 @@ def test_a_service_is_not_retired_by_other_rules(scenario: Scenario) -> None:
         (KEEP, HASHED),
         (KEEP, DROPPED),
         (KEEP, HALF),
-        pytest.param(KEEP, OTHER_HALF, marks=pytest.mark.slow),
-        pytest.param(KEEP, {"identity": "drop"}, marks=pytest.mark.slow),
+        (KEEP, OTHER_HALF),
+        (KEEP, {"identity": "drop"}),
         (KEEP, {"identity": "hmac", "endpoint": "drop", "key": "k"}),
         (HASHED, DROPPED),
-        pytest.param(HASHED, {**HASHED, "identity": "drop"}, marks=pytest.mark.slow),
-        pytest.param(HALF, DROPPED, marks=pytest.mark.slow),
+        (HASHED, {**HASHED, "identity": "drop"}),
+        (HALF, DROPPED),
         (OTHER_HALF, HASHED),
     ],
 )
@@ -291,7 +293,7 @@ def test_what_cannot_be_rewritten_is_named_and_the_next_sync_does_it(
 
 @pytest.mark.parametrize(
     "stride",
-    [37, pytest.param(7, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.nightly)],
+    [7, pytest.param(1, marks=pytest.mark.nightly)],
 )
 def test_a_re_keying_that_is_killed_goes_on_where_it_was(scenario: Scenario, stride: int) -> None:
     """Rewritten twice a hash becomes the hash of a hash; passed over a name stays: and in between nobody may write."""

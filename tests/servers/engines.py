@@ -44,7 +44,7 @@ ENGINES = {
     "mariadb": Engine("mariadb_url", mariadb.missing, mariadb.version, beyond="slow"),
     "galera": Engine("galera_url", galera.missing, mariadb.version, "nightly", "nightly"),
     "duckdb": Engine(
-        "duckdb_url", missing_duckdb, lambda: metadata.version("duckdb"), beyond="slow"
+        "duckdb_url", missing_duckdb, lambda: metadata.version("duckdb"), "slow", "slow"
     ),
     "ducklake": Engine(
         "ducklake_url",
