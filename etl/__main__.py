@@ -22,6 +22,9 @@ def main() -> None:
         # pydantic looks through every installed package for plugins, which takes another tenth;
         # and none should see a configuration, with its secrets.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+        # DuckDB and Snowflake's driver load pandas wherever it is installed, and DuckDB looks for
+        # it anew at each statement with parameters. Nothing here uses it.
+        sys.modules["pandas"] = None  # type: ignore[assignment]
         from etl.cli.app import run
 
         code = run(sys.argv[1:])

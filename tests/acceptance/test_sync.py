@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -443,3 +444,16 @@ def test_the_longest_listing_is_read_first(make_scenario: MakeScenario) -> None:
     listings = [path for path in asked if path.endswith("/Bindings")]
     small, large, middle = (service.sid for service in scenario.services)
     assert [path.split("/")[3] for path in listings] == [large, middle, small]
+
+
+def test_pandas_is_left_alone_where_it_is_installed(
+    make_scenario: MakeScenario, duckdb_url: str, tmp_path: Path
+) -> None:
+    """DuckDB loads it at the first statement with parameters: 0.3 s and 80 MB of every run for nothing."""
+    trace = tmp_path / "loaded"
+    stand_in = f"from pathlib import Path; Path({str(trace)!r}).touch()"
+    (tmp_path / "pandas.py").write_text(stand_in, encoding="utf-8")
+    scenario = make_scenario((5,), url=duckdb_url)
+    process = scenario.start("sync", "--json", environment={"PYTHONPATH": str(tmp_path)})
+    assert scenario.wait_for(process).totals["inserted"] == 5
+    assert not trace.exists()
