@@ -22,9 +22,7 @@ def main() -> None:
         # pydantic looks through every installed package for plugins, which takes another tenth;
         # and none should see a configuration, with its secrets.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-        # DuckDB and Snowflake's driver load pandas wherever it is installed, and DuckDB looks for
-        # it anew at each statement with parameters. Nothing here uses it.
-        sys.modules["pandas"] = None  # type: ignore[assignment]
+        sys.meta_path.insert(0, _WithoutPandas)
         from etl.cli.app import run
 
         code = run(sys.argv[1:])
@@ -36,6 +34,20 @@ def main() -> None:
     # Not sys.exit: a thread may still hang on a socket after a stop, and taking the interpreter
     # down costs 0.1 s a run.
     os._exit(code)
+
+
+class _WithoutPandas:
+    """Lets nobody find pandas, which nothing here uses.
+
+    DuckDB and Snowflake's driver load it wherever it is installed, and DuckDB looks for it anew at
+    each statement with parameters.
+    """
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
+        """See `importlib.abc.MetaPathFinder`."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
 
 
 class _Terminated(BaseException):

@@ -454,6 +454,7 @@ def test_pandas_is_left_alone_where_it_is_installed(
     stand_in = f"from pathlib import Path; Path({str(trace)!r}).touch()"
     (tmp_path / "pandas.py").write_text(stand_in, encoding="utf-8")
     scenario = make_scenario((5,), url=duckdb_url)
-    process = scenario.start("sync", "--json", environment={"PYTHONPATH": str(tmp_path)})
-    assert scenario.wait_for(process).totals["inserted"] == 5
+    for command in (("sync",), ("export", "--out", str(tmp_path / "out"))):
+        process = scenario.start(*command, environment={"PYTHONPATH": str(tmp_path)})
+        scenario.wait_for(process)
     assert not trace.exists()
