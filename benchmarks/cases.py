@@ -104,7 +104,7 @@ CASES = {
             "mariadb",
             "into MariaDB",
             World(),
-            ("floor-fetch", "ours", "sdk", "dlt"),
+            ("floor-fetch", "ours", "sdk"),
             (FIRST, REPEAT, CHANGED_RUN),
             store="mariadb",
         ),

@@ -1,4 +1,4 @@
-"""dlt: its REST source with the JSON link paginator, merged on ``sid`` into PostgreSQL or MariaDB."""
+"""dlt: its REST source with the JSON link paginator, merged on ``sid`` into PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import os
 from typing import Any
 
 import dlt
-from dlt import destinations
 from dlt.sources.rest_api import rest_api_source
 
 SERVICES = os.environ["BENCH_SERVICES"].split(",")
-DATABASE_URL = os.environ["BENCH_DATABASE_URL"]
-IS_POSTGRES = DATABASE_URL.startswith("postgresql")
-STRATEGY = "upsert" if IS_POSTGRES else "delete-insert"  # all that its SQLAlchemy destination has
 
 
 def describe_resource(service: str) -> dict[str, Any]:
@@ -33,7 +29,7 @@ def make_source() -> Any:
             },
             "resource_defaults": {
                 "primary_key": "sid",
-                "write_disposition": {"disposition": "merge", "strategy": STRATEGY},
+                "write_disposition": {"disposition": "merge", "strategy": "upsert"},
                 "columns": {"message_types": {"data_type": "json"}},
                 "parallelized": True,
                 "endpoint": {
@@ -50,13 +46,10 @@ def main() -> None:
     pipeline = dlt.pipeline(
         pipeline_name="bindings",
         pipelines_dir=os.environ["BENCH_WORK_DIR"],
-        destination=destinations.postgres(DATABASE_URL)
-        if IS_POSTGRES
-        else destinations.sqlalchemy(DATABASE_URL),
+        destination=dlt.destinations.postgres(os.environ["BENCH_DATABASE_URL"]),
         dataset_name="bench",
     )
-    # COPY: faster here than its default
-    pipeline.run(make_source(), loader_file_format="csv" if IS_POSTGRES else None)
+    pipeline.run(make_source(), loader_file_format="csv")  # COPY: faster here than its default
 
 
 if __name__ == "__main__":
