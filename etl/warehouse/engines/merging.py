@@ -1,10 +1,13 @@
-"""`MERGE`: what engines put rows in by whose keys are not enforced."""
+"""How rows are put in where keys are not enforced: by a look at what is there, or by `MERGE`."""
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
+
+from etl.warehouse.engines.base import Engine
+from etl.warehouse.engines.upserts import overwritten
 
 
 class Merge(sa.Executable, sa.ClauseElement):
@@ -52,3 +55,26 @@ def _compile_merge(merge: Merge, compiler: Any, **kw: Any) -> str:
         f"WHEN NOT MATCHED THEN INSERT ({', '.join(names)}) VALUES ({fresh})",  # noqa: S608 - ours
     ]
     return " ".join(parts)
+
+
+class KeylessEngine(Engine):
+    """An engine that enforces no key."""
+
+    enforces_keys: ClassVar[bool] = False
+
+    def insert_missing(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
+        # No MERGE: on DuckLake its new rows get the row ids of rows that an earlier statement of
+        # the transaction has put in, and when one of two is changed, the other is lost.
+        fresh = rows.subquery("fresh")
+        values = dict(zip(columns, fresh.c, strict=True))
+        same = (values[key.name] == key for key in table.primary_key)
+        missing = sa.select(*fresh.c).where(~sa.exists().where(*same))
+        return sa.insert(table).from_select(list(columns), missing)
+
+    def insert_or_update(
+        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
+    ) -> sa.Executable:
+        # Nothing else in its transaction puts new rows into the table: row ids are not shared.
+        return Merge(table, columns, rows, overwritten(table, columns))

@@ -1,15 +1,14 @@
 """DuckLake: DuckDB's SQL, upon Parquet files and a catalog that several processes may share."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import sqlalchemy as sa
 
 from etl.errors import ConfigurationError
 from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.duckdb import Duckdb
-from etl.warehouse.engines.merging import Merge
-from etl.warehouse.engines.upserts import overwritten
+from etl.warehouse.engines.merging import KeylessEngine
 from etl.warehouse.tables import VERSION_TABLE
 
 for _driver in ("", ".duckdb", ".postgresql"):
@@ -45,7 +44,7 @@ _COMPACT = (
 _CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 
-class Ducklake(Duckdb):
+class Ducklake(KeylessEngine, Duckdb):
     """See `Engine`."""
 
     drivers: ClassVar[frozenset[str]] = frozenset({"duckdb", "postgresql"})
@@ -54,7 +53,6 @@ class Ducklake(Duckdb):
         "or {engine}+postgresql://user:password@host:port/database"
     )
     harmless_options: ClassVar[frozenset[str]] = frozenset({"memory_limit", "sslmode"})
-    enforces_keys: ClassVar[bool] = False
     conflicts_at_commit: ClassVar[bool] = True
     has_data_path: ClassVar[bool] = True
     tidying: ClassVar[Sequence[str]] = (
@@ -130,23 +128,6 @@ class Ducklake(Duckdb):
 
     def prepare_migrations(self) -> None:
         from etl.warehouse.engines.ducklake import migrating  # noqa: F401 - being there is enough
-
-    def insert_missing(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        # No MERGE, which gives its new rows the row ids of rows that an earlier statement of the
-        # transaction has put in: when one of two is changed, DuckLake loses the other.
-        fresh = rows.subquery("fresh")
-        values = dict(zip(columns, fresh.c, strict=True))
-        same = (values[key.name] == key for key in table.primary_key)
-        missing = sa.select(*fresh.c).where(~sa.exists().where(*same))
-        return sa.insert(table).from_select(list(columns), missing)
-
-    def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        # Nothing else in its transaction puts new rows into the table: row ids are not shared.
-        return Merge(table, columns, rows, overwritten(table, columns))
 
 
 ENGINE: Engine = Ducklake()

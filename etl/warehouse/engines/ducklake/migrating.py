@@ -7,28 +7,13 @@ from alembic.ddl.base import ColumnComment, format_column_name, format_table_nam
 from duckdb_sqlalchemy.alembic_impl import DuckDBImpl
 from sqlalchemy.ext.compiler import compiles
 
+from etl.warehouse.engines.unindexed import Unindexed
 
-class DucklakeImpl(DuckDBImpl):
+
+class DucklakeImpl(Unindexed, DuckDBImpl):
     """See Alembic's `DefaultImpl`."""
 
     __dialect__ = "ducklake"
-
-    def create_index(self, index: sa.Index, **kw: Any) -> None:
-        """Do nothing: the files' own statistics say where to look."""
-
-    def drop_index(self, index: sa.Index, **kw: Any) -> None:
-        """Do nothing, likewise."""
-
-    def correct_for_autogen_constraints(
-        self,
-        conn_uniques: Any,
-        conn_indexes: Any,
-        metadata_unique_constraints: Any,
-        metadata_indexes: Any,
-    ) -> None:
-        """Let nobody miss what cannot be there."""
-        metadata_unique_constraints.clear()
-        metadata_indexes.clear()
 
 
 @compiles(ColumnComment, "ducklake")

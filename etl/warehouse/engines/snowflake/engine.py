@@ -11,9 +11,8 @@ from etl.config import is_loopback
 from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseOutdated
 from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
-from etl.warehouse.engines.merging import Merge
+from etl.warehouse.engines.merging import KeylessEngine
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
-from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.portions import portions
 from etl.warehouse.tables import CARRIED
 
@@ -74,7 +73,7 @@ _INSERT_STAGED = (
 )
 
 
-class Snowflake(ServerEngine):
+class Snowflake(KeylessEngine, ServerEngine):
     """See `Engine`."""
 
     url_form: ClassVar[str] = (
@@ -85,7 +84,6 @@ class Snowflake(ServerEngine):
         {"account", "authenticator", "protocol", "role", "warehouse"}
     )
     usual_port: ClassVar[int] = 443
-    enforces_keys: ClassVar[bool] = False
     conflicts_at_commit: ClassVar[bool] = True  # there are no locks of rows that are only read
     commits_each_ddl: ClassVar[bool] = True
     advice: ClassVar[Mapping[DbErrorKind, str]] = {
@@ -213,20 +211,6 @@ class Snowflake(ServerEngine):
     def has_item(self, document: sa.Column[str], item: str) -> sa.ColumnElement[bool]:
         items = sa.func.to_array(sa.func.parse_json(document))
         return sa.func.array_contains(sa.func.to_variant(item), items, type_=sa.Boolean)
-
-    def insert_missing(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        fresh = rows.subquery("fresh")
-        values = dict(zip(columns, fresh.c, strict=True))
-        same = (values[key.name] == key for key in table.primary_key)
-        missing = sa.select(*fresh.c).where(~sa.exists().where(*same))
-        return sa.insert(table).from_select(list(columns), missing)
-
-    def insert_or_update(
-        self, table: sa.Table, columns: Sequence[str], rows: sa.Select[Any]
-    ) -> sa.Executable:
-        return Merge(table, columns, rows, overwritten(table, columns))
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         # The driver binds a column's values as one array, within the request.

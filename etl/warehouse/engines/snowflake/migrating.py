@@ -7,6 +7,8 @@ from alembic.ddl.base import ColumnComment, format_column_name, format_table_nam
 from alembic.ddl.impl import DefaultImpl
 from sqlalchemy.ext.compiler import compiles
 
+from etl.warehouse.engines.unindexed import Unindexed
+
 _DONE = {
     1430,  # the column is there
     2002,  # the table, view or sequence is there
@@ -15,7 +17,7 @@ _DONE = {
 }
 
 
-class SnowflakeImpl(DefaultImpl):
+class SnowflakeImpl(Unindexed, DefaultImpl):
     """See Alembic; a statement whose effect is there already is no fault.
 
     Each DDL commits at once, and a migration that broke off is begun again.
@@ -30,23 +32,6 @@ class SnowflakeImpl(DefaultImpl):
             if getattr(error.orig, "errno", None) not in _DONE:
                 raise
             return None
-
-    def create_index(self, index: sa.Index, **kw: Any) -> None:
-        """Do nothing: Snowflake's tables have statistics of their parts, and no indexes."""
-
-    def drop_index(self, index: sa.Index, **kw: Any) -> None:
-        """Do nothing, likewise."""
-
-    def correct_for_autogen_constraints(
-        self,
-        conn_uniques: Any,
-        conn_indexes: Any,
-        metadata_unique_constraints: Any,
-        metadata_indexes: Any,
-    ) -> None:
-        """Let nobody miss what is not there."""
-        metadata_unique_constraints.clear()
-        metadata_indexes.clear()
 
 
 @compiles(ColumnComment, "snowflake")
