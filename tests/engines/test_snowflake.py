@@ -15,7 +15,7 @@ from etl.warehouse import leases, migration
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import engine_named, masked, read_url
 from etl.warehouse.engines.base import DbErrorKind
-from etl.warehouse.engines.snowflake.engine import CLAIM
+from etl.warehouse.engines.snowflake.claim import CLAIM
 from etl.warehouse.tables import bindings, scan_absent, scan_staged
 from tests.engines import fail_at
 from tests.servers.folder import free_port

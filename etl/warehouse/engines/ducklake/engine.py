@@ -8,19 +8,14 @@ import sqlalchemy as sa
 from etl.errors import ConfigurationError
 from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.duckdb import Duckdb
+from etl.warehouse.engines.ducklake.claim import CLAIM
 from etl.warehouse.engines.merging import KeylessEngine
-from etl.warehouse.tables import VERSION_TABLE
 
 for _driver in ("", ".duckdb", ".postgresql"):
     sa.dialects.registry.register(
         f"ducklake{_driver}", "etl.warehouse.engines.ducklake.dialect", "DucklakeDialect"
     )
 
-
-# Every transaction that writes changes this one row, whatever else it writes: so of any two at once
-# the later one is undone at its COMMIT, and tried again upon what the other has left. Without keys,
-# two who each find a row missing would both put it in.
-CLAIM = f"UPDATE {VERSION_TABLE} SET version_num = version_num"  # noqa: S608 - our name
 
 # A file that no catalog knows is of a process that was killed, or of a transaction that goes on.
 # Such a one has lost the writer's lock: after the claim its COMMIT is undone, and whoever begins

@@ -16,7 +16,7 @@ from etl.warehouse.engines.ducklake.attaching import (
     load_extensions,
     sign_in,
 )
-from etl.warehouse.engines.ducklake.engine import CLAIM
+from etl.warehouse.engines.ducklake.claim import CLAIM
 from etl.warehouse.engines.ducklake.ownership import require_free, require_own
 from etl.warehouse.engines.ducklake.writer_lock import WriterLock
 from etl.warehouse.engines.reaching import Unreached

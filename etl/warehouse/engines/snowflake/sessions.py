@@ -11,7 +11,7 @@ from snowflake import connector
 from etl.errors import WarehouseRefused
 from etl.warehouse.engines.base import LONGEST_GREETING, DbErrorKind, Limits
 from etl.warehouse.engines.reaching import Unreached, reach
-from etl.warehouse.engines.snowflake.engine import CLAIM
+from etl.warehouse.engines.snowflake.claim import CLAIM
 
 _NOT_CONNECTED = frozenset({4, 14, 250001})
 _NO_TABLE = frozenset({904, 2003, 2043, 90105, 90106})
