@@ -230,8 +230,8 @@ class Warehouse(_Section):
     """Where the rows go."""
 
     url: SecretStr = Field(
-        description="sqlite, postgresql, mysql/mariadb, duckdb, ducklake+postgresql or "
-        "ducklake+duckdb (the catalog), snowflake, in SQLAlchemy's URL form."
+        description="sqlite, postgresql, mysql/mariadb, duckdb, snowflake, ducklake+postgresql or "
+        "ducklake+duckdb (the catalog), in SQLAlchemy's URL form."
     )
     database_schema: str | None = Field(
         default=None, alias="schema", description="Where the engine has schemas."

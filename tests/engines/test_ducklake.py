@@ -19,6 +19,7 @@ from etl.warehouse import leases, migration
 from etl.warehouse.connection import Warehouse
 from etl.warehouse.engines import locate
 from etl.warehouse.engines.base import Limits
+from etl.warehouse.engines.ducklake.claim import CLAIM
 from etl.warehouse.tables import sync_gates
 from tests.acceptance.scenario import Scenario, wait_until
 from tests.engines.fail_at import before
@@ -45,7 +46,7 @@ def lake_url(url_fixture: str, request: pytest.FixtureRequest) -> str:
 
 @contextmanager
 def past_the_program(url: str) -> Iterator[Any]:
-    """DuckDB itself upon the lake, standing in no line."""
+    """DuckDB itself upon the lake, without the lock of those who write."""
     place = attaching.Place(locate(url)[1], None, None, Limits())
     session = duckdb.connect()
     attaching.load_extensions(session, place)
@@ -100,7 +101,7 @@ def test_what_another_process_has_written_meanwhile_is_found_at_commit(
         if len(tries) == 1:
             with past_the_program(ducklake_postgres_url) as session:
                 session.execute("BEGIN")
-                session.execute("UPDATE bindings_etl_version SET version_num = version_num")
+                session.execute(CLAIM)
                 session.execute("INSERT INTO sync_gates VALUES ('IS1', 0)")
                 session.execute("COMMIT")
 
@@ -166,16 +167,15 @@ def test_a_migration_undoes_what_began_before_it_and_is_undone_likewise(
 ) -> None:
     """Who has lost the lock would write rows of the old shape into tables of the new one."""
     warehouse = open_on(ducklake_postgres_url)
-    claim = "UPDATE bindings_etl_version SET version_num = version_num"
     with past_the_program(ducklake_postgres_url) as session:
         session.execute("BEGIN TRANSACTION")
-        session.execute(claim)
+        session.execute(CLAIM)
         migration.downgrade(warehouse, migration.known_revisions()[1])
         with pytest.raises(duckdb.TransactionException):
             session.execute("COMMIT")
 
         def write_amid(_: Any) -> None:
-            session.execute(claim)
+            session.execute(CLAIM)
 
         with (
             before("UPDATE bindings_etl_version", write_amid),
@@ -421,7 +421,7 @@ def test_what_another_process_is_about_to_commit_is_not_lost(
     put = "INSERT INTO scan_seen (stage_id, batch, sids) SELECT 77, range, '[]' FROM range(2000)"
     with past_the_program(ducklake_postgres_url) as session:
         session.execute("BEGIN TRANSACTION")
-        session.execute("UPDATE bindings_etl_version SET version_num = version_num")
+        session.execute(CLAIM)
         session.execute(put)
         warehouse.reclaim()
         with pytest.raises(duckdb.TransactionException):

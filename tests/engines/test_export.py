@@ -107,12 +107,12 @@ def clickhouse() -> Iterator[ClickHouse]:
 
 
 def by_sid(rows: Iterable[dict[str, Any]]) -> Rows:
-    """Rows in the one form of `plain`."""
+    """Rows by SID, each value in its plain form."""
     return {row["sid"]: {name: form(name, row[name]) for name in COLUMNS} for row in rows}
 
 
 def form(name: str, value: Any) -> Any:
-    """Times of SQLite are text already."""
+    """A value in its plain form; times of SQLite are text already."""
     if name in TIMES and isinstance(value, str):
         return value
     return plain(name, value)

@@ -13,6 +13,7 @@ from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.files import FileEngine
+from etl.warehouse.engines.relations import batch_of, seen_of
 from etl.warehouse.engines.upserts import OnConflictEngine
 from etl.warehouse.tables import CARRIED
 
@@ -97,22 +98,16 @@ class Duckdb(OnConflictEngine, FileEngine):
             conn.exec_driver_sql(_enter(schema))
 
     def batch_table(self) -> sa.FromClause:
-        table = sa.text(
+        return batch_of(
             "SELECT entry[1] AS sid, entry[2] AS source_hash "
             """FROM (SELECT unnest(from_json(:batch_keys, '[["VARCHAR"]]')) AS entry)"""
         )
-        return table.columns(
-            sa.column("sid", sa.String), sa.column("source_hash", sa.String)
-        ).subquery("batch")
 
     def seen_sids(self) -> sa.FromClause:
-        table = sa.text(
+        return seen_of(
             """SELECT batch, unnest(from_json(sids, '["VARCHAR"]')) AS sid """
             "FROM scan_seen WHERE stage_id = :of_stage_id"
-        ).bindparams(sa.bindparam("of_stage_id", type_=sa.BigInteger))
-        return table.columns(
-            sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
-        ).subquery("seen")
+        )
 
     def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]

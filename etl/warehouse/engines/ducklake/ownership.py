@@ -133,6 +133,7 @@ def _require_apart(session: Any, folder: str) -> None:
 
 
 def _find(session: Any, pattern: str) -> list[str]:
+    """Return the files whose names fit a pattern."""
     found = session.execute("SELECT file FROM glob(?)", [pattern]).fetchall()
     return [str(file) for (file,) in found]
 

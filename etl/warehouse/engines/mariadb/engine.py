@@ -19,6 +19,7 @@ from etl.warehouse.engines.base import (
     Engine,
     Limits,
 )
+from etl.warehouse.engines.relations import batch_of, seen_of
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import overwritten
 from etl.warehouse.tables import CARRIED
@@ -230,27 +231,21 @@ class Mariadb(ServerEngine):
     def batch_table(self) -> sa.FromClause:
         # Columns of JSON_TABLE take the database's collation; utf8mb4_bin is what the tables
         # compare codes by, and what an index needs.
-        table = sa.text(
+        return batch_of(
             "SELECT CONVERT(sid USING utf8mb4) COLLATE utf8mb4_bin AS sid, "
             "CONVERT(source_hash USING utf8mb4) COLLATE utf8mb4_bin AS source_hash "
             "FROM JSON_TABLE(:batch_keys, '$[*]' COLUMNS ("
             "sid CHAR(34) PATH '$[0]', source_hash CHAR(32) PATH '$[1]')) AS listed"
         )
-        return table.columns(
-            sa.column("sid", sa.String), sa.column("source_hash", sa.String)
-        ).subquery("batch")
 
     def seen_sids(self) -> sa.FromClause:
-        table = sa.text(
+        return seen_of(
             "SELECT scan_seen.batch, "
             "CONVERT(listed.sid USING utf8mb4) COLLATE utf8mb4_bin AS sid FROM scan_seen "
             "CROSS JOIN JSON_TABLE("
             "scan_seen.sids, '$[*]' COLUMNS (sid CHAR(34) PATH '$')) AS listed "
             "WHERE scan_seen.stage_id = :of_stage_id"
-        ).bindparams(sa.bindparam("of_stage_id", type_=sa.BigInteger))
-        return table.columns(
-            sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
-        ).subquery("seen")
+        )
 
     def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]

@@ -90,6 +90,7 @@ class _DDLCompiler(SnowflakeDDLCompiler):
         return f"{super().post_create_table(table)}{self._comment(' COMMENT = ', table.comment)}"
 
     def _comment(self, before: str, comment: str | None) -> str:
+        """Return a comment behind its keyword; nothing where there is none."""
         if comment is None:
             return ""
         return before + self.sql_compiler.render_literal_value(comment, sa.String())

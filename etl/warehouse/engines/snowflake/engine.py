@@ -12,6 +12,7 @@ from etl.domain.binding import Row
 from etl.errors import ConfigurationError, WarehouseOutdated
 from etl.warehouse.engines.base import DbErrorKind, Engine, Limits
 from etl.warehouse.engines.merging import KeylessEngine
+from etl.warehouse.engines.relations import batch_of, seen_of
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.portions import portions
 from etl.warehouse.tables import CARRIED
@@ -171,23 +172,17 @@ class Snowflake(KeylessEngine, ServerEngine):
         return moment.replace(tzinfo=UTC)
 
     def batch_table(self) -> sa.FromClause:
-        table = sa.text(
+        return batch_of(
             "SELECT entry.value[0]::VARCHAR AS sid, entry.value[1]::VARCHAR AS source_hash "
             "FROM TABLE(FLATTEN(INPUT => PARSE_JSON(:batch_keys))) AS entry"
         )
-        return table.columns(
-            sa.column("sid", sa.String), sa.column("source_hash", sa.String)
-        ).subquery("batch")
 
     def seen_sids(self) -> sa.FromClause:
-        table = sa.text(
+        return seen_of(
             "SELECT scan_seen.batch, entry.value::VARCHAR AS sid "
             "FROM scan_seen, LATERAL FLATTEN(INPUT => PARSE_JSON(scan_seen.sids)) AS entry "
             "WHERE scan_seen.stage_id = :of_stage_id"
-        ).bindparams(sa.bindparam("of_stage_id", type_=sa.BigInteger))
-        return table.columns(
-            sa.column("batch", sa.BigInteger), sa.column("sid", sa.String)
-        ).subquery("seen")
+        )
 
     def json_object(
         self, name: sa.ColumnElement[str], value: sa.ColumnElement[str]
