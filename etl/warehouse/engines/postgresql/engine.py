@@ -270,26 +270,25 @@ def _require_utf8(encoding: str) -> None:
 
 
 def _write(copy: Any, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
-    """Write rows in COPY's text form; one by one only where a value needs escaping.
+    """Write rows in COPY's text form; by the driver where a value needs escaping.
 
-    That takes 2.2 and not 0.7 µs a row. It is seen by counting whether one does: every tab, line
-    end and backslash has to be one of ours.
+    That takes 2.2 µs a row, and column by column 0.6.
     """
-    start = f"{stage_id}\t{batch}\t"
-    text = "".join(
-        [
-            start + "\t".join([r"\N" if value is None else value for value in row]) + "\n"
-            for row in rows
-        ]
-    )
-    ours = {
-        "\t": len(rows) * (len(CARRIED) + 1),
-        "\n": len(rows),
-        "\r": 0,
-        "\\": sum(row.count(None) for row in rows),
-    }
-    if all(text.count(sign) == number for sign, number in ours.items()):
-        copy.write(text)
-    else:
+    columns = [_unescaped(column) for column in zip(*rows, strict=True)]
+    if None in columns:
         for row in rows:
             copy.write_row((stage_id, batch, *row))
+    else:
+        key = f"{stage_id}\t{batch}"
+        lines = map("\t".join, zip([key] * len(rows), *columns, strict=True))
+        copy.write("\n".join(lines) + "\n")
+
+
+def _unescaped(column: Sequence[Any]) -> Sequence[str] | None:
+    """Return values as COPY reads them as they are; None where one of them needs escaping."""
+    text = "".join(filter(None, column))
+    if any(sign in text for sign in "\t\n\r\\"):
+        return None
+    if None not in column:
+        return column
+    return [r"\N" if value is None else value for value in column]
