@@ -7,8 +7,7 @@ import json
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from benchmarks.output.report import put_between_markers, render_markdown, rende
 from benchmarks.postgres import start_postgres
 from benchmarks.process import Command, run
 from benchmarks.runner import Bench
-from benchmarks.samples import Sample, Samples
+from benchmarks.samples import Samples
 from benchmarks.targets import MAIN, judge
 from benchmarks.venvs import HERE, WORK
 
@@ -40,7 +39,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--no-million", action="store_true", help="leave out the 1 M case")
     parser.add_argument("--rounds", type=int, help="default 3, with --quick 1")
     parser.add_argument(
-        "--json", type=Path, default=WORK / "results.json", help="where the raw figures go"
+        "--json",
+        type=Path,
+        default=WORK / "results.json",
+        help="where the raw figures go, case by case",
     )
     parser.add_argument(
         "--publish", action="store_true", help="write results.svg and the table in README.md"
@@ -83,25 +85,24 @@ def prepare(names: Sequence[str]) -> list[str]:
     return ready
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Measures case by case; what there is after each is handed to ``keep``, for a run that is ended early."""
     ready = prepare(choose(options.only, CONTESTANTS))
     work = WORK / "runs"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    with ExitStack() as stack:
-        postgres = stack.enter_context(start_postgres(options.disk))
+    with start_postgres(options.disk) as postgres:
+        document: dict[str, Any] = {
+            "stamp": take_stamp(postgres.version(), ready, quick=options.quick).to_dict(),
+            "startup_cpu": measure_startup(work) if "ours" in ready else [],
+            "samples": [],
+        }
         bench = Bench(postgres, work, options.rounds or (1 if options.quick else 3), tell)
-        samples: list[Sample] = []
         for case in choose_cases(options):
             if names := [name for name in case.contestants if name in ready]:
-                samples += bench.measure(case, names)
-        stamp = take_stamp(postgres.version(), ready, quick=options.quick)
-    startup = measure_startup(work) if "ours" in ready else []
-    return {
-        "stamp": stamp.to_dict(),
-        "startup_cpu": startup,
-        "samples": [asdict(sample) for sample in samples],
-    }
+                document["samples"] += map(asdict, bench.measure(case, names))
+                keep(document)
+    return document
 
 
 def measure_startup(work: Path) -> list[float]:
@@ -144,11 +145,15 @@ def obtain(options: argparse.Namespace) -> dict[str, Any]:
     if options.render:
         return dict(json.loads(options.render.read_text()))
     earlier = json.loads(options.merge.read_text()) if options.merge else None
-    document = measure(options)
-    document = merge(document, earlier) if earlier else document
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(document, indent=1))
-    return document
+
+    def complete(document: dict[str, Any]) -> dict[str, Any]:
+        return merge(document, earlier) if earlier else document
+
+    def keep(document: dict[str, Any]) -> None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(complete(document), indent=1))
+
+    return complete(measure(options, keep))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
