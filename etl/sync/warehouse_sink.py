@@ -5,7 +5,7 @@ next run or thrown away.
 """
 
 import itertools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from datetime import datetime
 from typing import ClassVar, TypeVar
 
@@ -77,6 +77,8 @@ class WarehouseSink:
         self._apart: dict[int, Progress] = {}
         """What was read by chains that are not linked with the first one, each in its own stage."""
         self._is_first_load = False
+        self._known: Set[str] = frozenset()
+        """Source hashes of what the service held when this was opened."""
         self._is_resumed = False
         """Whether another process has staged some of it: then nobody here knows what there is."""
         self._may_have_staged = False
@@ -97,7 +99,9 @@ class WarehouseSink:
     def _resume_or_begin(
         self, conn: sa.Connection, now: datetime, *, several: bool
     ) -> list[StoredChain]:
-        self._is_first_load = not staging.holds_any(conn, self._scope.chat_service_sid)
+        service = self._scope.chat_service_sid
+        self._known = staging.find_source_hashes(conn, self._engine, service)
+        self._is_first_load = not (self._known or staging.holds_any(conn, service))
         stored, chains = self._find_progress(conn, now, several=several)
         self._is_resumed = self._may_have_staged = stored is not None
         # What is stored keeps the age of its last batch, so that a link that always fails grows too
@@ -268,6 +272,7 @@ class WarehouseSink:
             hashed,
             self._scope,
             first_load=self._is_first_load,
+            known=self._known,
         )
         sids = [one.sid for one in hashed]
         if found.skipped:  # what a dated scan did not ask for does not count as seen

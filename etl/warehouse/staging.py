@@ -1,7 +1,7 @@
 """A batch of a scan: compared with the warehouse by hash, and staged until it is published."""
 
 import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,6 +17,9 @@ from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
 
 _HASH_WIDTH = 32
 _STREAMED = {"yield_per": 10_000}
+# So many take little over 1 MB. Of a service with more rows each batch is looked up: the hashes of
+# four times 25,000 rows take 20 MB.
+_MOST_HASHES = 10_000
 _HOLDS_ANY = sa.select(sa.exists().where(matching(bindings, "chat_service_sid")))
 _INSERT_SEEN = sa.insert(scan_seen)
 
@@ -61,6 +64,30 @@ def find_differing(
     return {
         sid: _NOTHING if stored is None else _read_stored(stored) for sid, stored in found.items()
     }
+
+
+def find_source_hashes(
+    conn: sa.Connection, engine: Engine, service: str, most: int = _MOST_HASHES
+) -> Set[str]:
+    """Return the source hashes of a service's active rows; none where there are more than `most`.
+
+    By these rows are compared without asking for each: half of a repeat's CPU on PostgreSQL.
+    """
+    mine = of(chat_service_sid=service)
+    return _decode(conn.scalar(_source_hashes(engine, most), mine) or "{}").keys()
+
+
+@functools.cache
+def _source_hashes(engine: Engine, most: int) -> sa.Select[Any]:
+    active = (
+        sa.select(bindings.c.source_hash)
+        .where(matching(bindings, "chat_service_sid"), bindings.c.deleted_at.is_(None))
+        .limit(most + 1)
+        .subquery("active")
+    )
+    # As the names of one object, since lines of a result cost 2.6 µs each.
+    hashes = engine.json_object(active.c.source_hash, sa.literal("", sa.Text))
+    return sa.select(sa.case((sa.func.count() <= most, hashes))).select_from(active)
 
 
 def holds_any(conn: sa.Connection, chat_service_sid: str) -> bool:

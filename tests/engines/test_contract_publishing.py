@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from etl.domain.scope import Scope
-from etl.warehouse import absences, leases
+from etl.warehouse import absences, leases, staging
 from etl.warehouse.connection import Warehouse
 from tests.engines.scan_harness import OTHER_SERVICE, SERVICE, ScanHarness, Tally, day, sent, sid
 
@@ -53,6 +53,30 @@ def test_a_repeat_writes_nothing(harness: ScanHarness) -> None:
     assert harness.scan([sent(2)], [sent(1)]) == Tally()
     assert harness.rows("SELECT * FROM bindings ORDER BY sid") == before
     assert harness.versions("sid") == []
+
+
+def test_a_small_service_is_known_by_the_hashes_of_its_active_rows(
+    harness: ScanHarness, warehouse: Warehouse
+) -> None:
+    """Were one that is deleted, or another service's, among them, a binding that comes back would stay away."""
+    other = ScanHarness(warehouse, Scope("main", OTHER_SERVICE))
+    other.scans = 10
+    harness.scan([sent(1), sent(2), sent(3)])
+    other.scan([sent(4, chat_service_sid=OTHER_SERVICE)])
+    harness.scan([sent(1), sent(2, endpoint="another")])
+
+    def find(service: str, most: int) -> list[str]:
+        engine = warehouse.engine
+        return sorted(
+            warehouse.read(lambda conn: staging.find_source_hashes(conn, engine, service, most))
+        )
+
+    hashes = dict(harness.bindings("sid", "source_hash"))
+    assert len(set(hashes.values())) == 4
+    assert find(SERVICE, 2) == sorted([hashes[sid(1)], hashes[sid(2)]])
+    assert find(OTHER_SERVICE, 2) == [hashes[sid(4)]]
+    assert find("IS" + "3" * 32, 2) == []
+    assert find(SERVICE, 1) == []
 
 
 def test_a_change_keeps_the_image_that_it_replaces(harness: ScanHarness) -> None:

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 
 from etl.sync import removal
 from etl.warehouse import staging
+from etl.warehouse.connection import Warehouse
 from etl.warehouse.purging import Cutoffs
+from tests.engines.changing_world import ChangingWorld
 from tests.engines.scan_harness import ScanHarness, sent
 
 ROWS = 600
@@ -110,6 +112,19 @@ def test_postgresql_compares_a_batch_by_an_index_that_holds_it(harness: ScanHarn
         harness.scan(rows)
     assert len(plans) == 1
     assert "Index Only Scan using ix_bindings_chat_service_sid_sid" in plans[0], plans[0]
+
+
+@pytest.mark.parametrize("engine_name", ["postgresql18"], indirect=True)
+def test_a_small_service_that_is_as_it_was_is_looked_up_once(warehouse: Warehouse) -> None:
+    """Looked up batch by batch, a repeat every few minutes would cost the server twice its work, for years."""
+    world = ChangingWorld(warehouse, 1, rows=60, page_size=3)
+    assert world.read(1, chance=0).counters.inserted == 60
+    lookups: list[list[str]] = []
+    for begin in ("SELECT CASE WHEN (count(*)", "SELECT CAST(json_object_agg"):
+        with explaining(begin) as plans:
+            assert world.read(1, chance=0).counters.unchanged == 60
+        lookups.append(plans)
+    assert [len(plans) for plans in lookups] == [1, 0]
 
 
 @pytest.mark.parametrize("engine_name", ["postgresql18", "postgresql16"], indirect=True)
