@@ -386,11 +386,15 @@ class WarehouseSink:
         now: datetime,
     ) -> None:
         held = self._absent - len(decision.alive) if decision.refused else 0
-        changed = any(number for name, number in changes.items() if name != "unchanged")
+        changed = {name for name, number in changes.items() if number} - {"unchanged"}
+        loads_only = self._is_first_load and changed == {"inserted"}
         services.record_reading(
-            conn, services.Reading(self._scope, now, reading.complete, held), changed=changed
+            conn,
+            services.Reading(self._scope, now, reading.complete, held),
+            changed=bool(changed),
+            loaded=changes["inserted"] if loads_only else None,
         )
-        self._drift.measure(conn, changed=changed)
+        self._drift.measure(conn, changed=bool(changed))
 
     def _take_back(self, conn: sa.Connection, decision: DeleteDecision, now: datetime) -> int:
         """Publish the living as the API returned them, and leave the unknown for the next run."""

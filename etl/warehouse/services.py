@@ -74,8 +74,13 @@ def record_found(
             conn.execute(sa.insert(services), new)
 
 
-def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> None:
-    """Note that a service was read, in the transaction that publishes what was read; locked."""
+def record_reading(
+    conn: sa.Connection, reading: Reading, *, changed: bool, loaded: int | None = None
+) -> None:
+    """Note that a service was read, in the transaction that publishes what was read; locked.
+
+    Where it had no rows, the `loaded` ones are all that it has, and need not be counted.
+    """
     sid = reading.scope.chat_service_sid
     stored = conn.execute(_LINE, of(chat_service_sid=sid)).first()
     values: dict[str, Any] = {
@@ -89,7 +94,10 @@ def record_reading(conn: sa.Connection, reading: Reading, *, changed: bool) -> N
         conn.execute(sa.insert(services), first)
     if reading.complete:
         values |= _freshness(conn, reading, stored.deletes_held if stored else 0)
-    if changed or stored is None:
+    had_none = stored is None or not (stored.active or stored.deleted)
+    if loaded is not None and had_none:
+        values |= {"active": loaded, "deleted": 0}
+    elif changed or stored is None:
         values |= _count(conn, sid)
     _update(conn, sid, values)
 

@@ -32,12 +32,13 @@ def read(
     complete: bool = True,
     held: int = 0,
     changed: bool = True,
+    loaded: int | None = None,
 ) -> None:
     reading = Reading(scope, day(day_of), complete, held)
 
     def work(conn: sa.Connection) -> None:
         leases.lock_service(conn, harness.warehouse.engine, scope.chat_service_sid)
-        services.record_reading(conn, reading, changed=changed)
+        services.record_reading(conn, reading, changed=changed, loaded=loaded)
 
     harness.warehouse.transact(work)
 
@@ -98,6 +99,16 @@ def test_freshness_tells_the_last_complete_reading_and_the_numbers(harness: Scan
     )
     columns = ("account", "last_complete_at", "active", "deleted", "rejected_open", "state")
     assert freshness(harness, *columns) == [("main", day(4), 2, 1, 1, "active")]
+
+
+def test_what_was_loaded_is_all_only_of_a_service_that_had_nothing(harness: ScanHarness) -> None:
+    """Parts of a new service publish one after the other; the last one's rows are not the whole service."""
+    harness.scan([sent(1), sent(2)])
+    read(harness, 2, of_type("apn"), loaded=2)
+    assert freshness(harness, "active", "deleted") == [(2, 0)]
+    harness.scan([sent(3, binding_type="fcm")], deletes=None)
+    read(harness, 3, of_type("fcm"), loaded=1)
+    assert freshness(harness, "active", "deleted") == [(3, 0)]
 
 
 def test_a_service_read_type_by_type_is_as_fresh_as_its_oldest_type(harness: ScanHarness) -> None:
