@@ -84,10 +84,9 @@ _SMALLEST_PAGE = 8192  # of a smaller one, a key of `sync_leases` is too long
 _PATIENCE_SECONDS = 600
 _REST_OF_STATEMENT = 2000
 
-_INSERT_STAGED = (
-    f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) "  # noqa: S608 - our names
-    f"VALUES (%s, %s{', %s' * len(CARRIED)})"
-)
+_ROWS_A_STATEMENT = 500
+_INSERT_STAGED = f"INSERT INTO scan_staged (stage_id, batch, {', '.join(CARRIED)}) VALUES"
+_ONE_LINE = f"(%s, %s{', %s' * len(CARRIED)})"
 
 
 class Mariadb(ServerEngine):
@@ -103,7 +102,7 @@ class Mariadb(ServerEngine):
         try:
             import pymysql
 
-            from etl.warehouse.engines.mariadb import nodes, sessions
+            from etl.warehouse.engines.mariadb import literals, nodes, sessions
         except ImportError:
             raise ConfigurationError(
                 "MariaDB and MySQL need a driver: pip install 'bindings-etl[mysql]'"
@@ -114,7 +113,10 @@ class Mariadb(ServerEngine):
             url.set(drivername=f"{url.get_backend_name()}+pymysql").update_query_dict(
                 {"charset": "utf8mb4"}
             ),
-            connect_args={"connect_timeout": min(LONGEST_GREETING, limits.silence)},
+            connect_args={
+                "connect_timeout": min(LONGEST_GREETING, limits.silence),
+                "conv": literals.CONVERSIONS,
+            },
             # Gap locks of the default level let writers of different services deadlock.
             isolation_level="READ COMMITTED",
             **pool_options(limits),
@@ -279,7 +281,16 @@ class Mariadb(ServerEngine):
         return query
 
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
-        conn.exec_driver_sql(_INSERT_STAGED, [(stage_id, batch, *row) for row in rows])
+        from etl.warehouse.engines.mariadb import literals
+
+        for begin in range(0, len(rows), _ROWS_A_STATEMENT):
+            some = rows[begin : begin + _ROWS_A_STATEMENT]
+            lines = literals.write((stage_id, batch), some)
+            if lines is None:
+                values = [(stage_id, batch, *row) for row in some]
+                conn.exec_driver_sql(f"{_INSERT_STAGED} {_ONE_LINE}", values)
+            else:
+                conn.exec_driver_sql(f"{_INSERT_STAGED} %s", (lines,))
 
     def error_kind(self, error: sa.exc.DBAPIError) -> DbErrorKind:
         code = error.orig.args[0] if error.orig is not None and error.orig.args else None
