@@ -13,7 +13,7 @@ from etl.domain.scope import Scope
 from etl.warehouse.engines.base import MAX_ROW_BYTES, Engine
 from etl.warehouse.portions import portions
 from etl.warehouse.statements import list_parameter, matching, of
-from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged
+from etl.warehouse.tables import STAGE, bindings, scan_seen, scan_staged, services
 
 _HASH_WIDTH = 32
 _STREAMED = {"yield_per": 10_000}
@@ -79,9 +79,12 @@ def find_source_hashes(
 
 @functools.cache
 def _source_hashes(engine: Engine, most: int) -> sa.Select[Any]:
+    # What is kept of the service spares a large one the look, and what is stored has the last word.
+    kept = sa.select(services.c.active).where(matching(services, "chat_service_sid"))
+    is_small = sa.func.coalesce(kept.scalar_subquery(), 0) <= most
     active = (
         sa.select(bindings.c.source_hash)
-        .where(matching(bindings, "chat_service_sid"), bindings.c.deleted_at.is_(None))
+        .where(matching(bindings, "chat_service_sid"), bindings.c.deleted_at.is_(None), is_small)
         .limit(most + 1)
         .subquery("active")
     )
