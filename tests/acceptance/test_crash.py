@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from etl.warehouse.engines.ducklake.ownership import MARK
 from tests.acceptance.crashing import CRASHED, forking
 from tests.acceptance.scenario import Scenario
 
@@ -164,7 +165,7 @@ def resetting_lake(scenario: Scenario) -> Reset:
 
 
 def resetting_database(scenario: Scenario) -> Reset:
-    """Bring the PostgreSQL database back as it is now, also one that is a lake's catalog."""
+    """Bring the PostgreSQL database back as it is now."""
     url = sa.make_url(scenario.warehouse_url.removeprefix("ducklake+"))
     name, copy = url.database, f"{url.database}_before"
     administration = sa.create_engine(
@@ -183,6 +184,17 @@ def resetting_database(scenario: Scenario) -> Reset:
     return lambda: administer(
         f'DROP DATABASE "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}" TEMPLATE "{copy}"'
     )
+
+
+def resetting_shared_lake(scenario: Scenario) -> Reset:
+    """Bring a catalog in PostgreSQL back as it is now: another database, which takes over the folder."""
+    reset_catalog = resetting_database(scenario)
+
+    def reset() -> None:
+        reset_catalog()
+        (scenario.folder / "lake" / MARK).unlink(missing_ok=True)
+
+    return reset
 
 
 @pytest.mark.parametrize(
@@ -265,7 +277,7 @@ def test_a_crash_at_any_step_in_a_shared_ducklake(
     """The same where the catalog is in PostgreSQL."""
     scenario = make_scenario((6, 5), url=ducklake_postgres_url, max_page_size=5)
     prepare(scenario)
-    run, reset = runner(forker, scenario, "sync"), resetting_database(scenario)
+    run, reset = runner(forker, scenario, "sync"), resetting_shared_lake(scenario)
     assert try_every_crash(scenario, run, reset, stride=41) > 50
 
 
