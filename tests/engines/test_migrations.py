@@ -1,5 +1,7 @@
 """Migrations: up, down, up again, and no drift between them and `tables.py`."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
@@ -284,3 +286,10 @@ def test_times_mean_the_same_in_every_time_zone(warehouse: Warehouse, engine_nam
         assert [
             {name: now[name] for name in old} for old, now in zip(rows, after[table], strict=True)
         ] == rows
+
+
+def test_sql_for_duckdb_needs_no_order_of_imports() -> None:
+    """The dialect, loaded before Alembic, would not be known to it, and `migrate --sql` would end in a fault."""
+    code = "import duckdb_sqlalchemy; from etl.warehouse.migration import print_sql; print_sql('duckdb')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -88,6 +88,10 @@ class Duckdb(OnConflictEngine, FileEngine):
     ) -> TypeEngine[Any] | None:
         return sa.DateTime(timezone=True) if kind is ColumnKind.MOMENT else None
 
+    def prepare_migrations(self) -> None:
+        # The dialect does so by itself only where Alembic was loaded before it.
+        import duckdb_sqlalchemy.alembic_impl  # noqa: F401 - being there is enough
+
     def schema_sql(self, schema: str) -> str:
         name = '"' + schema.replace('"', '""') + '"'
         return f"CREATE SCHEMA IF NOT EXISTS {name};\n\n{_enter(schema)};\n\n"
