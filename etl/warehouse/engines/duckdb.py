@@ -89,7 +89,7 @@ class Duckdb(OnConflictEngine, FileEngine):
         return sa.DateTime(timezone=True) if kind is ColumnKind.MOMENT else None
 
     def prepare_migrations(self) -> None:
-        # The dialect does so by itself only where Alembic was loaded before it.
+        # The dialect makes itself known to Alembic only where that was loaded first.
         import duckdb_sqlalchemy.alembic_impl  # noqa: F401 - being there is enough
 
     def schema_sql(self, schema: str) -> str:

@@ -22,6 +22,7 @@ from etl.warehouse.engines.base import (
 from etl.warehouse.engines.relations import batch_of, seen_of
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import overwritten
+from etl.warehouse.portions import portions
 from etl.warehouse.tables import CARRIED
 
 # 1213 also comes at COMMIT, from the loser of two writers on a Galera cluster; 1020 is its twin
@@ -283,9 +284,8 @@ class Mariadb(ServerEngine):
     def stage(self, conn: sa.Connection, stage_id: int, batch: int, rows: Sequence[Row]) -> None:
         from etl.warehouse.engines.mariadb import literals
 
-        for begin in range(0, len(rows), _ROWS_A_STATEMENT):
-            some = rows[begin : begin + _ROWS_A_STATEMENT]
-            lines = literals.write((stage_id, batch), some)
+        for some in portions(rows, _ROWS_A_STATEMENT):
+            lines = literals.as_literals((stage_id, batch), some)
             if lines is None:
                 values = [(stage_id, batch, *row) for row in some]
                 conn.exec_driver_sql(f"{_INSERT_STAGED} {_ONE_LINE}", values)

@@ -22,11 +22,11 @@ CONVERSIONS = {**converters.conversions, Literals: lambda literals, _mapping: li
 """How PyMySQL writes parameters and reads results, and `Literals`."""
 
 
-def write(first: Sequence[int], rows: Sequence[tuple[str | None, ...]]) -> Literals | None:
-    """Return rows, each behind the same `first` numbers; None where the driver has to do it.
+def as_literals(first: Sequence[int], rows: Sequence[tuple[str | None, ...]]) -> Literals | None:
+    """Return rows as the lines of a VALUES clause, each beginning with the numbers in `first`.
 
-    That is where a text holds what is more than itself between quotes, or there is too much for
-    one statement.
+    None where a value needs escaping, or it is too much for one statement: then the driver has to
+    write them.
     """
     columns = [_quoted(column) for column in zip(*rows, strict=True)]
     if None in columns:
@@ -38,6 +38,7 @@ def write(first: Sequence[int], rows: Sequence[tuple[str | None, ...]]) -> Liter
 
 
 def _quoted(column: Sequence[Any]) -> Sequence[str] | None:
+    """Return values as literals of SQL; None where one of them needs escaping."""
     text = "".join(filter(None, column))
     if "'" in text or "\\" in text:
         return None

@@ -14,6 +14,7 @@ from etl.errors import ConfigurationError, WarehouseOutdated, WarehouseRefused
 from etl.warehouse.engines.base import ColumnKind, DbErrorKind, Engine, Limits
 from etl.warehouse.engines.servers import ServerEngine, pool_options, try_idle_connections
 from etl.warehouse.engines.upserts import OnConflictEngine
+from etl.warehouse.portions import portions
 from etl.warehouse.statements import matching
 from etl.warehouse.tables import CARRIED, scan_seen
 
@@ -215,8 +216,8 @@ class Postgresql(OnConflictEngine, ServerEngine):
         driver: Any = conn.connection.driver_connection
         try:
             with driver.cursor() as cursor, cursor.copy(_COPY_STAGED) as copy:
-                for begin in range(0, len(rows), _ROWS_A_WRITE):
-                    _write(copy, stage_id, batch, rows[begin : begin + _ROWS_A_WRITE])
+                for some in portions(rows, _ROWS_A_WRITE):
+                    _write(copy, stage_id, batch, some)
         except (
             psycopg.Error
         ) as error:  # COPY goes past SQLAlchemy, so its errors get their usual wrapping here
